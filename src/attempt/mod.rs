@@ -1,0 +1,3 @@
+//! One try, now.
+mod outcome;
+pub use outcome::{Accepted, Cause, ConnectFault, Feature, LocalFault, Outcome, Phase};

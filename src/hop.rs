@@ -1,0 +1,163 @@
+//! A hop is the next host a message goes to: who it is, what TLS it must show, what it showed.
+//!
+//! Whether a connection may carry a message is decided in one function, [`Require::admits`], and
+//! nowhere else. It is asked before each MAIL, so that a connection opened for one destination
+//! never carries another's mail over less than that one requires.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::smtp::address::Domain;
+
+/// When TLS starts on a connection to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum TlsStart {
+    /// After STARTTLS (RFC 3207): ports 25 and 587.
+    #[default]
+    StartTls,
+    /// With the first octet (RFC 8314): port 465.
+    Implicit,
+}
+
+/// One host of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Host {
+    /// Its name, for SNI, for verification and for reports; or an address literal.
+    pub name: Domain,
+    /// Its addresses in the order to try them. Empty: whoever connects looks the name up.
+    pub addresses: Vec<IpAddr>,
+    /// The port, 25 between MTAs.
+    pub port: u16,
+    /// When TLS starts.
+    pub tls_start: TlsStart,
+}
+
+impl Host {
+    /// A host on `port`, its addresses not yet looked up, TLS by STARTTLS (by implicit TLS on 465).
+    #[must_use]
+    pub fn new(name: Domain, port: u16) -> Self {
+        let addresses = name.as_literal().into_iter().collect();
+        let tls_start = if port == 465 { TlsStart::Implicit } else { TlsStart::StartTls };
+        Self { name, addresses, port, tls_start }
+    }
+
+    /// The same host with its addresses known.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: Vec<IpAddr>) -> Self {
+        self.addresses = addresses;
+        self
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// What TLS a host must show before it is given a message. Ordered from weak to strict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Require {
+    /// TLS is not even tried. For loopback and for tests.
+    Cleartext,
+    /// TLS where the host offers it, whatever its certificate; cleartext where it does not, or
+    /// where the handshake fails (RFC 7435). What the network's other mail servers do.
+    Opportunistic,
+    /// TLS with a certificate that is valid for the host's name; never anything less.
+    Verified,
+}
+
+/// What a connection showed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Seen {
+    /// The TLS in use, if any.
+    pub tls: Option<TlsSeen>,
+}
+
+impl Seen {
+    /// A connection with this TLS.
+    #[must_use]
+    pub const fn tls(tls: TlsSeen) -> Self {
+        Self { tls: Some(tls) }
+    }
+}
+
+/// The TLS of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsSeen {
+    /// The protocol version, such as `TLSv1.3`.
+    pub version: Box<str>,
+    /// The cipher suite's name.
+    pub cipher: Box<str>,
+    /// The name that the certificate was found valid for by the configured roots; `None` when it
+    /// was not.
+    pub verified: Option<Domain>,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+}
+
+impl TlsSeen {
+    /// What a handshake showed.
+    #[must_use]
+    pub fn new(version: &str, cipher: &str, verified: Option<Domain>, resumed: bool) -> Self {
+        Self { version: version.into(), cipher: cipher.into(), verified, resumed }
+    }
+}
+
+/// Why a connection may not carry a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// TLS is required and the connection has none.
+    #[error("TLS is required and the host did not offer it")]
+    NoTls,
+    /// The certificate does not stand for the host.
+    #[error("TLS with a verified certificate is required and the host's is not valid for its name")]
+    NotVerified,
+}
+
+impl Require {
+    /// Whether a connection to `host` that showed `seen` may carry a message that requires this. A
+    /// connection that showed more than is required is always admitted.
+    ///
+    /// # Errors
+    /// [`Refused`] says what is missing.
+    pub fn admits(self, host: &Host, seen: &Seen) -> Result<(), Refused> {
+        match (self, &seen.tls) {
+            (Self::Cleartext | Self::Opportunistic, _) => Ok(()),
+            (Self::Verified, None) => Err(Refused::NoTls),
+            (Self::Verified, Some(tls)) if tls.verified.as_ref() == Some(&host.name) => Ok(()),
+            (Self::Verified, Some(_)) => Err(Refused::NotVerified),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_verified_for_this_very_host_satisfies_verified() {
+        let name = |n: &str| Domain::parse(n).unwrap();
+        let host = Host::new(name("mx.a.test"), 25);
+        let tls = |verified: Option<&str>| Seen::tls(TlsSeen::new("TLSv1.3", "X", verified.map(name), false));
+        let clear = Seen::default();
+        let table = [
+            (Require::Cleartext, &clear, Ok(())),
+            (Require::Cleartext, &tls(None), Ok(())),
+            (Require::Opportunistic, &clear, Ok(())),
+            (Require::Opportunistic, &tls(None), Ok(())),
+            (Require::Verified, &clear, Err(Refused::NoTls)),
+            (Require::Verified, &tls(None), Err(Refused::NotVerified)),
+            (Require::Verified, &tls(Some("mx.b.test")), Err(Refused::NotVerified)),
+            (Require::Verified, &tls(Some("mx.a.test")), Ok(())),
+        ];
+        for (require, seen, verdict) in table {
+            assert_eq!(require.admits(&host, seen), verdict, "{require:?} {seen:?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! An embeddable SMTP road: protocol sessions without I/O, MX routing, a connection pool, a durable
+//! store-and-forward engine and a server layer, as types that a host program wires together.
+
+use std::pin::Pin;
+
+/// A boxed future, as the methods of the crate's object-safe traits return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[cfg(feature = "tokio")]
+pub mod attempt;
+pub mod clock;
+pub mod hop;
+pub mod message;
+#[cfg(feature = "tokio")]
+pub mod route;
+pub mod smtp;
+#[cfg(feature = "tokio")]
+pub mod spool;

@@ -1,0 +1,152 @@
+//! A route says where mail for a destination goes: hosts in the order to try them, or to us.
+//!
+//! Routing decides who may receive the mail and what TLS they must show. It opens no connection and
+//! keeps no memory of hosts that do not answer: that is the engine's.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::BoxFuture;
+use crate::hop::{Host, Require};
+use crate::smtp::address::Domain;
+use crate::smtp::reply::EnhancedCode;
+
+/// Where mail for a destination goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Route {
+    /// To other hosts, over SMTP.
+    Hosts(Hosts),
+    /// To us: final delivery by the `Deliver` that is registered under this id.
+    Local(LocalId),
+}
+
+/// The hosts of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hosts {
+    /// In the order to try them; never empty.
+    pub hosts: Vec<Host>,
+    /// What they speak.
+    pub protocol: Protocol,
+    /// What TLS they must show.
+    pub require: Require,
+}
+
+impl Hosts {
+    /// Hosts that speak SMTP.
+    #[must_use]
+    pub const fn new(hosts: Vec<Host>, require: Require) -> Self {
+        Self { hosts, protocol: Protocol::Smtp, require }
+    }
+
+    /// The identity of this set of hosts, whatever their order: all destinations hosted by one
+    /// provider share it. Readable, stable across restarts.
+    #[must_use]
+    pub fn site(&self) -> String {
+        let mut names: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(",")
+    }
+}
+
+/// What the hosts of a route speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// SMTP (RFC 5321).
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): a reply per recipient behind the content.
+    Lmtp,
+}
+
+/// Names one of the host program's own ways of final delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalId(Box<str>);
+
+impl LocalId {
+    /// The id `name`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Finds routes.
+pub trait Resolve: Send + Sync + fmt::Debug + 'static {
+    /// The route of a destination, asked before each delivery that has none at hand: caching is
+    /// the implementation's.
+    ///
+    /// # Errors
+    /// [`RouteError`], which says whether trying again can help.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>>;
+
+    /// The addresses of one host by name, in the order to try them; for routes that name a host
+    /// without addresses. The default does not know any.
+    ///
+    /// # Errors
+    /// [`RouteError`]
+    fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {
+        let _ = host;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// Why there is no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// The domain does not exist (NXDOMAIN).
+    #[error("the domain does not exist")]
+    NoSuchDomain,
+    /// The domain exists and has neither MX nor address records.
+    #[error("the domain has no mail server and no address")]
+    NoHost,
+    /// The domain says that it takes no mail (RFC 7505).
+    #[error("the domain does not accept mail")]
+    NullMx,
+    /// All that remains of the route is ourselves (RFC 5321 §5.1).
+    #[error("mail for the domain loops back to this host")]
+    Loop,
+    /// No table entry, and no resolver to ask.
+    #[error("there is no route to the domain")]
+    NoRoute,
+    /// DNS failed in a way that may pass: SERVFAIL, REFUSED, no answer.
+    #[error("the name servers could not answer")]
+    Dns,
+    /// The lookup took longer than this.
+    #[error("the name servers did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl RouteError {
+    /// Whether trying again later can help.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Dns | Self::Timeout(_))
+    }
+
+    /// The status code for reports (RFC 3463, RFC 7505 §5).
+    #[must_use]
+    pub const fn status(self) -> EnhancedCode {
+        match self {
+            Self::NoSuchDomain | Self::NoHost => EnhancedCode::new(5, 1, 2),
+            Self::NullMx => EnhancedCode::new(5, 1, 10),
+            Self::Loop => EnhancedCode::new(5, 4, 6),
+            Self::NoRoute => EnhancedCode::new(5, 4, 4),
+            Self::Dns | Self::Timeout(_) => EnhancedCode::new(4, 4, 3),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The protocol: both roles of SMTP as state machines that know no socket and no clock.
+pub mod address;
+pub mod params;
+pub mod reply;

@@ -1,0 +1,468 @@
+//! The parameters of MAIL and RCPT, as values (RFC 5321 §4.1.1.11 and the extensions' own RFCs).
+
+use std::fmt;
+
+use super::address::{ForwardPath, ReversePath};
+
+/// What the octets of a body may be (RFC 6152, RFC 3030). Ordered by how much a hop must offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum BodyKind {
+    /// Seven-bit text, the default of RFC 5321.
+    #[default]
+    SevenBit,
+    /// Eight-bit text in lines (`BODY=8BITMIME`).
+    EightBit,
+    /// Any octets (`BODY=BINARYMIME`), only with CHUNKING.
+    Binary,
+}
+
+/// How much of the message a report returns (RFC 3461 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ret {
+    /// The whole message.
+    Full,
+    /// Its header only.
+    Headers,
+}
+
+/// When the sender wants a report about a recipient (RFC 3461 §4.1). The default is failures only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Notify {
+    /// On delivery.
+    pub success: bool,
+    /// On failure.
+    pub failure: bool,
+    /// On delay.
+    pub delay: bool,
+}
+
+impl Notify {
+    /// `NOTIFY=NEVER`
+    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        let mut wanted = wanted.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
+        f.write_str(wanted.next().unwrap_or("NEVER"))?;
+        wanted.try_for_each(|name| write!(f, ",{name}"))
+    }
+}
+
+/// Text that travels as xtext (RFC 3461 §4): decoded here, encoded on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct XText(Box<str>);
+
+impl XText {
+    /// From decoded text.
+    ///
+    /// # Errors
+    /// When it is longer than `max` octets encoded, or not printable ASCII; the former is the
+    /// RFC's own limit for the parameter at hand.
+    pub fn new(text: &str, max: usize) -> Result<Self, ParamError> {
+        let value = Self(text.into());
+        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || value.to_string().len() > max {
+            return Err(ParamError::Value);
+        }
+        Ok(value)
+    }
+
+    /// From the wire: printable ASCII with `+XX` for what may not stand there.
+    ///
+    /// # Errors
+    /// When the encoding is broken, or the decoded octets are not printable ASCII.
+    pub fn decode(wire: &str, max: usize) -> Result<Self, ParamError> {
+        if wire.len() > max {
+            return Err(ParamError::Value);
+        }
+        let mut text = String::with_capacity(wire.len());
+        let mut octets = wire.bytes();
+        while let Some(octet) = octets.next() {
+            let decoded = match octet {
+                b'+' => {
+                    let high = octets.next().and_then(hex).ok_or(ParamError::Value)?;
+                    let low = octets.next().and_then(hex).ok_or(ParamError::Value)?;
+                    high << 4 | low
+                }
+                b'!'..=b'~' if octet != b'=' => octet,
+                _ => return Err(ParamError::Value),
+            };
+            text.push(char::from(decoded));
+        }
+        Self::new(&text, max)
+    }
+
+    /// The decoded text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Upper-case hexadecimal only, as RFC 3461 §4 has it.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for XText {
+    /// Encoded, as on the wire.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for b in self.0.bytes() {
+            if (b'!'..=b'~').contains(&b) && b != b'+' && b != b'=' {
+                write!(f, "{}", char::from(b))?;
+            } else {
+                write!(f, "+{b:02X}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The original recipient as the sender named it (RFC 3461 §4.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OriginalRecipient {
+    /// The address type, `rfc822` as a rule.
+    pub kind: Box<str>,
+    /// The address, decoded.
+    pub address: XText,
+}
+
+/// RFC 3461 §4.4: ENVID is at most 100 characters.
+pub const MAX_ENVID: usize = 100;
+/// RFC 3461 §4.2: ORCPT is at most 500 characters.
+pub const MAX_ORCPT: usize = 500;
+
+/// A parameter that cannot be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParamError {
+    /// The keyword is not one that was announced (RFC 5321 §4.1.1.11: 555).
+    #[error("unknown parameter")]
+    Unknown,
+    /// The value has the wrong form or is out of range (501).
+    #[error("malformed parameter value")]
+    Value,
+    /// The same keyword twice (501).
+    #[error("parameter given twice")]
+    Twice,
+}
+
+/// MAIL FROM with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Mail {
+    /// The reverse path.
+    pub from: ReversePath,
+    /// `SIZE=`: the size of the message in octets, as RFC 1870 counts them.
+    pub size: Option<u64>,
+    /// `BODY=`
+    pub body: BodyKind,
+    /// `SMTPUTF8`
+    pub smtputf8: bool,
+    /// `RET=`
+    pub ret: Option<Ret>,
+    /// `ENVID=`
+    pub envid: Option<XText>,
+    /// `AUTH=`: the identity that submitted the message, `<>` included (RFC 4954 §5).
+    pub auth: Option<XText>,
+}
+
+impl Mail {
+    /// MAIL FROM without parameters.
+    #[must_use]
+    pub fn new(from: ReversePath) -> Self {
+        Self { from, ..Self::default() }
+    }
+
+    /// Parses what stands behind `MAIL FROM:`, from the opening bracket on.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] with what is wrong.
+    pub fn parse(argument: &str) -> Result<Self, ArgumentError> {
+        let (path, rest) = split_path(argument)?;
+        let mut mail = Self::new(ReversePath::parse(path)?);
+        let mut seen = Vec::new();
+        for (keyword, value) in parameters(rest) {
+            once(&mut seen, keyword)?;
+            mail.set(&keyword.to_ascii_uppercase(), value)?;
+        }
+        Ok(mail)
+    }
+
+    fn set(&mut self, keyword: &str, value: Option<&str>) -> Result<(), ParamError> {
+        let given = || value.ok_or(ParamError::Value);
+        match keyword {
+            // RFC 1870 §4: up to 20 digits; what does not fit 64 bits is no size anybody takes.
+            "SIZE" => self.size = Some(digits(given()?).ok_or(ParamError::Value)?),
+            "BODY" => {
+                self.body = match given()?.to_ascii_uppercase().as_str() {
+                    "7BIT" => BodyKind::SevenBit,
+                    "8BITMIME" => BodyKind::EightBit,
+                    "BINARYMIME" => BodyKind::Binary,
+                    _ => return Err(ParamError::Value),
+                }
+            }
+            "SMTPUTF8" if value.is_none() => self.smtputf8 = true,
+            "SMTPUTF8" => return Err(ParamError::Value),
+            "RET" => {
+                self.ret = Some(match given()?.to_ascii_uppercase().as_str() {
+                    "FULL" => Ret::Full,
+                    "HDRS" => Ret::Headers,
+                    _ => return Err(ParamError::Value),
+                });
+            }
+            "ENVID" => self.envid = Some(XText::decode(given()?, MAX_ENVID)?),
+            "AUTH" => self.auth = Some(XText::decode(given()?, MAX_ORCPT)?),
+            _ => return Err(ParamError::Unknown),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Mail {
+    /// The path and its parameters, as behind `MAIL FROM:`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.from)?;
+        if let Some(size) = self.size {
+            write!(f, " SIZE={size}")?;
+        }
+        match self.body {
+            BodyKind::SevenBit => {}
+            BodyKind::EightBit => f.write_str(" BODY=8BITMIME")?,
+            BodyKind::Binary => f.write_str(" BODY=BINARYMIME")?,
+        }
+        if self.smtputf8 {
+            f.write_str(" SMTPUTF8")?;
+        }
+        match self.ret {
+            None => {}
+            Some(Ret::Full) => f.write_str(" RET=FULL")?,
+            Some(Ret::Headers) => f.write_str(" RET=HDRS")?,
+        }
+        if let Some(envid) = &self.envid {
+            write!(f, " ENVID={envid}")?;
+        }
+        if let Some(auth) = &self.auth {
+            write!(f, " AUTH={auth}")?;
+        }
+        Ok(())
+    }
+}
+
+/// RCPT TO with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rcpt {
+    /// The forward path.
+    pub to: ForwardPath,
+    /// `NOTIFY=`
+    pub notify: Option<Notify>,
+    /// `ORCPT=`
+    pub orcpt: Option<OriginalRecipient>,
+}
+
+impl Rcpt {
+    /// RCPT TO without parameters.
+    #[must_use]
+    pub const fn new(to: ForwardPath) -> Self {
+        Self { to, notify: None, orcpt: None }
+    }
+
+    /// Parses what stands behind `RCPT TO:`, from the opening bracket on.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] with what is wrong.
+    pub fn parse(argument: &str) -> Result<Self, ArgumentError> {
+        let (path, rest) = split_path(argument)?;
+        let mut rcpt = Self::new(ForwardPath::parse(path)?);
+        let mut seen = Vec::new();
+        for (keyword, value) in parameters(rest) {
+            once(&mut seen, keyword)?;
+            let value = value.ok_or(ParamError::Value);
+            match keyword.to_ascii_uppercase().as_str() {
+                "NOTIFY" => rcpt.notify = Some(notify(value?)?),
+                "ORCPT" => rcpt.orcpt = Some(orcpt(value?)?),
+                _ => return Err(ParamError::Unknown.into()),
+            }
+        }
+        Ok(rcpt)
+    }
+}
+
+impl fmt::Display for Rcpt {
+    /// The path and its parameters, as behind `RCPT TO:`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to)?;
+        if let Some(notify) = &self.notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        if let Some(orcpt) = &self.orcpt {
+            write!(f, " ORCPT={};{}", orcpt.kind, orcpt.address)?;
+        }
+        Ok(())
+    }
+}
+
+/// The argument of MAIL or RCPT that cannot be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArgumentError {
+    /// No `<path>` where one must be.
+    #[error("a path in angle brackets is needed")]
+    Path,
+    /// The path is no address.
+    #[error(transparent)]
+    Address(#[from] super::address::AddressError),
+    /// A parameter is wrong.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+}
+
+fn notify(value: &str) -> Result<Notify, ParamError> {
+    // RFC 3461 §4.1: NEVER stands alone.
+    if value.eq_ignore_ascii_case("NEVER") {
+        return Ok(Notify::NEVER);
+    }
+    let mut wanted = Notify::NEVER;
+    for word in value.split(',') {
+        let flag = match word.to_ascii_uppercase().as_str() {
+            "SUCCESS" => &mut wanted.success,
+            "FAILURE" => &mut wanted.failure,
+            "DELAY" => &mut wanted.delay,
+            _ => return Err(ParamError::Value),
+        };
+        if std::mem::replace(flag, true) {
+            return Err(ParamError::Twice);
+        }
+    }
+    Ok(wanted)
+}
+
+fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
+    let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
+    if kind.is_empty()
+        || value.len() > MAX_ORCPT
+        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
+        return Err(ParamError::Value);
+    }
+    Ok(OriginalRecipient { kind: kind.into(), address: XText::decode(address, MAX_ORCPT)? })
+}
+
+fn digits(text: &str) -> Option<u64> {
+    if text.is_empty() || text.len() > 20 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+fn once<'a>(seen: &mut Vec<&'a str>, keyword: &'a str) -> Result<(), ParamError> {
+    if seen.iter().any(|k| k.eq_ignore_ascii_case(keyword)) {
+        return Err(ParamError::Twice);
+    }
+    seen.push(keyword);
+    Ok(())
+}
+
+/// Splits `<path> parameters`, minding quoted local parts that hold a bracket.
+fn split_path(argument: &str) -> Result<(&str, &str), ArgumentError> {
+    let inner = argument.strip_prefix('<').ok_or(ArgumentError::Path)?;
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in inner.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '>' if !quoted => {
+                let path = inner.get(..at).unwrap_or_default();
+                let rest = inner.get(at + 1..).unwrap_or_default();
+                return if rest.is_empty() || rest.starts_with(' ') {
+                    Ok((path, rest))
+                } else {
+                    Err(ArgumentError::Path)
+                };
+            }
+            _ => {}
+        }
+    }
+    Err(ArgumentError::Path)
+}
+
+fn parameters(rest: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    rest.split(' ').filter(|word| !word.is_empty()).map(|word| match word.split_once('=') {
+        Some((keyword, value)) => (keyword, Some(value)),
+        None => (word, None),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_print_as_they_were_parsed() {
+        for text in [
+            "<>",
+            "<a@b.test> SIZE=12 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb AUTH=<>",
+            "<\"a> b\"@c.test>",
+            "<a@b.test> RET=FULL",
+        ] {
+            assert_eq!(Mail::parse(text).unwrap().to_string(), text.replace("AUTH=<>", "AUTH=<>"));
+        }
+        for text in [
+            "<a@b.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;A+3Db@c.test",
+            "<postmaster>",
+            "<a@b> NOTIFY=NEVER",
+        ] {
+            assert_eq!(Rcpt::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn parameters_with_the_wrong_form_are_refused() {
+        let value = ArgumentError::Param(ParamError::Value);
+        let twice = ArgumentError::Param(ParamError::Twice);
+        let unknown = ArgumentError::Param(ParamError::Unknown);
+        for (text, error) in [
+            ("<a@b> SIZE=", value),
+            ("<a@b> SIZE=1x", value),
+            ("<a@b> SIZE=99999999999999999999", value),
+            ("<a@b> SIZE=1 size=2", twice),
+            ("<a@b> BODY=9BIT", value),
+            ("<a@b> SMTPUTF8=1", value),
+            ("<a@b> FOO=1", unknown),
+            ("<a@b> ENVID=+4", value),
+            ("<a@b> ENVID=+0A", value),
+            ("<a@b> ENVID=+0d+0a", value),
+            ("a@b", ArgumentError::Path),
+            ("<a@b", ArgumentError::Path),
+            ("<a@b>SIZE=1", ArgumentError::Path),
+        ] {
+            assert_eq!(Mail::parse(text), Err(error), "{text}");
+        }
+        for (text, error) in [
+            ("<a@b> NOTIFY=NEVER,SUCCESS", value),
+            ("<a@b> NOTIFY=DELAY,DELAY", twice),
+            ("<a@b> NOTIFY=", value),
+            ("<a@b> ORCPT=x", value),
+            ("<a@b> ORCPT=;x", value),
+            ("<a@b> SIZE=1", unknown),
+        ] {
+            assert_eq!(Rcpt::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn envid_and_orcpt_have_the_limits_of_the_rfc() {
+        // RFC 3461 §4.4, §4.2
+        assert!(Mail::parse(&format!("<a@b> ENVID={}", "x".repeat(100))).is_ok());
+        assert!(Mail::parse(&format!("<a@b> ENVID={}", "x".repeat(101))).is_err());
+        assert!(Rcpt::parse(&format!("<a@b> ORCPT=rfc822;{}", "x".repeat(493))).is_ok());
+        assert!(Rcpt::parse(&format!("<a@b> ORCPT=rfc822;{}", "x".repeat(494))).is_err());
+    }
+}
