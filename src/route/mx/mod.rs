@@ -129,6 +129,7 @@ impl Plan {
     }
 
     /// The hosts whose addresses are needed, in the order in which [`Plan::finish`] wants them.
+    #[must_use]
     pub fn names(&self) -> impl ExactSizeIterator<Item = &Domain> {
         self.candidates.iter().map(|candidate| &candidate.name)
     }
