@@ -414,7 +414,7 @@ async fn every_name_is_asked_for_as_it_is() {
 }
 
 #[tokio::test]
-async fn no_more_questions_are_open_than_the_limit_and_all_get_their_turn() {
+async fn all_questions_get_their_turn_when_one_may_be_open() {
     let records: String =
         (0..10).map(|i| format!("a.test MX {i} mx{i}.test\nmx{i}.test A 192.0.2.{i}\n")).collect();
     let dns = DnsServer::start(&records).await;
@@ -422,21 +422,21 @@ async fn no_more_questions_are_open_than_the_limit_and_all_get_their_turn() {
     options.max_lookups = 1;
     let hosts = hosts(&MxResolver::new(options).unwrap(), "a.test").await.unwrap();
     assert_eq!(hosts.hosts.len(), 10);
-    // One at a time, they come in order.
-    let asked: Vec<_> = dns.questions().into_iter().map(|q| format!("{} {}", q.name, q.kind)).collect();
-    assert_eq!(asked[..3], ["a.test MX", "mx0.test A", "mx0.test AAAA"]);
-    assert_eq!(asked.len(), 21);
 }
 
 #[tokio::test]
-async fn silence_in_a_queue_of_questions_still_ends() {
-    let dns = DnsServer::start("a.test MX 10 mx1.test\na.test MX 20 mx2.test").await;
-    dns.fault("mx1.test", "*", Fault::Silence);
-    dns.fault("mx2.test", "*", Fault::Silence);
+async fn no_more_questions_are_open_than_the_limit_and_no_turn_is_waited_for_without_end() {
+    let records: String = (0..10).map(|i| format!("a.test MX {i} mx{i}.test\n")).collect();
+    let dns = DnsServer::start(&records).await;
+    for i in 0..10 {
+        dns.fault(&format!("mx{i}.test"), "*", Fault::Silence);
+    }
     let mut options = options(&dns);
-    (options.timeout, options.max_lookups) = (TIMEOUT, 1);
+    (options.timeout, options.max_lookups) = (TIMEOUT, 2);
     let found = route(&MxResolver::new(options).unwrap(), "a.test").await;
     assert_eq!(found, Err(RouteError::Timeout(TIMEOUT)));
+    // MX, the two that could be asked, and perhaps two that got their turn in the last moment.
+    assert!((3..=5).contains(&dns.questions().len()), "{:?}", dns.questions());
 }
 
 #[tokio::test]

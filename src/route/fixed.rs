@@ -270,10 +270,11 @@ mod tests {
     #[tokio::test]
     async fn hosts_of_one_match_are_tried_in_the_order_given_under_the_strictest_requirement() {
         let routes = FixedRoutes::new()
-            .smarthost(host("one.test"), Require::Verified)
-            .smarthost(host("two.test"), Require::Opportunistic);
+            .smarthost(host("one.test"), Require::Opportunistic)
+            .smarthost(host("two.test"), Require::Verified)
+            .smarthost(host("three.test"), Require::Opportunistic);
         let Ok(Route::Hosts(hosts)) = routes.route(&name("x.test")).await else { panic!() };
-        assert_eq!(hosts.hosts, [host("one.test"), host("two.test")]);
+        assert_eq!(hosts.hosts, [host("one.test"), host("two.test"), host("three.test")]);
         assert_eq!(hosts.require, Require::Verified);
     }
 

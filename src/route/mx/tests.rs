@@ -223,6 +223,18 @@ fn the_families_of_a_host_take_turns() {
 }
 
 #[test]
+fn the_addresses_of_a_host_share_its_load() {
+    let options = options();
+    let v4 = || Answer::Records((0..4).map(|i| Ipv4Addr::new(192, 0, 2, i)).collect());
+    let first = |answer| match answer {
+        Answer::Records(found) => found[0],
+        other => panic!("{other:?}"),
+    };
+    let firsts: BTreeSet<_> = (0..100).map(|_| first(addresses(v4(), Answer::NoData, &options))).collect();
+    assert_eq!(firsts.len(), 4);
+}
+
+#[test]
 fn a_family_that_failed_is_hidden_only_by_one_that_answered() {
     let options = options();
     let v4 = || Answer::Records(vec!["192.0.2.1".parse().unwrap()]);
