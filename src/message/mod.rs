@@ -14,9 +14,11 @@ mod date;
 mod field;
 mod header;
 mod id;
+mod received;
 
 pub use content::{Content, ReadBody};
 pub use date::DateTime;
 pub use field::{FieldError, write_field};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
+pub use received::{Received, With};
