@@ -15,6 +15,7 @@ mod field;
 mod header;
 mod id;
 mod received;
+mod submission;
 
 pub use content::{Content, ReadBody};
 pub use date::DateTime;
@@ -22,3 +23,6 @@ pub use field::{FieldError, write_field};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
 pub use received::{Received, With};
+pub use submission::{
+    Envelope, Enveloped, IntoSubmission, RawMessage, Submission, SubmitContext, SubmitError, by_destination,
+};
