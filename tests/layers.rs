@@ -21,12 +21,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("message", &["smtp", "clock"]),
     ("route", &["smtp", "clock", "hop"]),
     ("pool", &["clock"]),
-    ("net", &["smtp", "clock", "hop"]),
+    ("net", &["smtp", "message", "clock", "hop"]),
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),
     ("spool", &["smtp", "message", "clock"]),
     ("delivery", &["smtp", "message", "clock", "hop", "route", "attempt", "spool"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
-    ("relay", &["smtp", "message", "delivery", "server"]),
+    ("relay", &["smtp", "message", "clock", "hop", "spool", "delivery", "server"]),
 ];
 
 /// What the root offers to all layers. Anything else by way of the root is a detour around the
