@@ -104,13 +104,18 @@ impl Pipeline {
     pub(super) fn octets(&mut self, octets: Bytes) {
         if octets.len() < COPY_BELOW {
             self.write(|flight| flight.extend_from_slice(&octets));
-            if self.flight.len() >= FLIGHT {
-                self.flush();
-            }
+            self.flush_if_full();
         } else {
             self.flush();
             self.written += octets.len() as u64;
             self.out.push_back(Output::Send(octets));
+        }
+    }
+
+    /// Lets a flight go that has become large.
+    pub(super) fn flush_if_full(&mut self) {
+        if self.flight.len() >= FLIGHT {
+            self.flush();
         }
     }
 
@@ -236,6 +241,6 @@ impl Pipeline {
 }
 
 /// Below this, copying into the flight costs less than a slice of its own in the transport's vector.
-const COPY_BELOW: usize = 16 * 1024;
+pub(super) const COPY_BELOW: usize = 16 * 1024;
 /// A flight of small chunks leaves when it has the size of a usual socket buffer's half.
 const FLIGHT: usize = 64 * 1024;

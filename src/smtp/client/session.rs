@@ -83,6 +83,7 @@ impl Session {
             Input::Timeout if self.deadline().is_some_and(|at| now >= at) => self.fail(Failure::TimedOut),
             Input::Timeout => {}
         }
+        self.pipe.notice(now);
     }
 
     /// What the session wants next. Until this is [`Output::Wait`] or [`Output::Closed`], there is
@@ -249,6 +250,7 @@ impl Session {
             State::Quitting | State::Closed => {}
             _ => self.close(),
         }
+        self.pipe.notice(now);
     }
 
     fn read(&mut self, now: Instant, octets: &mut BytesMut) {
@@ -287,7 +289,7 @@ impl Session {
             Some((command, false)) => {
                 // Content can be refused before it has ended, never accepted.
                 if command == Command::Content && (reply.is_transient() || reply.is_permanent()) {
-                    self.judge_front(Phase::Content, &reply);
+                    self.judge_front(Phase::Content, reply);
                 }
                 self.fail(Failure::Protocol(ProtocolError::Premature));
             }
@@ -319,10 +321,10 @@ impl Session {
             Some((Command::Greeting, _)) => return self.fail(Failure::Greeting(reply)),
             Some((Command::Ehlo | Command::Helo, _)) => return self.fail(Failure::Hello(reply)),
             Some((Command::Auth, _)) => return self.fail(Failure::Auth(Some(reply))),
-            Some((Command::Mail, true)) => self.judge_front(Phase::Mail, &reply),
-            Some((Command::Rcpt, true)) => self.judge_front(Phase::Rcpt, &reply),
-            Some((Command::Data, true)) => self.judge_front(Phase::Data, &reply),
-            Some((Command::Content, _)) => self.judge_front(Phase::Content, &reply),
+            Some((Command::Mail, true)) => self.judge_front(Phase::Mail, reply.clone()),
+            Some((Command::Rcpt, true)) => self.judge_front(Phase::Rcpt, reply.clone()),
+            Some((Command::Data, true)) => self.judge_front(Phase::Data, reply.clone()),
+            Some((Command::Content, _)) => self.judge_front(Phase::Content, reply.clone()),
             _ => {}
         }
         // What stands behind the command it answers, the server has not looked at.

@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::command::{self, Spelling};
-use super::pipeline::{Command, Pipeline};
+use super::pipeline::{COPY_BELOW, Command, Pipeline};
 use super::{Event, Failure, Phase, RecipientResult, Session, Transaction, TransactionResult};
 use crate::smtp::data::Encoder;
 use crate::smtp::error::{Misuse, ProtocolError};
@@ -124,6 +124,10 @@ impl Open {
         self.content = Content::Wanted;
         match self.verb {
             Verb::Bdat => pipe.octets(chunk),
+            Verb::Data if chunk.len() < COPY_BELOW => {
+                pipe.write(|to| self.encoder.encode_into(&chunk, to));
+                pipe.flush_if_full();
+            }
             Verb::Data => self.encoder.encode(&chunk, |piece| pipe.octets(piece)),
         }
         Ok(())
@@ -144,25 +148,30 @@ impl Open {
     }
 
     /// Gives all recipients that have none the result.
-    fn settle(&mut self, result: &RecipientResult) {
-        for slot in self.results.iter_mut().filter(|slot| slot.is_none()) {
+    fn settle(&mut self, result: RecipientResult) {
+        let mut slots = self.results.iter_mut().filter(|slot| slot.is_none()).peekable();
+        while let Some(slot) = slots.next() {
+            if slots.peek().is_none() {
+                *slot = Some(result);
+                return;
+            }
             *slot = Some(result.clone());
         }
     }
 
-    pub(super) fn judge(&mut self, phase: Phase, reply: &Reply) {
-        self.settle(&RecipientResult::Replied { phase, reply: reply.clone() });
+    pub(super) fn judge(&mut self, phase: Phase, reply: Reply) {
+        self.settle(RecipientResult::Replied { phase, reply });
     }
 
     /// The server has not looked at it, or will never.
     pub(super) fn give_up(&mut self) {
-        self.settle(&RecipientResult::NotAttempted);
+        self.settle(RecipientResult::NotAttempted);
     }
 
     /// The connection is gone.
     pub(super) fn died(mut self, pipe: &Pipeline) -> Event {
         match self.content {
-            Content::Given { end } if pipe.is_sent(end) => self.settle(&RecipientResult::Unknown),
+            Content::Given { end } if pipe.is_sent(end) => self.settle(RecipientResult::Unknown),
             _ => self.give_up(),
         }
         self.done()
@@ -229,22 +238,22 @@ impl Session {
         let wrong = reply.is_intermediate() && command != Command::Data && command != Command::LoneDot
             || reply.is_positive() && command == Command::Data;
         match command {
-            _ if wrong => self.wrong_class(command, &reply),
+            _ if wrong => self.wrong_class(command, reply),
             Command::Rset | Command::Mail | Command::Rcpt if reply.is_positive() => self.accepted(command),
             Command::Rset => self.void(reply),
             Command::Mail => self.mail_refused(reply),
             Command::Rcpt => self.rcpt_refused(reply),
             Command::Data if reply.is_intermediate() => self.data_accepted(),
-            Command::Data => self.content_refused(Phase::Data, &reply),
-            Command::Content if reply.is_positive() => self.content_accepted(&reply),
-            Command::Content => self.content_refused(Phase::Content, &reply),
+            Command::Data => self.content_refused(Phase::Data, reply),
+            Command::Content if reply.is_positive() => self.content_accepted(reply),
+            Command::Content => self.content_refused(Phase::Content, reply),
             _ => self.finish(reply.is_positive()),
         }
     }
 
     /// The oldest transaction's unsettled recipients get this reply; a chained one whose MAIL is not
     /// accepted was not attempted.
-    pub(super) fn judge_front(&mut self, phase: Phase, reply: &Reply) {
+    pub(super) fn judge_front(&mut self, phase: Phase, reply: Reply) {
         let Some(open) = self.open.front_mut() else { return };
         if open.void || (open.chained && phase == Phase::Mail) {
             open.give_up();
@@ -254,13 +263,13 @@ impl Session {
     }
 
     /// After such a reply nobody knows what the server takes the next octets for.
-    fn wrong_class(&mut self, command: Command, reply: &Reply) {
+    fn wrong_class(&mut self, command: Command, reply: Reply) {
         match command {
             Command::Mail => self.judge_front(Phase::Mail, reply),
             Command::Rcpt => {
                 // Only this one; what the others would have been told is not known.
                 if let Some(slot) = self.open.front_mut().and_then(Open::next_slot) {
-                    *slot = Some(RecipientResult::Replied { phase: Phase::Rcpt, reply: reply.clone() });
+                    *slot = Some(RecipientResult::Replied { phase: Phase::Rcpt, reply });
                 }
             }
             Command::Data => self.judge_front(Phase::Data, reply),
@@ -288,7 +297,7 @@ impl Session {
             return self.void(reply);
         }
         if !open.void {
-            open.judge(Phase::Mail, &reply);
+            open.judge(Phase::Mail, reply);
         }
         if open.plan == Plan::Steps {
             self.finish(false);
@@ -359,18 +368,18 @@ impl Session {
         }
     }
 
-    fn content_accepted(&mut self, reply: &Reply) {
+    fn content_accepted(&mut self, reply: Reply) {
         let Some(open) = self.open.front_mut() else { return };
         if open.void {
-            open.settle(&RecipientResult::Unknown);
+            open.settle(RecipientResult::Unknown);
         } else {
             open.judge(Phase::Content, reply);
         }
         self.finish(true);
     }
 
-    fn content_refused(&mut self, phase: Phase, reply: &Reply) {
-        let out_of_order = self.is_out_of_order(reply);
+    fn content_refused(&mut self, phase: Phase, reply: Reply) {
+        let out_of_order = self.is_out_of_order(&reply);
         let Some(open) = self.open.front_mut() else { return };
         if open.accepted > 0 && out_of_order {
             open.give_up();
