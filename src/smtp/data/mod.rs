@@ -1,0 +1,3 @@
+//! Content on the wire.
+mod decode;
+pub use decode::{Decoder, LineRules, Piece};
