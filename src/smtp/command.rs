@@ -3,6 +3,8 @@
 //! A line that is no command is an error that knows the reply it deserves. What may be said *when*
 //! is not decided here but by the session.
 
+use std::{fmt, hint};
+
 use super::params::{ArgumentError, Mail, ParamError, Rcpt};
 
 /// A command of RFC 5321 §4.1 or of an extension.
@@ -34,8 +36,8 @@ pub enum Command {
     Auth {
         /// The mechanism's name, as it was written.
         mechanism: Box<str>,
-        /// The initial response as it was written, in base64 or `=`.
-        initial: Option<Box<str>>,
+        /// The initial response, if there is one.
+        initial: Option<InitialResponse>,
     },
     /// RSET
     Rset,
@@ -49,6 +51,36 @@ pub enum Command {
     Expn,
     /// HELP
     Help,
+}
+
+/// The initial response of AUTH, in Base64 or `=`. Never shown by `Debug`, wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InitialResponse(Box<[u8]>);
+
+impl InitialResponse {
+    pub(super) fn new(octets: &[u8]) -> Self {
+        Self(octets.into())
+    }
+
+    /// As it was on the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InitialResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InitialResponse(..)")
+    }
+}
+
+impl Drop for InitialResponse {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Nobody reads the zeros; without this the optimiser may leave them out.
+        hint::black_box(&self.0);
+    }
 }
 
 /// A line that is no command.
@@ -212,7 +244,7 @@ fn chunk(argument: &str) -> Option<Command> {
 fn auth(argument: &str) -> Option<Command> {
     let mut words = argument.split(' ').filter(|word| !word.is_empty());
     let mechanism = words.next()?.into();
-    let initial = words.next().map(Box::from);
+    let initial = words.next().map(|word| InitialResponse::new(word.as_bytes()));
     words.next().is_none().then_some(Command::Auth { mechanism, initial })
 }
 
@@ -282,7 +314,7 @@ mod tests {
         assert_eq!(parse("BDAT 18446744073709551615"), Ok(Command::Bdat { size: u64::MAX, last: false }));
         let auth = |initial: Option<&str>| Command::Auth {
             mechanism: "PLAIN".into(),
-            initial: initial.map(Box::from),
+            initial: initial.map(|word| InitialResponse::new(word.as_bytes())),
         };
         assert_eq!(parse("AUTH PLAIN"), Ok(auth(None)));
         assert_eq!(parse("auth PLAIN ="), Ok(auth(Some("="))));

@@ -90,8 +90,6 @@ impl LineDecoder {
 /// RFC 5321 §4.5.3.1.4 says 512 and each extension adds to it; with all of them a MAIL command
 /// stays below 1,500.
 pub const MAX_COMMAND_LINE: usize = 2048;
-/// RFC 4954 §4.3: base64 of what an AUTH exchange may carry.
-pub const MAX_AUTH_LINE: usize = 12_288;
 /// A peer that sends this much without a line end is not speaking SMTP.
 pub const MAX_DISCARDED: usize = 64 * 1024;
 
