@@ -108,7 +108,7 @@ impl Login {
     ///
     /// # Errors
     /// [`SaslError`] when it is malformed, or asks to act as somebody else than who logs in.
-    pub fn plain(response: &[u8]) -> Result<Self, SaslError> {
+    pub fn from_plain(response: &[u8]) -> Result<Self, SaslError> {
         let message = decode(response)?;
         let mut parts = message.0.split(|octet| *octet == 0);
         let (Some(act_as), Some(user), Some(password), None) =
@@ -126,7 +126,7 @@ impl Login {
     ///
     /// # Errors
     /// [`SaslError`] when one is malformed.
-    pub fn login(user: &[u8], password: &[u8]) -> Result<Self, SaslError> {
+    pub fn from_login(user: &[u8], password: &[u8]) -> Result<Self, SaslError> {
         let (user, password) = (decode(user)?, decode(password)?);
         if user.0.contains(&0) || password.0.contains(&0) {
             return Err(SaslError::Malformed);
@@ -237,10 +237,10 @@ mod tests {
         for (user, password) in [("ada", "s3cret"), ("ada@x.test", ""), ("grün", "pässwörd "), ("a", "=")]
         {
             let ada = Credentials::new(user, password);
-            let plain = Login::plain(&ada.answer(Mechanism::Plain, 0).unwrap()).unwrap();
+            let plain = Login::from_plain(&ada.answer(Mechanism::Plain, 0).unwrap()).unwrap();
             assert_eq!((plain.user(), plain.password()), (user, password));
             let of = |nth| ada.answer(Mechanism::Login, nth).unwrap();
-            assert_eq!(Login::login(&of(0), &of(1)).unwrap().credentials(), &ada);
+            assert_eq!(Login::from_login(&of(0), &of(1)).unwrap().credentials(), &ada);
         }
     }
 
@@ -262,8 +262,8 @@ mod tests {
         assert_eq!(Credentials::new("a", "b\0c").answer(Mechanism::Plain, 0), None);
         assert_eq!(Credentials::new("", "c").answer(Mechanism::Plain, 0), None);
         let wire = |clear: &[u8]| STANDARD.encode(clear).into_bytes();
-        assert_eq!(Login::plain(&wire(b"\0a\0b\0c")), Err(SaslError::Malformed));
-        assert_eq!(Login::login(&wire(b"a\0b"), &wire(b"c")), Err(SaslError::Malformed));
+        assert_eq!(Login::from_plain(&wire(b"\0a\0b\0c")), Err(SaslError::Malformed));
+        assert_eq!(Login::from_login(&wire(b"a\0b"), &wire(b"c")), Err(SaslError::Malformed));
     }
 
     #[test]
@@ -282,15 +282,15 @@ mod tests {
             (wire(&[&b"\0"[..], &[b'a'; MAX_VALUE + 1], b"\0b"].concat()), SaslError::TooLong),
             (vec![b'A'; MAX_AUTH_LINE + 1], SaslError::TooLong),
         ] {
-            assert_eq!(Login::plain(&response).unwrap_err(), error, "{response:?}");
+            assert_eq!(Login::from_plain(&response).unwrap_err(), error, "{response:?}");
         }
-        assert!(Login::plain(&wire(b"ada\0ada\0b")).is_ok());
+        assert!(Login::from_plain(&wire(b"ada\0ada\0b")).is_ok());
     }
 
     #[test]
     fn credentials_are_never_shown() {
         let ada = Credentials::new("ada", "s3cret");
-        let login = Login::plain(&ada.answer(Mechanism::Plain, 0).unwrap()).unwrap();
+        let login = Login::from_plain(&ada.answer(Mechanism::Plain, 0).unwrap()).unwrap();
         let shown = format!("{ada:?} {login:?}");
         assert!(!shown.contains("s3cret") && !shown.contains("ada"), "{shown}");
     }
