@@ -60,11 +60,11 @@ impl Session {
             return self.fault("501 5.7.0 Authentication cancelled");
         }
         let login = match exchange {
-            Exchange::Plain => Login::plain(answer.as_bytes()),
+            Exchange::Plain => Login::from_plain(answer.as_bytes()),
             Exchange::LoginUser => {
                 return self.challenge(LOGIN_PASSWORD, Exchange::LoginPassword { user: answer });
             }
-            Exchange::LoginPassword { user } => Login::login(user.as_bytes(), answer.as_bytes()),
+            Exchange::LoginPassword { user } => Login::from_login(user.as_bytes(), answer.as_bytes()),
         };
         match login {
             Ok(login) => {
