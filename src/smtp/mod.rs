@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 pub mod address;
 pub mod capability;
+pub mod client;
 pub mod data;
 pub mod error;
 pub mod params;
