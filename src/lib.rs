@@ -13,6 +13,8 @@ pub mod hop;
 pub mod message;
 #[cfg(feature = "tokio")]
 pub mod route;
+#[cfg(feature = "tokio")]
+pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;

@@ -110,7 +110,7 @@ impl Talk<'_> {
                     tokio::select! {
                         biased;
                         () = self.turn(None) => {}
-                        _ = stop.wait_for(|stop| *stop), if idle => return refuse(self.wire, &shutting_down()).await,
+                        () = stopped(&mut stop), if idle => return refuse(self.wire, &shutting_down()).await,
                     }
                 }
                 Drained::Closed => break,
@@ -129,7 +129,7 @@ impl Talk<'_> {
                 return Drained::Waits;
             }
             match self.session.poll() {
-                Output::Send(octets) => self.wire.queue(octets),
+                Output::Send(octets) | Output::SendSecret(octets) => self.wire.queue(octets),
                 Output::StartTls => return Drained::StartTls,
                 Output::Event(event) => {
                     self.unfed = true;
@@ -159,7 +159,7 @@ impl Talk<'_> {
             Turn::Wrote(taken) => self.session.handle(now, Input::Sent(taken)),
             Turn::Read(Read::Octets) => self.feed(),
             Turn::Read(Read::Eof) => self.session.handle(now, Input::Eof),
-            Turn::Read(Read::TimedOut) => self.session.handle(now, Input::Timeout(now)),
+            Turn::Read(Read::TimedOut) => self.session.handle(now, Input::Timeout),
         }
     }
 
@@ -243,7 +243,7 @@ impl Talk<'_> {
         match self.decide(conversation.authenticate(login, &info)).await {
             Ok(()) => {
                 self.setup.failures.succeeded(peer);
-                Arc::make_mut(&mut self.info).user = Some(login.user.as_str().into());
+                Arc::make_mut(&mut self.info).user = Some(login.user().into());
                 self.respond(Reply::new(235, EnhancedCode::new(2, 7, 0), "authentication succeeded"));
             }
             Err(reply) => {
@@ -358,6 +358,12 @@ pub(super) async fn refuse(mut wire: Wire, reply: &Reply) {
     finish(wire, true).await;
 }
 
+/// Returns when the server is to end.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the server is gone altogether.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 async fn flush(wire: &mut Wire) {
     while wire.has_output() {
         poll_fn(|cx| wire.poll_write(cx)).await;
@@ -423,7 +429,8 @@ mod tests {
 
     #[test]
     fn one_accepted_recipient_keeps_the_client_from_sending_again() {
-        for (codes, one) in [(&[550, 250, 450][..], 250), (&[550, 450], 450), (&[550, 551], 550), (&[], 451)] {
+        for (codes, one) in [(&[550, 250, 450][..], 250), (&[550, 450], 450), (&[550, 551], 550), (&[], 451)]
+        {
             assert_eq!(together(codes.iter().map(|code| reply(*code)).collect()).code(), one, "{codes:?}");
         }
     }

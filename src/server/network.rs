@@ -74,7 +74,7 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| NetworkError::Address)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
+        let most: u8 = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => most,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {

@@ -329,7 +329,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return sessions,
+            () = conversation::stopped(&mut stop) => return sessions,
             accepted = listener.accept() => accepted,
         };
         while let Some(ended) = sessions.try_join_next() {
@@ -359,7 +359,7 @@ async fn accept(
                 warn!(%error, ?pause, "cannot accept");
                 tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => return sessions,
+                    () = conversation::stopped(&mut stop) => return sessions,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -71,12 +71,12 @@ impl Wire {
     }
 
     /// Whether something waits to be written.
-    pub(super) const fn has_output(&self) -> bool {
+    pub(super) fn has_output(&self) -> bool {
         !self.output.is_empty() || self.unflushed
     }
 
     /// Whether so much waits to be written that no more should be made.
-    pub(super) const fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.output.len() >= MAX_OUTPUT
     }
 
