@@ -8,23 +8,21 @@ use std::time::Duration;
 
 use clap::Parser;
 use postroad::net::tls::ServerTls;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The flags; a wrong one ends the program with 2 and a line that says why.
-pub fn flags<F: Parser>() -> F {
+pub(crate) fn flags<F: Parser>() -> F {
     F::parse()
 }
 
 /// Ends the program with 2: what was asked for cannot be done.
-pub fn refuse(why: impl std::fmt::Display) -> ! {
+pub(crate) fn refuse(why: impl std::fmt::Display) -> ! {
     eprintln!("error: {why}");
     std::process::exit(2)
 }
 
 /// Ends the program with 2: an address cannot be listened on.
-pub fn refuse_start(error: &dyn Error) -> ! {
+pub(crate) fn refuse_start(error: &dyn Error) -> ! {
     match error.source() {
         Some(source) => refuse(format!("{error}: {source}")),
         None => refuse(error),
@@ -32,20 +30,20 @@ pub fn refuse_start(error: &dyn Error) -> ! {
 }
 
 /// Says that it listens, and where: `ready 127.0.0.1:2525 [::1]:2525`.
-pub fn ready(addresses: &[SocketAddr]) {
+pub(crate) fn ready(addresses: &[SocketAddr]) {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     println!("ready {}", addresses.join(" "));
 }
 
 /// Logs to stderr what `RUST_LOG` asks for; warnings when it is not set.
-pub fn log() {
+pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Returns when SIGTERM or SIGINT comes. Call it early: from then on they do not kill.
-pub fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+pub(crate) fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -56,7 +54,7 @@ pub fn terminated() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// `1s`, `90s`, `1m`, `4h`, `5d`, `250ms`.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| format!("'{text}' is no duration such as 30s or 5d"))?;
@@ -72,20 +70,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `1s,2s,4s`
-pub fn durations(text: &str) -> Result<Vec<Duration>, String> {
+pub(crate) fn durations(text: &str) -> Result<Vec<Duration>, String> {
     text.split(',').map(duration).collect()
 }
 
 /// A certificate that nobody else trusts, for `hostname`, localhost and loopback.
-pub fn self_signed(hostname: &str) -> Result<ServerTls, Box<dyn Error>> {
+pub(crate) fn self_signed(hostname: &str) -> Result<ServerTls, Box<dyn Error>> {
     let names = [hostname, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     let made = rcgen::generate_simple_self_signed(names)?;
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    Ok(ServerTls::new(vec![made.cert.der().clone()], key)?)
+    Ok(ServerTls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes())?)
 }
 
 /// A certificate chain and its key from PEM files.
-pub fn certificate(chain: &Path, key: &Path) -> Result<ServerTls, Box<dyn Error>> {
-    let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<Vec<_>, _>>()?;
-    Ok(ServerTls::new(chain, PrivateKeyDer::from_pem_file(key)?)?)
+pub(crate) fn certificate(chain: &Path, key: &Path) -> Result<ServerTls, Box<dyn Error>> {
+    Ok(ServerTls::from_pem(&std::fs::read(chain)?, &std::fs::read(key)?)?)
 }

@@ -15,10 +15,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::body::{self, Feed};
 use super::handler::{Conversation, SessionInfo, Transaction, Verdict};
@@ -26,10 +25,11 @@ use super::serve::Setup;
 use super::wire::{Read, Wire};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
-use crate::net::Io;
+use crate::net::connect::Io;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::server::{Event, Login, Session};
+use crate::smtp::sasl::Login;
+use crate::smtp::server::{Event, Protocol, Session};
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// How a connection starts.
@@ -50,25 +50,31 @@ pub(super) async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let mut wire = Wire::new(io, setup.options.write);
-    let mut config = setup.options.session.clone();
-    config.starttls = setup.tls.is_some() && start == Start::Plain;
-    let mut session = Session::new(config, SystemClock.now().mono);
     if start == Start::Tls {
-        match handshake(&mut wire, setup).await {
-            Some(tls) => {
-                info.tls = Some(tls.clone());
-                session.handle(SystemClock.now().mono, Input::TlsReady(tls));
-            }
-            None => return,
+        info.tls = handshake(&mut wire, setup).await;
+        if info.tls.is_none() {
+            return;
         }
     }
-    let mut conversation = match setup.handler.connect(&info.peer).await {
-        Ok(conversation) => conversation,
-        Err(reply) => return refuse(wire, &reply).await,
+    let conversation = setup.handler.connect(&info.peer).await;
+    let (config, now) = (Arc::clone(&setup.session), SystemClock.now().mono);
+    let session = match &info.tls {
+        Some(tls) => Session::over_tls(config, tls.clone(), now),
+        None => Session::new(config, now),
     };
-    let talk =
-        Talk { setup, session, wire, info: Arc::new(info), unfed: false, until: None, transaction: None };
-    talk.run(&mut *conversation, stop).await;
+    let mut talk =
+        Talk { setup, session, wire, info: Arc::new(info), until: None, transaction: None, quit: false };
+    match conversation {
+        Ok(mut conversation) => {
+            talk.listen_first(now).await;
+            talk.run(&mut *conversation, stop).await;
+        }
+        Err(reply) => {
+            talk.session.close(&negative(reply));
+            while !matches!(talk.drain(), Drained::Closed) {}
+        }
+    }
+    finish(talk.wire, !talk.quit).await;
 }
 
 struct Talk<'s> {
@@ -76,10 +82,10 @@ struct Talk<'s> {
     session: Session,
     wire: Wire,
     info: Arc<SessionInfo>,
-    /// The session may take more of the input that is there.
-    unfed: bool,
+    /// The session's deadline.
     until: Option<Instant>,
     transaction: Option<(Mail, Vec<Rcpt>)>,
+    quit: bool,
 }
 
 /// Where doing all that needs no waiting ended.
@@ -98,44 +104,61 @@ enum Turn {
 }
 
 impl Talk<'_> {
-    async fn run(mut self, conversation: &mut dyn Conversation, mut stop: watch::Receiver<bool>) {
-        let mut quit = false;
+    /// Before the greeting no client may talk (RFC 5321 §4.3.1); one that does is no mail server.
+    async fn listen_first(&mut self, now: Instant) {
+        let delay = self.setup.options.greeting_delay;
+        let until = (!delay.is_zero()).then(|| now + delay);
+        let read = poll_fn(|cx| match self.wire.poll_read(cx, until, false) {
+            Poll::Pending if until.is_none() => Poll::Ready(Read::TimedOut),
+            read => read,
+        });
+        match read.await {
+            Read::TimedOut => {}
+            Read::Octets => self.feed(),
+            Read::Eof => self.session.handle(SystemClock.now().mono, Input::Eof),
+        }
+    }
+
+    async fn run(&mut self, conversation: &mut dyn Conversation, mut stop: watch::Receiver<bool>) {
+        let mut stopping = false;
         loop {
             match self.drain() {
-                Drained::Event(Event::Quit) => quit = true,
                 Drained::Event(event) => self.on_event(event, conversation).await,
                 Drained::StartTls => self.upgrade().await,
                 Drained::Waits => {
-                    let idle = self.transaction.is_none();
+                    self.settle(conversation);
                     tokio::select! {
                         biased;
                         () = self.turn(None) => {}
-                        () = stopped(&mut stop), if idle => return refuse(self.wire, &shutting_down()).await,
+                        () = stopped(&mut stop), if !stopping => {
+                            stopping = true;
+                            self.session.shutdown(shutting_down());
+                        }
                     }
                 }
-                Drained::Closed => break,
+                Drained::Closed => return self.settle(conversation),
             }
         }
-        if self.transaction.take().is_some() {
-            conversation.reset();
-        }
-        finish(self.wire, !quit).await;
     }
 
-    /// Does all that needs no waiting.
+    /// Tells the handler of a transaction that ended without a message.
+    fn settle(&mut self, conversation: &mut dyn Conversation) {
+        if !self.session.in_transaction() && self.transaction.take().is_some() {
+            conversation.reset();
+        }
+    }
+
+    /// Does all that needs no waiting. What was read is used up before replies are asked for, so
+    /// that they come together.
     fn drain(&mut self) -> Drained {
         loop {
-            if self.wire.is_full() {
-                return Drained::Waits;
+            if self.session.can_read_on() {
+                self.feed();
             }
             match self.session.poll() {
                 Output::Send(octets) | Output::SendSecret(octets) => self.wire.queue(octets),
                 Output::StartTls => return Drained::StartTls,
-                Output::Event(event) => {
-                    self.unfed = true;
-                    return Drained::Event(event);
-                }
-                Output::Wait { .. } if self.unfed && !self.wire.input.is_empty() => self.feed(),
+                Output::Event(event) => return Drained::Event(event),
                 Output::Wait { until } => {
                     self.until = until;
                     return Drained::Waits;
@@ -146,20 +169,17 @@ impl Talk<'_> {
     }
 
     fn feed(&mut self) {
-        self.unfed = false;
         self.session.handle(SystemClock.now().mono, Input::Data(&mut self.wire.input));
     }
 
     /// Lets the socket do one thing. May be dropped and called again.
     async fn turn(&mut self, content: Option<&Feed>) {
         let turn = poll_fn(|cx| self.poll_turn(cx, content)).await;
-        let now = SystemClock.now().mono;
         match turn {
-            Turn::Wrote(0) => {}
-            Turn::Wrote(taken) => self.session.handle(now, Input::Sent(taken)),
+            Turn::Wrote(taken) => self.wrote(taken),
             Turn::Read(Read::Octets) => self.feed(),
-            Turn::Read(Read::Eof) => self.session.handle(now, Input::Eof),
-            Turn::Read(Read::TimedOut) => self.session.handle(now, Input::Timeout),
+            Turn::Read(Read::Eof) => self.session.handle(SystemClock.now().mono, Input::Eof),
+            Turn::Read(Read::TimedOut) => self.session.handle(SystemClock.now().mono, Input::Timeout),
         }
     }
 
@@ -173,19 +193,29 @@ impl Talk<'_> {
         self.wire.poll_read(cx, self.until, content.is_some()).map(Turn::Read)
     }
 
-    /// Waits for a handler, and lets replies that were made before go out meanwhile.
+    fn wrote(&mut self, taken: usize) {
+        if taken > 0 {
+            self.session.handle(SystemClock.now().mono, Input::Sent(taken));
+        }
+    }
+
+    /// Waits for a handler. While it thinks, replies that were made before go out.
     async fn decide<T>(&mut self, mut future: BoxFuture<'_, T>) -> T {
         poll_fn(|cx| {
             if let Poll::Ready(value) = future.as_mut().poll(cx) {
                 return Poll::Ready(value);
             }
-            while self.wire.has_output() {
-                let taken = ready!(self.wire.poll_write(cx));
-                if taken > 0 {
-                    self.session.handle(SystemClock.now().mono, Input::Sent(taken));
+            loop {
+                while self.wire.has_output() {
+                    let taken = ready!(self.wire.poll_write(cx));
+                    self.wrote(taken);
+                }
+                match self.session.poll() {
+                    Output::Send(octets) | Output::SendSecret(octets) => self.wire.queue(octets),
+                    // While it is paused, there is nothing else.
+                    _ => return Poll::Pending,
                 }
             }
-            Poll::Pending
         })
         .await
     }
@@ -193,11 +223,13 @@ impl Talk<'_> {
     async fn on_event(&mut self, event: Event, conversation: &mut dyn Conversation) {
         match event {
             Event::Hello { name, extended } => {
+                self.settle(conversation);
                 let info = Arc::make_mut(&mut self.info);
                 (info.hello, info.extended) = (Some(name.into()), extended);
             }
             Event::Auth(login) => self.authenticate(&login, conversation).await,
             Event::Mail(mail) => {
+                self.settle(conversation);
                 let info = Arc::clone(&self.info);
                 let reply = match self.decide(conversation.sender(&mail, &info)).await {
                     Ok(()) => {
@@ -228,11 +260,7 @@ impl Talk<'_> {
                 }
                 conversation.reset();
             }
-            Event::MessageAborted => {
-                if self.transaction.take().is_some() {
-                    conversation.reset();
-                }
-            }
+            Event::Quit => self.quit = true,
             _ => {}
         }
     }
@@ -291,26 +319,39 @@ impl Talk<'_> {
             Some(verdict) => verdict,
             None => self.decide(future).await,
         };
-        let reply = match verdict {
-            Verdict::All(reply) => reply,
-            Verdict::Each(replies) => together(replies),
+        let taken = match &verdict {
+            Verdict::All(reply) if reply.is_positive() => recipients,
+            Verdict::All(_) => 0,
+            Verdict::Each(replies) => replies.iter().filter(|reply| reply.is_positive()).count() as u64,
         };
-        if reply.is_positive() {
+        if taken > 0 {
             let counters = &self.setup.counters;
             counters.messages.fetch_add(1, Relaxed);
-            counters.recipients.fetch_add(recipients, Relaxed);
+            counters.recipients.fetch_add(taken, Relaxed);
             counters.octets.fetch_add(octets, Relaxed);
         }
-        self.respond(reply);
+        match verdict {
+            Verdict::All(reply) => self.respond(reply),
+            Verdict::Each(replies) if self.setup.session.protocol == Protocol::Lmtp => {
+                if let Err(error) = self.session.respond_each(&replies) {
+                    warn!(%error, "the handler gave another number of replies than there are recipients");
+                    self.respond(local_error());
+                }
+            }
+            Verdict::Each(replies) => self.respond(together(replies)),
+        }
     }
 
     fn respond(&mut self, reply: Reply) {
-        self.session.respond(reply);
-        self.unfed = true;
+        // An error says that the session ended meanwhile, and then nobody listens.
+        let _ = self.session.respond(reply);
     }
 
     async fn upgrade(&mut self) {
-        flush(&mut self.wire).await;
+        while self.wire.has_output() {
+            let taken = poll_fn(|cx| self.wire.poll_write(cx)).await;
+            self.wrote(taken);
+        }
         // CVE-2011-0411: what was sent in the clear behind STARTTLS must never be read as if it had
         // come inside. The session refuses it too; here it cannot even be left over.
         if !self.wire.input.is_empty() {
@@ -336,7 +377,7 @@ async fn handshake(wire: &mut Wire, setup: &Setup) -> Option<TlsInfo> {
     let tls = setup.tls.as_ref()?;
     match tokio::time::timeout(setup.options.tls_handshake, tls.accept(wire.take())).await {
         Ok(Ok((io, info))) => {
-            wire.put(io);
+            wire.put(Box::new(io));
             Some(info)
         }
         Ok(Err(error)) => {
@@ -350,30 +391,18 @@ async fn handshake(wire: &mut Wire, setup: &Setup) -> Option<TlsInfo> {
     }
 }
 
-/// Says `reply` and closes.
-pub(super) async fn refuse(mut wire: Wire, reply: &Reply) {
-    let mut octets = BytesMut::new();
-    reply.encode(&mut octets);
-    wire.queue(octets.freeze());
-    finish(wire, true).await;
-}
-
 /// Returns when the server is to end.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error says that the server is gone altogether.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn flush(wire: &mut Wire) {
-    while wire.has_output() {
-        poll_fn(|cx| wire.poll_write(cx)).await;
-    }
-}
-
 /// Closes, after what was said last has gone out. With `linger` it reads on for a moment: closing a
 /// socket with unread octets resets the connection, and the client may never see the reply.
 async fn finish(mut wire: Wire, linger: bool) {
-    flush(&mut wire).await;
+    while wire.has_output() {
+        poll_fn(|cx| wire.poll_write(cx)).await;
+    }
     if wire.is_dead() {
         return;
     }
@@ -388,11 +417,7 @@ async fn finish(mut wire: Wire, linger: bool) {
 
 /// A handler refuses with 4xx or 5xx; anything else from it would say that it accepted.
 fn negative(reply: Reply) -> Reply {
-    if reply.is_transient() || reply.is_permanent() {
-        reply
-    } else {
-        Reply::new(451, EnhancedCode::new(4, 3, 0), "local error in processing")
-    }
+    if reply.is_transient() || reply.is_permanent() { reply } else { local_error() }
 }
 
 /// One reply for several recipients: see [`Verdict::Each`].
@@ -402,10 +427,11 @@ fn together(replies: Vec<Reply>) -> Reply {
         reply if reply.is_transient() => 1,
         _ => 2,
     };
-    replies
-        .into_iter()
-        .min_by_key(rank)
-        .unwrap_or_else(|| Reply::new(451, EnhancedCode::new(4, 3, 0), "local error in processing"))
+    replies.into_iter().min_by_key(rank).unwrap_or_else(local_error)
+}
+
+fn local_error() -> Reply {
+    Reply::new(451, EnhancedCode::new(4, 3, 0), "local error in processing")
 }
 
 fn shutting_down() -> Reply {

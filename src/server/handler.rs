@@ -16,7 +16,7 @@ use crate::BoxFuture;
 use crate::smtp::TlsInfo;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::server::Login;
+use crate::smtp::sasl::Login;
 
 /// Decides whom to talk to, and starts a [`Conversation`] with each.
 pub trait Handler: Send + Sync + 'static {
@@ -76,7 +76,7 @@ pub trait Conversation: Send {
     /// nothing of it may be kept, and the verdict is not used.
     fn message(&mut self, transaction: Transaction, body: BodyStream) -> BoxFuture<'_, Verdict>;
 
-    /// The transaction is over, by RSET, by EHLO or because its message was settled.
+    /// The transaction is over: its message was settled or broken off, or there will be none.
     fn reset(&mut self) {}
 }
 

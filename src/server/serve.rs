@@ -21,18 +21,19 @@ use super::conversation::{self, Start};
 use super::handler::{Handler, Peer, SessionInfo};
 use super::limits::{Connections, Failures, TooMany};
 use super::network::Network;
-use crate::net::Io;
+use crate::net::connect::Io;
 use crate::net::tls::ServerTls;
 use crate::smtp::address::EhloName;
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::server::Config;
+use crate::smtp::server::{AuthOffer, Config};
 
 /// What a server does with its connections. The defaults suit a server on the Internet.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
     /// The protocol: host name, message size, recipients, timeouts, whether AUTH is offered.
-    /// Whether STARTTLS is offered is decided by [`Builder::tls`], not here.
+    /// AUTH is not offered by default: set `session.auth` where the handler knows users. Whether
+    /// STARTTLS is offered is decided by [`Builder::tls`], not here.
     pub session: Config,
     /// Connections in total; more are answered 421 4.3.2. Default 2,000: lower it where descriptors
     /// are few.
@@ -47,6 +48,10 @@ pub struct ServerOptions {
     /// How long a client may take to take our replies. Default 5 minutes, as long as it may take to
     /// send a command.
     pub write: Duration,
+    /// How long to wait before the greeting for a client that talks before its turn, which then is
+    /// refused (554). Default 0: only what is there already counts. A few seconds on port 25 keep
+    /// off much spam software, and delay everybody.
+    pub greeting_delay: Duration,
     /// How long the answer to a failed login is held back; doubled with each failure from the same
     /// network within 10 minutes, up to sixteenfold. Default 1 s.
     pub auth_delay: Duration,
@@ -56,13 +61,16 @@ impl ServerOptions {
     /// The defaults, for a server of this name.
     #[must_use]
     pub fn new(hostname: EhloName) -> Self {
+        let mut session = Config::new(hostname);
+        session.auth = AuthOffer::Never;
         Self {
-            session: Config::new(hostname),
+            session,
             max_connections: 2000,
             max_per_network: 50,
             exempt: Vec::new(),
             tls_handshake: Duration::from_secs(30),
             write: Duration::from_secs(300),
+            greeting_delay: Duration::ZERO,
             auth_delay: Duration::from_secs(1),
         }
     }
@@ -173,8 +181,11 @@ impl Builder {
         let options = self.options;
         let connections =
             Connections::new(options.max_connections, options.max_per_network, options.exempt.clone());
+        let mut session = options.session.clone();
+        session.starttls = self.tls.is_some();
         Arc::new(Setup {
             handler: self.handler,
+            session: Arc::new(session),
             options,
             tls: self.tls,
             connections,
@@ -288,6 +299,7 @@ impl Drop for RunningServer {
 /// What all connections of a server share.
 pub(super) struct Setup {
     pub(super) handler: Arc<dyn Handler>,
+    pub(super) session: Arc<Config>,
     pub(super) options: ServerOptions,
     pub(super) tls: Option<ServerTls>,
     pub(super) failures: Failures,

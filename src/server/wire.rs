@@ -19,19 +19,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::clock::{Clock, SystemClock};
-use crate::net::Io;
+use crate::net::connect::Io;
 
 pub(super) struct Wire {
     io: Box<dyn Io>,
     /// What was read and not yet taken.
     pub(super) input: BytesMut,
-    output: BytesMut,
+    output: Bytes,
     /// TLS keeps what it has encrypted until it is flushed.
     unflushed: bool,
     /// When the output that is there must have been taken.
     taken_by: Option<Instant>,
     patience: Duration,
     timer: Timer,
+    last_read: usize,
     dead: bool,
 }
 
@@ -49,11 +50,12 @@ impl Wire {
         Self {
             io,
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            output: Bytes::new(),
             unflushed: false,
             taken_by: None,
             patience,
             timer: Timer::default(),
+            last_read: 0,
             dead: false,
         }
     }
@@ -64,20 +66,18 @@ impl Wire {
             return;
         }
         if self.output.is_empty() {
-            self.output = octets.into();
+            self.output = octets;
         } else {
-            self.output.extend_from_slice(&octets);
+            let mut both = BytesMut::with_capacity(self.output.len() + octets.len());
+            both.extend_from_slice(&self.output);
+            both.extend_from_slice(&octets);
+            self.output = both.freeze();
         }
     }
 
     /// Whether something waits to be written.
     pub(super) fn has_output(&self) -> bool {
         !self.output.is_empty() || self.unflushed
-    }
-
-    /// Whether so much waits to be written that no more should be made.
-    pub(super) fn is_full(&self) -> bool {
-        self.output.len() >= MAX_OUTPUT
     }
 
     /// Gives the socket away, to be wrapped; [`Wire::put`] takes it back.
@@ -93,7 +93,7 @@ impl Wire {
     pub(super) fn kill(&mut self) {
         self.dead = true;
         self.unflushed = false;
-        self.output = BytesMut::new();
+        self.output = Bytes::new();
     }
 
     pub(super) const fn is_dead(&self) -> bool {
@@ -147,12 +147,18 @@ impl Wire {
         if self.dead {
             return Poll::Ready(Read::Eof);
         }
-        let read = if large { self.poll_own(cx) } else { self.poll_shared(cx) };
+        // Small messages are copied even while content flows: what is kept of them would otherwise
+        // hold a whole buffer.
+        let own = large && self.last_read >= LARGE;
+        let read = if own { self.poll_own(cx) } else { self.poll_shared(cx) };
         match read {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Read::Eof),
-            Poll::Ready(Ok(_)) => Poll::Ready(Read::Octets),
+            Poll::Ready(Ok(octets)) => {
+                self.last_read = octets;
+                Poll::Ready(Read::Octets)
+            }
             Poll::Pending => {
-                if self.input.is_empty() && !large {
+                if self.input.is_empty() {
                     // Idle connections hold nothing.
                     self.input = BytesMut::new();
                 }
@@ -220,8 +226,8 @@ impl Timer {
 const READ: usize = 64 * 1024;
 /// Below this a read is not worth its system call.
 const LEAST_READ: usize = 8 * 1024;
-/// Replies to one read are far smaller; it is passed only by a client that sends and does not read.
-const MAX_OUTPUT: usize = 64 * 1024;
+/// A read that brought this much is followed by another as large.
+const LARGE: usize = READ / 2;
 
 #[cfg(test)]
 mod tests {
@@ -268,6 +274,6 @@ mod tests {
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, None, false)).await, Read::Octets);
         wire.input.advance(9000);
         poll_fn(|cx| Poll::Ready(assert!(wire.poll_read(cx, None, false).is_pending()))).await;
-        assert_eq!((wire.input.capacity(), wire.output.capacity()), (0, 0));
+        assert_eq!(wire.input.capacity(), 0);
     }
 }
