@@ -17,6 +17,8 @@ pub mod net;
 pub mod pool;
 #[cfg(feature = "tokio")]
 pub mod route;
+#[cfg(feature = "tokio")]
+pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
