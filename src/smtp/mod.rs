@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 pub mod address;
 pub mod capability;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod error;

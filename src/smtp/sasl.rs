@@ -196,6 +196,15 @@ pub const MAX_AUTH_LINE: usize = 12_288;
 /// RFC 4616 §2 asks for at least 255 octets; passwords that are application tokens are longer.
 const MAX_VALUE: usize = 4096;
 
+/// A line that holds an answer, wiped when the last handle to it is gone.
+pub(crate) fn secret_line(before: &str, answer: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(before.len() + answer.len() + 2);
+    line.extend_from_slice(before.as_bytes());
+    line.extend_from_slice(answer);
+    line.extend_from_slice(b"\r\n");
+    Bytes::from_owner(Secret(line))
+}
+
 fn decode(response: &[u8]) -> Result<Secret, SaslError> {
     match response {
         _ if response.len() > MAX_AUTH_LINE => Err(SaslError::TooLong),
