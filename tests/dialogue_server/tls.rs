@@ -1,6 +1,6 @@
 //! STARTTLS (RFC 3207) and TLS from the start.
 
-use postroad::smtp::server::{AuthOffer, Config};
+use postroad::smtp::server::{AuthOffer, Config, Session};
 use postroad::smtp::{Input, TlsInfo};
 
 use crate::dsl::{Peer, config, rows, uncut, with};
@@ -105,7 +105,7 @@ fn tls_may_begin_with_the_connection() {
     let mut implicit = tls();
     (implicit.auth, implicit.require_tls) = (AuthOffer::UnderTls, true);
     let mut peer = Peer::silent(&implicit);
-    peer.session.handle(peer.now, Input::TlsReady(TlsInfo::new("TLSv1.3", "X")));
+    peer.session = Session::over_tls(implicit, TlsInfo::new("TLSv1.3", "X"), peer.now);
     peer.pump();
     peer.feed(b"EHLO me\r\n");
     assert!(peer.session.is_encrypted());

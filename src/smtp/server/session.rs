@@ -54,8 +54,7 @@ pub(super) struct Hello {
 }
 
 impl Session {
-    /// A session on a new connection; the greeting is ready to be polled. Where TLS began with the
-    /// connection (RFC 8314), give [`Input::TlsReady`] before the first poll.
+    /// A session on a new connection; the greeting is ready to be polled.
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>, now: Instant) -> Self {
         let mut session = Self {
@@ -89,6 +88,12 @@ impl Session {
         session
     }
 
+    /// A session on a connection that is encrypted from its first octet (RFC 8314).
+    #[must_use]
+    pub fn over_tls(config: impl Into<Arc<Config>>, tls: TlsInfo, now: Instant) -> Self {
+        Self { tls: Some(tls), ..Self::new(config, now) }
+    }
+
     /// Takes in what happened. Octets that cannot be used yet stay in the buffer.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         self.timer.input(now);
@@ -102,7 +107,7 @@ impl Session {
                 }
             }
             Input::TlsReady(tls) => {
-                if matches!(self.state, State::Handshake) || self.is_greeting_unpolled() {
+                if matches!(self.state, State::Handshake) {
                     // RFC 3207 §4.2
                     self.hello = None;
                     self.user = None;
@@ -361,12 +366,8 @@ impl Session {
         self.transaction = None;
     }
 
-    const fn is_greeting_unpolled(&self) -> bool {
-        self.greeting > 0 && self.unsent == 0
-    }
-
     fn drop_unpolled_greeting(&mut self) {
-        if self.is_greeting_unpolled() {
+        if self.greeting > 0 && self.unsent == 0 {
             self.out.clear();
         }
     }
