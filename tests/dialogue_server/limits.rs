@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use postroad::smtp::server::{Event, Session};
 use postroad::smtp::{Input, Output};
 
-use crate::dsl::{Peer, config, dialogue, reply, with};
+use crate::dsl::{Peer, config, dialogue, reply, uncut, with};
 
 #[test]
 fn twenty_errors_end_the_session() {
@@ -177,4 +177,21 @@ fn a_flood_of_hellos_does_not_pile_up_events() {
     assert!(events <= 16, "{events}");
     assert!(session.can_read_on());
     peer.eof();
+}
+
+#[test]
+fn guessing_recipients_ends_the_session() {
+    let guesses = "C: RCPT TO:<nobody@b.test>\n".repeat(1001);
+    uncut(
+        &config(),
+        &format!(
+            "C: EHLO me\nS: 250...\nC: MAIL FROM:<>\nS: 250 2.1.0\n{guesses}\n{}\nS: 421 4.7.0\nX",
+            "S: 550 5.1.1\n".repeat(1000)
+        ),
+    );
+    let guesses = "C: MAIL FROM:<nobody@b.test>\n".repeat(101);
+    with(
+        &config(),
+        &format!("C: EHLO me\nS: 250...\n{guesses}\n{}\nS: 421 4.7.0\nX", "S: 550 5.1.1\n".repeat(99)),
+    );
 }

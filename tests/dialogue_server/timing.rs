@@ -144,3 +144,13 @@ fn closing_in_the_middle_of_content_aborts_it() {
     assert_eq!(peer.events.last().unwrap(), "aborted");
     assert!(peer.said.ends_with("421 4.3.2 Now\r\n") && peer.over);
 }
+
+#[test]
+fn tiny_chunks_do_not_stretch_the_hour() {
+    let mut script = READY.replace("C: DATA\n", "").replace("\nS: 354", "");
+    for _ in 0..25 {
+        script.push_str("\nC: BDAT 0\nS: 250\nT: 144");
+    }
+    script.push_str("\nC: BDAT 0\nS: 421 4.4.2\nX");
+    uncut(&config(), &script);
+}
