@@ -1,5 +1,11 @@
 //! What every spool promises, asked of both, and what only the disk spool can promise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 #![cfg(feature = "disk")]
 
 #[path = "spool/crash.rs"]
