@@ -394,6 +394,14 @@ async fn staging_goes_on_in_little_memory() {
     let mut options = DiskOptions::new();
     options.staging_octets = 64 << 10;
     let spool = Arc::new(DiskSpool::open_with(dir.path(), options).unwrap());
+    // A body that would wait in memory goes to the disk once the memory is used up.
+    let mut writer = spool.stage().await.unwrap();
+    writer.write(vec![0; 60_000].into()).await.unwrap();
+    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(), Ok(0));
+    writer.write(vec![0; 10_000].into()).await.unwrap();
+    assert_eq!(count(), Ok(1));
+    drop(writer);
     let writers: Vec<_> = (0..20_u64)
         .map(|n| {
             let spool = Arc::clone(&spool);
