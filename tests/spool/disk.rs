@@ -232,6 +232,43 @@ async fn a_settlement_that_may_wait_is_written_without_others() {
 }
 
 #[tokio::test]
+async fn a_token_of_an_earlier_opening_is_an_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(vec![sample(1)], None).await.unwrap();
+    let old = claim(&spool, 1).await;
+    drop(spool);
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let new = claim(&spool, 1).await;
+    assert_eq!(spool.settle(vec![remove(&old[0])], Durability::Synced).await.unwrap(), [old[0].token]);
+    assert_eq!(spool.settle(vec![remove(&new[0])], Durability::Synced).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_flush_covers_more_than_one_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let lease = Some(Timestamp::NEVER);
+    let claims = spool.enqueue((0..1200).map(sample).collect(), lease).await.unwrap();
+    let hold = holding(dir.path());
+    let settled: Vec<_> = claims
+        .into_iter()
+        .map(|claim| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.settle(vec![remove(&claim)], Durability::Soon).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let release = async { drop(hold) };
+    let (flushed, ()) = tokio::join!(spool.flush(), release);
+    flushed.unwrap();
+    assert_eq!(spool.stats(), Stats::default());
+    for settled in settled {
+        assert_eq!(settled.await.unwrap().unwrap(), []);
+    }
+}
+
+#[tokio::test]
 async fn one_wrong_call_does_not_fail_its_group() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();

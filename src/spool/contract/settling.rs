@@ -17,7 +17,18 @@ pub async fn an_entry_is_settled_once(spool: &dyn Spool) -> Kept {
     ensure(spool.entries(id(2)).await?.len() == 1, "the first submitted")?;
     ensure(spool.entries(id(3)).await?.is_empty(), "the second did not")?;
     let fenced = spool.settle(vec![remove(&claimed)], Durability::Soon).await?;
-    ensure(fenced == [claimed.token], "the same settlement made again is fenced off")
+    ensure(fenced == [claimed.token], "the same settlement made again is fenced off")?;
+    // The same when the first one leaves the entry where it is.
+    let claimed = only(claim(spool, "q.test", 100, 1).await?)?;
+    let back = |due| Settlement {
+        recipients: claimed.recipients.clone(),
+        then: Then::Retry(Timestamp::from_millis(due)),
+        ..remove(&claimed)
+    };
+    let fenced = spool.settle(vec![back(20), back(30)], Durability::Synced).await?;
+    ensure(fenced == [claimed.token], "the second is fenced off")?;
+    let queue = only(spool.queues(None, 9).await?)?;
+    ensure((queue.entries, queue.due) == (1, Timestamp::from_millis(20)), "and has changed nothing")
 }
 
 /// A settlement and the messages it submits come together.
