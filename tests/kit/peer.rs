@@ -42,9 +42,12 @@ impl Peer {
     pub fn in_memory<F, Fut>(window: usize, script: F) -> Self
     where
         F: Fn(Talk) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: Send> + Send + 'static,
     {
-        let script: Script = Arc::new(move |talk| Box::pin(script(talk)));
+        let script: Script = Arc::new(move |talk| {
+            let played = script(talk);
+            Box::pin(async move { drop(played.await) })
+        });
         Self { script, heard: Arc::default(), connections: Arc::default(), address: None, window }
     }
 
@@ -52,7 +55,7 @@ impl Peer {
     pub async fn on_tcp<F, Fut>(script: F) -> Self
     where
         F: Fn(Talk) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: Send> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = Self::in_memory(0, script);
