@@ -273,7 +273,7 @@ pub(crate) mod tests {
     fn lanes_that_do_not_move_leave_room_for_others() {
         let (limits, mut entries, mut runs) = (Limits { ready: 2_000, weight: 0 }, 20_000, 500);
         let now = SystemClock.now().mono;
-        let mut lanes: Vec<_> = (0..100).map(|_| lane()).collect();
+        let mut lanes: Vec<_> = (0..40).map(|_| lane()).collect();
         for lane in &mut lanes {
             let room = lane.room(limits, entries);
             assert!(room > 0);
