@@ -1,6 +1,28 @@
-//! The message as a value.
+//! The message as a value: its octets, its fields, and what is made of them.
+//!
+//! What a host program hands over becomes a [`Submission`] (`submission`), with an envelope and with
+//! octets that may go over the wire as they are. What a peer hands over gets a [`Received`] field.
+//! What cannot be delivered becomes a [`Report`] to its sender (`dsn`). Underneath are the octets
+//! seen as lines (`body`), the fields found in them (`header`) and the fields written into them
+//! (`field`), each safe against whatever the values hold.
+//!
+//! There is no I/O here, no clock and no MIME parser: a message is carried, not understood.
+
+pub mod body;
 mod content;
+mod date;
+mod field;
+mod header;
 mod id;
+mod received;
+mod submission;
 
 pub use content::{Content, ReadBody};
+pub use date::DateTime;
+pub use field::{FieldError, write_field};
+pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
+pub use received::{Received, With};
+pub use submission::{
+    Envelope, Enveloped, IntoSubmission, RawMessage, Submission, SubmitContext, SubmitError, by_destination,
+};

@@ -1,0 +1,259 @@
+//! A submission is a message that the host program hands over: an envelope, and octets that may go
+//! over the wire as they are.
+//!
+//! Three things become one: a [`mail_builder::MessageBuilder`], whose envelope is taken from its
+//! fields; the same with an envelope given ([`Enveloped`]); and octets with an envelope
+//! ([`RawMessage`]). Whatever is wrong is told here, before anything is stored, as a typed error.
+//!
+//! Fields may be added or removed here, since the message begins here (RFC 6409 §8). On a message
+//! that is only relayed nothing of this is done.
+
+mod builder;
+mod raw;
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+pub use builder::Enveloped;
+pub use raw::RawMessage;
+
+use super::header::HeaderError;
+use super::id::MessageId;
+use crate::clock::Timestamp;
+use crate::smtp::address::{AddressError, Domain, EhloName, ForwardPath, Mailbox, ReversePath};
+use crate::smtp::params::{BodyKind, Mail, Rcpt, Ret, XText};
+
+/// A message ready to be stored or sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Submission {
+    /// Sender and parameters.
+    pub mail: Mail,
+    /// The recipients, each once; at least one.
+    pub recipients: Vec<Rcpt>,
+    /// Fields that go in front of the content; may be empty.
+    pub head: Bytes,
+    /// The message: CRLF at the end of every line.
+    pub content: Bytes,
+}
+
+impl Submission {
+    /// A submission of parts that are right already: lines end in CRLF, recipients are at least one.
+    #[must_use]
+    pub const fn new(mail: Mail, recipients: Vec<Rcpt>, head: Bytes, content: Bytes) -> Self {
+        Self { mail, recipients, head, content }
+    }
+}
+
+/// What the host program's message is made complete with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SubmitContext {
+    /// Our name, for the right side of a Message-ID.
+    pub hostname: EhloName,
+    /// For Date.
+    pub now: Timestamp,
+    /// For the left side of a Message-ID.
+    pub id: MessageId,
+    /// How many recipients one message may have, 1,000 by default (RFC 5321 §4.5.3.1.8 asks for at
+    /// least 100). Raise it for lists that are sent as one message.
+    pub max_recipients: usize,
+}
+
+impl SubmitContext {
+    /// With the default limit.
+    #[must_use]
+    pub const fn new(hostname: EhloName, now: Timestamp, id: MessageId) -> Self {
+        Self { hostname, now, id, max_recipients: MAX_RECIPIENTS }
+    }
+
+    /// Our own Message-ID, without its brackets.
+    fn message_id(&self) -> String {
+        format!("{}@{}", self.id, self.hostname)
+    }
+}
+
+/// What can be submitted.
+pub trait IntoSubmission {
+    /// The submission.
+    ///
+    /// # Errors
+    /// [`SubmitError`] with what the message lacks or what is wrong in it.
+    fn into_submission(self, context: &SubmitContext) -> Result<Submission, SubmitError>;
+}
+
+impl IntoSubmission for Submission {
+    fn into_submission(self, context: &SubmitContext) -> Result<Submission, SubmitError> {
+        Ok(Self { recipients: each_once(self.recipients, context.max_recipients)?, ..self })
+    }
+}
+
+/// Who a message is from and who it is for, apart from what its header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// Who is told when it cannot be delivered.
+    pub from: ReversePath,
+    /// Who gets it, with what each asks of reports.
+    pub recipients: Vec<Rcpt>,
+    /// How much of the message a report returns. Default: what RFC 3461 leaves to us.
+    pub ret: Option<Ret>,
+    /// The sender's name for this message in reports. Default: none.
+    pub envid: Option<XText>,
+}
+
+impl Envelope {
+    /// An envelope without further wishes.
+    #[must_use]
+    pub const fn new(from: ReversePath, recipients: Vec<Rcpt>) -> Self {
+        Self { from, recipients, ret: None, envid: None }
+    }
+
+    /// The same from text: `local@domain`, and for the sender an empty string for the null path.
+    ///
+    /// # Errors
+    /// [`AddressError`] of the first that is no address.
+    pub fn parse<'a>(from: &str, to: impl IntoIterator<Item = &'a str>) -> Result<Self, AddressError> {
+        let recipients = to.into_iter().map(|to| ForwardPath::parse(to).map(Rcpt::new));
+        Ok(Self::new(ReversePath::parse(from)?, recipients.collect::<Result<_, _>>()?))
+    }
+
+    /// Its two sides as they go over the wire, for a message with these octets.
+    fn seal(
+        self,
+        context: &SubmitContext,
+        utf8_header: bool,
+        seven_bit: bool,
+    ) -> Result<(Mail, Vec<Rcpt>), SubmitError> {
+        let mut recipients = self.recipients;
+        for rcpt in &mut recipients {
+            if let ForwardPath::Mailbox(mailbox) = &mut rcpt.to {
+                plainest(mailbox);
+            }
+        }
+        let recipients = each_once(recipients, context.max_recipients)?;
+        let mut mail = Mail::new(self.from);
+        if let ReversePath::Mailbox(mailbox) = &mut mail.from {
+            plainest(mailbox);
+        }
+        let utf8_path = |rcpt: &Rcpt| rcpt.to.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
+        mail.smtputf8 = utf8_header || !mail.from.is_ascii() || recipients.iter().any(utf8_path);
+        mail.body = if seven_bit { BodyKind::SevenBit } else { BodyKind::EightBit };
+        mail.ret = self.ret;
+        mail.envid = self.envid;
+        Ok((mail, recipients))
+    }
+}
+
+/// Why a message cannot be submitted. The message is the caller's to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// Nobody to send it to.
+    #[error("the message has no recipient")]
+    NoRecipients,
+    /// More than [`SubmitContext::max_recipients`].
+    #[error("the message has more than {limit} recipients")]
+    TooManyRecipients {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A message is from somebody (RFC 5322 §3.6).
+    #[error("the message has no From address")]
+    NoFrom,
+    /// From several authors, a message has one Sender (RFC 5322 §3.6.2).
+    #[error("a message from several addresses needs a Sender of exactly one")]
+    Sender,
+    /// A field that may stand once only stands twice (RFC 5322 §3.6).
+    #[error("the field {field} is there more than once")]
+    Duplicate {
+        /// Which.
+        field: &'static str,
+    },
+    /// The envelope can be taken from addresses only: give them as `Address`, not as text.
+    #[error("the field {field} was given as text where addresses are needed")]
+    NotAddresses {
+        /// Which.
+        field: &'static str,
+    },
+    /// A field holds something that is no address.
+    #[error("the field {field} holds an address that is none: {error}")]
+    Address {
+        /// Which; `an address field` when it is not one of the common ones.
+        field: &'static str,
+        /// What is wrong with it.
+        error: AddressError,
+    },
+    /// The name of a field holds more than printable ASCII without a colon.
+    #[error("a field name is malformed")]
+    FieldName,
+    /// The value of a field holds something that could forge another field or another part.
+    #[error("a field value holds what may not stand there")]
+    FieldValue,
+    /// Lists or parts are nested too deep.
+    #[error("addresses or parts are nested more than {MAX_DEPTH} deep")]
+    Nested,
+    /// RFC 5322 §2.1.1: 998 octets without the line end.
+    #[error("a line is longer than 998 octets")]
+    LongLine,
+    /// The header passes the limits.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
+
+/// Recipients sorted into the units that are stored, tried and settled: each for one destination, at
+/// most 100 each (which every host takes in one transaction, RFC 5321 §4.5.3.1.8), in the order in
+/// which they came. A bare `postmaster` is at `postmaster_domain`.
+#[must_use]
+pub fn by_destination(recipients: Vec<Rcpt>, postmaster_domain: &Domain) -> Vec<(Domain, Vec<Rcpt>)> {
+    let mut units: Vec<(Domain, Vec<Rcpt>)> = Vec::new();
+    // Which unit of a domain still has room.
+    let mut open: HashMap<Domain, usize> = HashMap::new();
+    for rcpt in recipients {
+        let domain = rcpt.to.mailbox().map_or(postmaster_domain, Mailbox::domain);
+        let at = open.get(domain).copied();
+        match at.and_then(|at| units.get_mut(at)).filter(|(_, unit)| unit.len() < MAX_PER_UNIT) {
+            Some((_, unit)) => unit.push(rcpt),
+            None => {
+                let domain = domain.clone();
+                open.insert(domain.clone(), units.len());
+                units.push((domain, vec![rcpt]));
+            }
+        }
+    }
+    units
+}
+
+/// The mailbox with its domain in A-labels, where that makes it ASCII: one host more can carry it,
+/// and it is the same mailbox (RFC 6531 §3.2, RFC 5891 §4).
+fn plainest(mailbox: &mut Mailbox) {
+    if !mailbox.is_ascii()
+        && let Some(ascii) = mailbox.to_ascii()
+    {
+        *mailbox = ascii;
+    }
+}
+
+/// Each recipient once, the first with its parameters.
+fn each_once(mut recipients: Vec<Rcpt>, limit: usize) -> Result<Vec<Rcpt>, SubmitError> {
+    let mut seen = HashSet::with_capacity(recipients.len());
+    recipients.retain(|rcpt| seen.insert(rcpt.to.clone()));
+    match recipients.len() {
+        0 => Err(SubmitError::NoRecipients),
+        n if n > limit => Err(SubmitError::TooManyRecipients { limit }),
+        _ => Ok(recipients),
+    }
+}
+
+/// Fields that tell what nobody else is to know (RFC 5322 §3.6.3).
+const HIDDEN: [&str; 2] = ["Bcc", "Resent-Bcc"];
+/// Ten times what RFC 5321 §4.5.3.1.8 asks every host to take.
+const MAX_RECIPIENTS: usize = 1000;
+/// One transaction.
+const MAX_PER_UNIT: usize = 100;
+/// A group within a list is the deepest that a header can show.
+const MAX_DEPTH: usize = 16;
+
+#[cfg(test)]
+mod tests;
