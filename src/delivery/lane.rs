@@ -85,6 +85,8 @@ pub(crate) struct Lane {
     /// Runs that exist, and those of them that have not asked for work yet.
     runs: usize,
     starting: usize,
+    /// Whether it stands in the row of those that wanted a run when there was none.
+    pub(crate) starved: bool,
 }
 
 /// What lanes may take.
@@ -94,15 +96,33 @@ pub(crate) struct Limits {
     pub(crate) weight: usize,
 }
 
+impl Limits {
+    /// What one lane may take, when there is room for `free` entries in all lanes.
+    fn share(self, free: usize) -> usize {
+        self.ready.min(free.div_ceil(READY_SHARE))
+    }
+}
+
 impl Lane {
     pub(crate) const fn new(way: Way, runs: usize) -> Self {
-        Self { way, shape: Shape::new(runs), ready: VecDeque::new(), weight: 0, runs: 0, starting: 0 }
+        Self { way, shape: Shape::new(runs), ready: VecDeque::new(), weight: 0, runs: 0, starting: 0, starved: false }
     }
 
     /// How many more entries it takes, when there is room for `free` in all lanes. Never all of that,
     /// so that lanes that do not move leave room for the others whatever their number.
     pub(crate) fn room(&self, limits: Limits, free: usize) -> usize {
-        limits.ready.min(free.div_ceil(READY_SHARE)).saturating_sub(self.ready.len())
+        limits.share(free).saturating_sub(self.ready.len())
+    }
+
+    /// Whether there is room for a claim that is worth its while.
+    pub(crate) fn has_room(&self, limits: Limits, free: usize) -> bool {
+        self.ready.len() <= limits.share(free) / 2
+    }
+
+    /// Whether it must refuse even what was claimed for it. Twice the room: what comes by way of its
+    /// destinations' queues was claimed without asking, and would else go to and fro.
+    pub(crate) fn is_full(&self, limits: Limits, free: usize) -> bool {
+        self.ready.len() >= 2 * limits.share(free)
     }
 
     pub(crate) fn ready(&self) -> usize {

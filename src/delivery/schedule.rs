@@ -132,13 +132,15 @@ impl Schedule {
         learnt
     }
 
-    /// A lane has room again.
-    pub(crate) fn unblock(&mut self, queue: &QueueName) {
-        if let Some(record) = self.records.get_mut(queue)
-            && record.state == State::Blocked
-        {
-            record.state = State::Due;
-            self.ring.push_back(queue.clone());
+    /// A lane has room again. Returns whether its queue waited for that.
+    pub(crate) fn unblock(&mut self, queue: &QueueName) -> bool {
+        match self.records.get_mut(queue) {
+            Some(record) if record.state == State::Blocked => {
+                record.state = State::Due;
+                self.ring.push_back(queue.clone());
+                true
+            }
+            _ => false,
         }
     }
 
