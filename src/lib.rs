@@ -14,7 +14,13 @@ pub mod delivery;
 pub mod hop;
 pub mod message;
 #[cfg(feature = "tokio")]
+pub mod net;
+#[cfg(feature = "tokio")]
+pub mod pool;
+#[cfg(feature = "tokio")]
 pub mod route;
+#[cfg(feature = "tokio")]
+pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;

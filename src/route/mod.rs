@@ -3,6 +3,11 @@
 //! Routing decides who may receive the mail and what TLS they must show. It opens no connection and
 //! keeps no memory of hosts that do not answer: that is the engine's.
 
+mod fixed;
+#[cfg(feature = "dns")]
+mod hickory;
+pub mod mx;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,6 +16,11 @@ use crate::BoxFuture;
 use crate::hop::{Host, Require};
 use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
+
+pub use fixed::{FixedRoutes, Match, NotAMatch};
+#[cfg(feature = "dns")]
+pub use hickory::{MxResolver, SetupError};
+pub use mx::options::{Families, MxOptions};
 
 /// Where mail for a destination goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +59,22 @@ impl Hosts {
         names.sort_unstable();
         names.dedup();
         names.join(",")
+    }
+
+    /// What one attempt tries: the first hosts, with no more than `limit` addresses in all. Each
+    /// gives two before one gives more, so that a host with many addresses does not use up the
+    /// attempt (RFC 5321 §5.1 wants two tried at least). A host whose addresses are not known
+    /// counts as one.
+    #[must_use]
+    pub fn first(&self, limit: usize) -> Vec<Host> {
+        let counts: Vec<_> = self.hosts.iter().map(|host| host.addresses.len().max(1)).collect();
+        let shares = mx::share(&counts, limit, 2);
+        let some = self.hosts.iter().zip(shares).filter(|(_, share)| *share > 0);
+        some.map(|(host, share)| {
+            let addresses = host.addresses.iter().take(share).copied().collect();
+            host.clone().with_addresses(addresses)
+        })
+        .collect()
     }
 }
 
@@ -148,5 +174,45 @@ impl RouteError {
             Self::NoRoute => EnhancedCode::new(5, 4, 4),
             Self::Dns | Self::Timeout(_) => EnhancedCode::new(4, 4, 3),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(addresses: &[usize]) -> Hosts {
+        let host = |(at, n): (usize, &usize)| {
+            let name = Domain::parse(&format!("mx{at}.test")).unwrap();
+            let ip = |i: usize| IpAddr::from([192, 0, u8::try_from(at).unwrap(), u8::try_from(i).unwrap()]);
+            Host::new(name, 25).with_addresses((0..*n).map(ip).collect())
+        };
+        Hosts::new(addresses.iter().enumerate().map(host).collect(), Require::Opportunistic)
+    }
+
+    #[test]
+    fn one_attempt_tries_a_few_addresses_of_more_than_one_host() {
+        for (addresses, limit, expected) in [
+            (&[8, 8][..], 5, &[3, 2][..]),
+            (&[2, 2, 2, 2, 2], 5, &[2, 2, 1]),
+            (&[1; 9], 5, &[1; 5]),
+            (&[9], 5, &[5]),
+            (&[9, 1], 5, &[4, 1]),
+            (&[0, 0, 3], 5, &[0, 0, 3]), // to be looked up by whoever connects: one each
+            (&[3], 0, &[]),
+        ] {
+            let first = hosts(addresses).first(limit);
+            let counts: Vec<_> = first.iter().map(|host| host.addresses.len()).collect();
+            assert_eq!(counts, expected, "{addresses:?}");
+        }
+    }
+
+    #[test]
+    fn the_site_is_the_set_of_hosts_not_their_order() {
+        let one = hosts(&[1, 1]);
+        let mut other = one.clone();
+        other.hosts.reverse();
+        assert_eq!(one.site(), other.site());
+        assert_ne!(one.site(), hosts(&[1]).site());
     }
 }

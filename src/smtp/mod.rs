@@ -1,4 +1,79 @@
 //! The protocol: both roles of SMTP as state machines that know no socket and no clock.
+//!
+//! A session is fed with [`Input`]s and asked for [`Output`]s until it says [`Output::Wait`]. Whatever
+//! it wants leaves through that one ordered queue, because the order of "send these octets", "start
+//! TLS now" and "tell the caller" is a safety property in SMTP: a driver that does what it is given,
+//! in the order it is given, cannot get it wrong.
+//!
+//! Nothing here reads a clock, opens a socket or spawns a task; time is an argument.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
 pub mod address;
+pub mod capability;
+pub mod client;
+pub mod command;
+pub mod data;
+pub mod error;
+pub mod line;
 pub mod params;
 pub mod reply;
+pub mod sasl;
+pub mod server;
+
+/// What happened outside a session.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Octets arrived. The session takes what it can use off the front; what it leaves stays the
+    /// caller's and is given again, with more behind it.
+    Data(&'a mut BytesMut),
+    /// So many more octets of what was polled were taken by the transport. Given before any
+    /// [`Input::Data`] that arrived later; deadlines, "premature" and "unknown" are decided from it.
+    Sent(usize),
+    /// The handshake asked for by [`Output::StartTls`] is complete.
+    TlsReady(TlsInfo),
+    /// The peer will send nothing more, or the transport failed.
+    Eof,
+    /// The time of the last [`Output::Wait`] has come.
+    Timeout,
+}
+
+/// What a session wants.
+#[derive(Debug)]
+pub enum Output<E> {
+    /// Send these octets, after all that was polled before.
+    Send(Bytes),
+    /// The same, but they hold credentials: keep them out of traces.
+    SendSecret(Bytes),
+    /// When all octets polled before are sent, begin a TLS handshake, then give
+    /// [`Input::TlsReady`]. Plain octets read from now on must not be kept for the encrypted side.
+    StartTls,
+    /// The caller should know or decide this.
+    Event(E),
+    /// Nothing to do until more input comes; give [`Input::Timeout`] at `until`, if there is one.
+    Wait {
+        /// The session's deadline.
+        until: Option<Instant>,
+    },
+    /// The session is over: send nothing more and close the transport.
+    Closed,
+}
+
+/// The TLS of a connection, as far as a session needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// The protocol version, such as `TLSv1.3`.
+    pub version: Box<str>,
+    /// The cipher suite's name.
+    pub cipher: Box<str>,
+}
+
+impl TlsInfo {
+    /// What a handshake ended with.
+    #[must_use]
+    pub fn new(version: &str, cipher: &str) -> Self {
+        Self { version: version.into(), cipher: cipher.into() }
+    }
+}

@@ -1,0 +1,111 @@
+//! The server's side of TLS: one configuration whose certificate can be replaced while it runs.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{HandshakeError, TlsConfigError, info, provider};
+use crate::net::connect::Io;
+use crate::smtp::TlsInfo;
+
+/// Makes TLS connections with clients. Clones share the certificate.
+#[derive(Clone)]
+pub struct ServerTls {
+    acceptor: TlsAcceptor,
+    current: Arc<Current>,
+}
+
+impl ServerTls {
+    /// A server that shows the certificate chain of one PEM text, leaf first, and holds the key of
+    /// another (PKCS#8, PKCS#1 or SEC1).
+    ///
+    /// # Errors
+    /// [`TlsConfigError`] when either is missing or damaged, or the key is not the certificate's.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
+        let current = Arc::new(Current(RwLock::new(Arc::new(certified(chain, key)?))));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TlsConfigError::Unusable)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        // Tickets hold the session, so that remembering clients costs no memory.
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsConfigError::Unusable)?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current })
+    }
+
+    /// Shows another certificate from the next handshake on.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`]; the one in use stays then.
+    pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsConfigError> {
+        let next = Arc::new(certified(chain, key)?);
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    /// Makes TLS over `io`. The caller limits the time.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Failed`]; the stream is gone then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the stream.
+    pub async fn accept<S: Io>(&self, io: S) -> Result<(TlsStream<S>, TlsInfo), HandshakeError> {
+        let stream = self.acceptor.accept(io).await.map_err(HandshakeError::Failed)?;
+        let info = info(stream.get_ref().1);
+        Ok((stream, info))
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsConfigError> {
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| TlsConfigError::Pem)?;
+    if chain.is_empty() {
+        return Err(TlsConfigError::Pem);
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsConfigError::Pem)?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(TlsConfigError::Unusable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["mx.test".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_never_replaces_a_good_pair() {
+        let ((cert, key), (_, other)) = (pair(), pair());
+        let tls = ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
+        let refused = tls.replace(cert.as_bytes(), other.as_bytes());
+        assert!(matches!(refused, Err(TlsConfigError::Unusable(_))));
+        assert!(tls.replace(cert.as_bytes(), key.as_bytes()).is_ok());
+        assert!(matches!(ServerTls::from_pem(b"", key.as_bytes()), Err(TlsConfigError::Pem)));
+        assert!(matches!(ServerTls::from_pem(cert.as_bytes(), b"x"), Err(TlsConfigError::Pem)));
+    }
+}

@@ -1,0 +1,118 @@
+//! The commands of an envelope, written with just those parameters that the server offers.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut, BytesMut};
+
+use super::{BeginError, Lack, Transaction};
+use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
+use crate::smtp::capability::Capabilities;
+use crate::smtp::params::{BodyKind, Rcpt, Ret};
+
+/// How paths are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// In ASCII, domains in A-labels.
+    Ascii,
+    /// As they are, with SMTPUTF8.
+    Utf8,
+}
+
+/// Whether the server can carry the message, and how its paths are to be written.
+pub(super) fn check(
+    caps: &Capabilities,
+    chunking: bool,
+    transaction: &Transaction,
+) -> Result<Spelling, BeginError> {
+    let lacks = |lack| Err(BeginError::Lacks(lack));
+    // RFC 1870 §3: 0 is no fixed limit.
+    if caps.size.is_some_and(|limit| limit > 0 && transaction.size > limit) {
+        return lacks(Lack::Size);
+    }
+    match transaction.mail.body {
+        BodyKind::EightBit if !caps.eight_bit => return lacks(Lack::EightBit),
+        BodyKind::Binary if !(caps.binary && caps.chunking && chunking) => return lacks(Lack::Binary),
+        _ => {}
+    }
+    // RFC 6531 §3.2; a domain alone has a form that every server takes.
+    let needs = |mailbox: Option<&Mailbox>| mailbox.is_some_and(|m| !m.local().is_ascii());
+    let utf8 = transaction.mail.smtputf8
+        || needs(transaction.mail.from.mailbox())
+        || transaction.recipients.iter().any(|r| needs(r.to.mailbox()));
+    match utf8 {
+        false => Ok(Spelling::Ascii),
+        true if caps.smtputf8 => Ok(Spelling::Utf8),
+        true => lacks(Lack::SmtpUtf8),
+    }
+}
+
+/// `MAIL FROM`
+pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transaction, spelling: Spelling) {
+    let mail = &transaction.mail;
+    to.put_slice(b"MAIL FROM:<");
+    if let ReversePath::Mailbox(from) = &mail.from {
+        mailbox(to, from, spelling);
+    }
+    to.put_u8(b'>');
+    // Writing to a BytesMut cannot fail.
+    if caps.size.is_some() {
+        let _ = write!(to, " SIZE={}", transaction.size);
+    }
+    match mail.body {
+        BodyKind::SevenBit => {}
+        BodyKind::EightBit => to.put_slice(b" BODY=8BITMIME"),
+        BodyKind::Binary => to.put_slice(b" BODY=BINARYMIME"),
+    }
+    if spelling == Spelling::Utf8 {
+        to.put_slice(b" SMTPUTF8");
+    }
+    if caps.dsn {
+        match mail.ret {
+            None => {}
+            Some(Ret::Full) => to.put_slice(b" RET=FULL"),
+            Some(Ret::Headers) => to.put_slice(b" RET=HDRS"),
+        }
+        if let Some(envid) = &mail.envid {
+            let _ = write!(to, " ENVID={envid}");
+        }
+    }
+    // RFC 4954 §5
+    if let (Some(auth), false) = (&mail.auth, caps.auth.is_empty()) {
+        let _ = write!(to, " AUTH={auth}");
+    }
+    to.put_slice(b"\r\n");
+}
+
+/// `RCPT TO`
+pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, rcpt: &Rcpt, spelling: Spelling) {
+    to.put_slice(b"RCPT TO:<");
+    match &rcpt.to {
+        ForwardPath::Postmaster => to.put_slice(b"postmaster"),
+        ForwardPath::Mailbox(path) => mailbox(to, path, spelling),
+    }
+    to.put_u8(b'>');
+    if caps.dsn {
+        if let Some(notify) = &rcpt.notify {
+            let _ = write!(to, " NOTIFY={notify}");
+        }
+        if let Some(orcpt) = &rcpt.orcpt {
+            let _ = write!(to, " ORCPT={};{}", orcpt.kind, orcpt.address);
+        }
+    }
+    to.put_slice(b"\r\n");
+}
+
+/// `BDAT`, with all of the content behind it (RFC 3030 §2).
+pub(super) fn bdat(to: &mut BytesMut, size: u64) {
+    let _ = write!(to, "BDAT {size} LAST\r\n");
+}
+
+fn mailbox(to: &mut BytesMut, mailbox: &Mailbox, spelling: Spelling) {
+    if spelling == Spelling::Utf8 && !mailbox.is_ascii() {
+        let _ = write!(to, "{mailbox}");
+    } else {
+        to.put_slice(mailbox.local().as_bytes());
+        to.put_u8(b'@');
+        to.put_slice(mailbox.domain().as_str().as_bytes());
+    }
+}
