@@ -22,7 +22,7 @@ use super::retry::Retry;
 use super::routes::{Answer, Routes};
 use super::schedule::Schedule;
 use super::settle::{Finished, Verdict};
-use super::shape::Pushed;
+use super::shape::{Hold, Pushed};
 
 /// The engine's bookkeeping.
 #[derive(Debug)]
@@ -285,7 +285,7 @@ impl Core {
         lane.way = routed.way.clone();
         if let Some(hold) = lane.shape.held(now.mono) {
             let verdict = if hold.since >= self.since.mono {
-                Verdict::All(Outcome::Deferred(hold.cause.clone()))
+                Verdict::All(hold.outcome())
             } else {
                 // Found out before the clock jumped: no try as far as expiry goes.
                 let due = lane.held_until(now).unwrap_or(now.wall);
@@ -352,7 +352,13 @@ impl Core {
     }
 
     /// The next entry for a run of a lane.
-    pub(crate) fn take(&mut self, site: &QueueName, notes: &mut RunNotes, now: Now, todo: &mut Todo) -> Option<Entry> {
+    pub(crate) fn take(
+        &mut self,
+        site: &QueueName,
+        notes: &mut RunNotes,
+        now: Now,
+        todo: &mut Todo,
+    ) -> Option<Entry> {
         let limits = self.limits();
         let (free, closing) = (self.free(), self.closing);
         let (retry, since) = (&self.retry, self.since.wall);
@@ -389,12 +395,12 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(site).filter(|_| !closing) else {
             return self.place(entry, now, todo);
         };
-        let cause = match lane.shape.held(now.mono) {
-            Some(hold) => hold.cause.clone(),
+        let outcome = match lane.shape.held(now.mono) {
+            Some(hold) => hold.outcome(),
             None if entry.untried < MAX_UNTRIED => return lane.push_front(entry),
-            None => lost(&lane.way),
+            None => Outcome::Deferred(lost(&lane.way)),
         };
-        todo.finish(entry, Verdict::All(Outcome::Deferred(cause)));
+        todo.finish(entry, Verdict::All(outcome));
     }
 
     /// The site took part in a transaction.
@@ -431,8 +437,8 @@ impl Core {
         if let Some(cause) = cause.filter(|_| !self.closing) {
             let others = lane.runs();
             if let Pushed::Held(wait) = lane.shape.unreachable(now.mono, others, cause.clone(), &self.rng) {
-                for entry in lane.drain() {
-                    todo.finish(entry, Verdict::All(Outcome::Deferred(cause.clone())));
+                if let Some(outcome) = lane.shape.held(now.mono).map(Hold::outcome) {
+                    lane.drain().for_each(|entry| todo.finish(entry, Verdict::All(outcome.clone())));
                 }
                 todo.news.push(SiteNews::Held { site: site.clone(), cause, wait });
                 todo.wake |= self.schedule.unblock(site);
@@ -458,7 +464,8 @@ impl Core {
         });
         // Sites that are down, each with a small record: past any number that one host serves.
         while self.lanes.len() > MAX_LANES {
-            let Some(site) = self.lanes.iter().find(|(_, l)| l.ready() == 0 && l.runs() == 0).map(|(s, _)| s.clone())
+            let Some(site) =
+                self.lanes.iter().find(|(_, l)| l.ready() == 0 && l.runs() == 0).map(|(s, _)| s.clone())
             else {
                 break;
             };

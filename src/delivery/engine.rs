@@ -272,7 +272,8 @@ impl Engine {
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let expires = shared.retry.expires(now.wall, &mail.from);
         let message = NewMessage { id, mail, head, body, accepted: now.wall, expires, entries };
-        let mut places = Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
+        let mut places =
+            Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
         let claims = shared.spool.enqueue(vec![message], plan.lease).await?;
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {

@@ -105,7 +105,15 @@ impl Limits {
 
 impl Lane {
     pub(crate) const fn new(way: Way, runs: usize) -> Self {
-        Self { way, shape: Shape::new(runs), ready: VecDeque::new(), weight: 0, runs: 0, starting: 0, starved: false }
+        Self {
+            way,
+            shape: Shape::new(runs),
+            ready: VecDeque::new(),
+            weight: 0,
+            runs: 0,
+            starting: 0,
+            starved: false,
+        }
     }
 
     /// How many more entries it takes, when there is room for `free` in all lanes. Never all of that,

@@ -8,17 +8,29 @@
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
-//!
-//! [`Engine`]: engine::Engine
 
+mod builder;
+mod core;
+mod dispatch;
+mod engine;
 mod event;
 mod lane;
+mod options;
 mod receipt;
+mod report;
 mod retry;
+mod routes;
+mod run;
 mod schedule;
 mod settle;
+mod settler;
 mod shape;
+mod shared;
 
+pub use builder::{EngineBuilder, StartError};
+pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};
 pub use event::{About, ChannelObserver, Event, EventRecord, Observer};
+pub use options::EngineOptions;
 pub use receipt::{Receipt, ReceiptError};
 pub use retry::Retry;
+pub use shared::Health;

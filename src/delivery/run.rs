@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::BoxFuture;
 use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Work};
 use crate::hop::Require;
-use crate::message::{Content, ReadBody};
+use crate::message::{Content, MessageId, ReadBody};
 use crate::route::{Hosts, LocalId};
 use crate::smtp::params::Rcpt;
 use crate::spool::{QueueName, SpoolError};
@@ -37,15 +37,16 @@ pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Ho
 pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) {
     let mut work = LaneWork::new(Arc::clone(&shared), site, Require::Cleartext);
     let mut abort = shared.abort.subscribe();
-    let deliver = shared.locals.iter().find(|(known, _)| *known == id).map(|(_, deliver)| Arc::clone(deliver));
+    let deliver =
+        shared.locals.iter().find(|(known, _)| *known == id).map(|(_, deliver)| Arc::clone(deliver));
     let deliveries = async {
         while let Some(job) = work.next().await {
-            let outcomes = match &deliver {
-                Some(deliver) => {
-                    let item = LocalItem::new(job.mail, job.recipients);
+            let outcomes = match (&deliver, work.current()) {
+                (Some(deliver), Some(id)) => {
+                    let item = LocalItem::new(id, job.mail, job.recipients);
                     deliver.deliver(&item, job.content).await
                 }
-                None => {
+                _ => {
                     vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); job.recipients.len()]
                 }
             };
@@ -76,6 +77,11 @@ pub(crate) struct LaneWork {
 impl LaneWork {
     fn new(shared: Arc<Shared>, site: QueueName, require: Require) -> Self {
         Self { shared, site, require, flight: VecDeque::new(), notes: RunNotes::default(), end: None }
+    }
+
+    /// The message that was taken last.
+    fn current(&self) -> Option<MessageId> {
+        self.flight.back().map(|(entry, _)| entry.claim.token.message)
     }
 
     async fn take(&mut self) -> Option<Job> {

@@ -6,7 +6,7 @@
 
 use crate::attempt::{Cause, LocalFault, Outcome};
 use crate::clock::{Rng, Timestamp};
-use crate::smtp::address::ReversePath;
+use crate::message::{ReportKind, wants_report};
 use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
 
 use super::lane::Entry;
@@ -50,13 +50,11 @@ pub(crate) struct Decision {
 impl Decision {
     /// The recipients whose sender is to be told, with the reason.
     pub(crate) fn to_report(&self) -> impl Iterator<Item = (&Recipient, &Cause)> {
-        // RFC 5321 §4.5.5: nothing is reported to the null sender.
-        let wanted = !matches!(self.entry.claim.mail.from, ReversePath::Null);
-        self.news.iter().filter(move |_| wanted).filter_map(|(at, outcome)| match outcome {
+        let mail = &self.entry.claim.mail;
+        self.news.iter().filter_map(|(at, outcome)| match outcome {
             Outcome::Failed(cause) if !matches!(cause, Cause::Cancelled) => {
                 let recipient = self.recipients.get(*at)?;
-                // RFC 3461 §4.1: without NOTIFY, failures are reported.
-                recipient.rcpt.notify.is_none_or(|notify| notify.failure).then_some((recipient, cause))
+                wants_report(mail, &recipient.rcpt, ReportKind::Failure).then_some((recipient, cause))
             }
             _ => None,
         })
