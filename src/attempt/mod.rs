@@ -1,3 +1,12 @@
-//! One try, now.
+//! One try, now: a message to a host or to a local store, and what became of each recipient.
+//!
+//! A [`Carrier`] takes jobs to the hosts of a route over pooled connections. An [`Outcome`] is what each
+//! recipient gets, decided in one place from what was said. Nothing here waits to try again or keeps
+//! anything for later: that is the engine's.
+mod carrier;
 mod outcome;
-pub use outcome::{Accepted, Cause, ConnectFault, Feature, LocalFault, Outcome, Phase};
+mod quirks;
+mod run;
+
+pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
+pub use outcome::{Accepted, Cause, ConnectFault, Delivery, Feature, LocalFault, Outcome, Phase};

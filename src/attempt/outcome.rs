@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::hop::{Host, Refused, TlsSeen};
 use crate::route::RouteError;
+use crate::smtp::address::ForwardPath;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// The result of one try for one recipient.
@@ -16,6 +17,22 @@ pub enum Outcome {
     Deferred(Cause),
     /// Not ever.
     Failed(Cause),
+}
+
+/// What became of a message: an outcome per recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a recipient may have been refused"]
+pub struct Delivery {
+    /// Each recipient once, in the order of the envelope.
+    pub recipients: Vec<(ForwardPath, Outcome)>,
+}
+
+impl Delivery {
+    /// Whether every recipient was delivered to.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.recipients.iter().all(|(_, outcome)| matches!(outcome, Outcome::Delivered(_)))
+    }
 }
 
 /// Who took responsibility for a recipient, and how.
@@ -162,6 +179,9 @@ pub enum ConnectFault {
     /// No leave to connect in time: limits are used up.
     #[error("no connection became free in time")]
     Busy,
+    /// The host offers no way to log in that we have.
+    #[error("the host offers no way to log in")]
+    NoLogin,
     /// We lack sockets or other means.
     #[error("this host is out of resources")]
     Local,

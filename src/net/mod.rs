@@ -1,3 +1,15 @@
 //! Sockets: everything that touches the network on behalf of the protocol.
+//!
+//! A [`Dialer`] opens a [`Connection`]: a stream from a [`Connect`](connect::Connect), TLS from
+//! [`tls`], and a client session driven over both. Nothing here chooses hosts, keeps connections for
+//! later or decides what a reply means.
 pub mod connect;
+mod connection;
+mod dial;
 pub mod tls;
+mod trace;
+mod wire;
+
+pub use connection::Connection;
+pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
+pub use trace::{TraceFn, TraceLine};

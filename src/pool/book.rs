@@ -168,7 +168,7 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
 
     /// Takes back a connection that can be used again; one that is worn out is closed.
     pub(super) fn put_back(&mut self, key: &K, kept: Kept<C>, now: Instant) -> Decided<K, C, W> {
-        if self.is_worn(&kept, now) {
+        if self.limits.is_spent(kept.uses, kept.opened, now) {
             let mut done = self.free(key, now);
             done.close.push(kept.connection);
             return done;
@@ -190,15 +190,6 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
         let done = self.serve(now);
         self.tidy(key);
         done
-    }
-
-    /// Whether a connection has reached its age or its number of uses.
-    pub(super) fn is_worn(&self, kept: &Kept<C>, now: Instant) -> bool {
-        self.is_spent(kept.uses, kept.opened, now)
-    }
-
-    pub(super) fn is_spent(&self, uses: u32, opened: Instant, now: Instant) -> bool {
-        uses >= self.limits.uses || now.saturating_duration_since(opened) >= self.limits.age
     }
 
     /// Closes what has been idle for too long. That serves nobody: where something lies idle, nobody

@@ -54,6 +54,13 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Whether a connection has reached its age or its number of uses.
+    fn is_spent(&self, uses: u32, opened: Instant, now: Instant) -> bool {
+        uses >= self.uses || now.saturating_duration_since(opened) >= self.age
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self::new()
@@ -103,6 +110,7 @@ pub struct Pool<K: Key, C: Keep> {
 }
 
 struct Shared<K: Key, C: Keep> {
+    limits: Limits,
     state: Mutex<State<K, C>>,
     clock: Arc<dyn Clock>,
 }
@@ -150,8 +158,8 @@ impl<K: Key, C: Keep> Pool<K, C> {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let state = State { book: Book::new(limits), reaping: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), clock }) }
+        let state = State { book: Book::new(limits.clone()), reaping: false };
+        Self { shared: Arc::new(Shared { limits, state: Mutex::new(state), clock }) }
     }
 
     /// A lease, if there is one now and nobody has waited longer.
@@ -309,8 +317,8 @@ impl<K: Key, C: Keep> Held<K, C> {
     /// Whether the connection has reached its age or its number of uses and should carry nothing more.
     #[must_use]
     pub fn is_worn(&self) -> bool {
-        let now = self.slot.shared.now();
-        self.slot.shared.lock().book.is_spent(self.uses, self.opened, now)
+        let shared = &self.slot.shared;
+        shared.limits.is_spent(self.uses, self.opened, shared.now())
     }
 
     /// Takes the connection out of the pool's care and keeps the leave to open another in its place.

@@ -1,0 +1,263 @@
+//! A wire moves octets between a session's queue and a stream, plain or encrypted.
+//!
+//! It is the only place that reads, writes and sleeps for a client connection. One turn does one thing
+//! and says what: it reads before it writes, so that a reply which came too early is seen as such, and
+//! it goes on reading while it cannot write, because a peer that stopped reading may be waiting for us
+//! to read its replies (RFC 2920 §3.1).
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
+use tokio_rustls::client::TlsStream;
+
+use super::connect::Io;
+
+/// The stream below a session.
+pub(super) enum Stream {
+    Plain(Box<dyn Io>),
+    Tls(Box<TlsStream<Box<dyn Io>>>),
+    /// Given away for a handshake, or lost.
+    Gone,
+}
+
+/// What a turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// So many octets left for the peer.
+    Sent(usize),
+    /// So many octets were added to the input.
+    Received(usize),
+    /// The peer sends nothing more.
+    Eof,
+    /// The deadline has come.
+    Due,
+}
+
+pub(super) struct Wire {
+    stream: Stream,
+    output: VecDeque<Bytes>,
+    /// Octets that the stream took and may still hold back.
+    unflushed: usize,
+    /// The peer takes nothing more; what it has sent before is still read.
+    deaf: bool,
+    pub(super) input: BytesMut,
+    timer: Option<(Pin<Box<Sleep>>, Instant)>,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            output: VecDeque::new(),
+            unflushed: 0,
+            deaf: false,
+            input: BytesMut::new(),
+            timer: None,
+        }
+    }
+
+    /// Queues octets. Bounded by the session, which asks for content a chunk at a time.
+    pub(super) fn push(&mut self, octets: Bytes) {
+        if !octets.is_empty() {
+            self.output.push_back(octets);
+        }
+    }
+
+    /// Whether everything queued has left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.output.is_empty() && self.unflushed == 0
+    }
+
+    /// Forgets what is queued; for a session that is over.
+    pub(super) fn discard(&mut self) {
+        self.output.clear();
+        self.deaf = true;
+    }
+
+    /// Gives the stream away, for a handshake over it.
+    pub(super) fn take_stream(&mut self) -> Stream {
+        self.input.clear();
+        std::mem::replace(&mut self.stream, Stream::Gone)
+    }
+
+    pub(super) fn set_stream(&mut self, stream: Stream) {
+        self.stream = stream;
+    }
+
+    /// Frees the buffers of a connection that goes idle.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        self.output.shrink_to(0);
+    }
+
+    /// Does the next thing that can be done: reads, or writes all that is queued and fits, or finds
+    /// that `until` has come.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: what was done was told.
+    pub(super) async fn turn(&mut self, until: Option<Instant>) -> Turn {
+        std::future::poll_fn(|cx| self.poll_turn(cx, until)).await
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<Turn> {
+        if let Poll::Ready(turn) = self.poll_read(cx) {
+            return Poll::Ready(turn);
+        }
+        if let Poll::Ready(turn) = self.poll_write(cx) {
+            return Poll::Ready(turn);
+        }
+        if self.poll_due(cx, until) { Poll::Ready(Turn::Due) } else { Poll::Pending }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if self.input.capacity() - self.input.len() < READ_LEAST {
+            self.input.reserve(READ_MOST);
+        }
+        let read = match &mut self.stream {
+            Stream::Plain(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
+            Stream::Tls(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
+            Stream::Gone => Poll::Ready(Ok(0)),
+        };
+        read.map(|read| match read {
+            Ok(0) | Err(_) => {
+                self.deaf = true;
+                Turn::Eof
+            }
+            Ok(new) => Turn::Received(new),
+        })
+    }
+
+    /// Everything in as few writes as the stream takes, and then its own buffer: octets count as sent
+    /// when the stream holds none of them back, so that a reply to the last one cannot come earlier.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let mut sent = 0;
+        while !self.deaf {
+            if self.unflushed > 0 {
+                match self.stream.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => sent += std::mem::take(&mut self.unflushed),
+                    Poll::Ready(Err(_)) => self.deaf = true,
+                    Poll::Pending => break,
+                }
+            } else if self.output.is_empty() {
+                break;
+            } else {
+                match self.stream.poll_write(cx, &self.output) {
+                    Poll::Ready(Ok(0) | Err(_)) => self.deaf = true,
+                    Poll::Ready(Ok(taken)) => {
+                        self.unflushed += taken;
+                        self.took(taken);
+                    }
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if sent > 0 { Poll::Ready(Turn::Sent(sent)) } else { Poll::Pending }
+    }
+
+    fn took(&mut self, mut taken: usize) {
+        while let Some(front) = self.output.front_mut() {
+            if front.len() > taken {
+                front.advance(taken);
+                return;
+            }
+            taken -= front.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// One timer for the whole life of the connection, moved only when the deadline came nearer or
+    /// the timer fires too early: deadlines move with each reply, and timers cost more than replies.
+    fn poll_due(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> bool {
+        let Some(until) = until else { return false };
+        let (timer, armed) = self.timer.get_or_insert_with(|| (Box::pin(sleep_until(until.into())), until));
+        if until < *armed {
+            timer.as_mut().reset(until.into());
+            *armed = until;
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if *armed >= until {
+                return true;
+            }
+            timer.as_mut().reset(until.into());
+            *armed = until;
+        }
+        false
+    }
+
+    /// Whether nothing has come in, end included, since the connection went idle.
+    pub(super) fn is_silent(&mut self) -> bool {
+        if !self.input.is_empty() || self.deaf {
+            return false;
+        }
+        let mut octet = [0; 1];
+        let mut buffer = ReadBuf::new(&mut octet);
+        let mut cx = Context::from_waker(Waker::noop());
+        match &mut self.stream {
+            Stream::Plain(io) => Pin::new(io).poll_read(&mut cx, &mut buffer).is_pending(),
+            Stream::Tls(io) => Pin::new(io).poll_read(&mut cx, &mut buffer).is_pending(),
+            Stream::Gone => false,
+        }
+    }
+
+    /// Writes what can be written without waiting and ends the stream.
+    pub(super) fn close_now(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.poll_write(&mut cx);
+        if let Stream::Tls(io) = &mut self.stream {
+            // Tells the peer that nothing was cut off (RFC 8446 §6.1).
+            let _ = Pin::new(io).poll_shutdown(&mut cx);
+        }
+        self.stream = Stream::Gone;
+    }
+}
+
+impl Stream {
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &VecDeque<Bytes>) -> Poll<io::Result<usize>> {
+        let vectored = match self {
+            Self::Plain(io) => io.is_write_vectored(),
+            Self::Tls(io) => io.is_write_vectored(),
+            Self::Gone => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        let Some(first) = output.front() else { return Poll::Ready(Ok(0)) };
+        if output.len() == 1 || !vectored {
+            return match self {
+                Self::Plain(io) => Pin::new(io).poll_write(cx, first),
+                Self::Tls(io) => Pin::new(io).poll_write(cx, first),
+                Self::Gone => Poll::Pending,
+            };
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        for (slice, octets) in slices.iter_mut().zip(output) {
+            *slice = IoSlice::new(octets);
+        }
+        let slices = slices.get(..output.len()).unwrap_or(&slices);
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, slices),
+            Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, slices),
+            Self::Gone => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+/// Room for one read: the replies to a full window of transactions with 100 recipients each.
+const READ_MOST: usize = 8 * 1024;
+/// Below this much room the buffer is made larger; a reply line fits.
+const READ_LEAST: usize = 512;
+/// Slices in one write: head and body of a window of messages, with stuffed dots between them.
+const MAX_SLICES: usize = 32;
