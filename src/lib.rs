@@ -9,6 +9,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[cfg(feature = "tokio")]
 pub mod attempt;
 pub mod clock;
+#[cfg(feature = "tokio")]
+pub mod delivery;
 pub mod hop;
 pub mod message;
 #[cfg(feature = "tokio")]

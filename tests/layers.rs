@@ -24,7 +24,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["smtp", "message", "clock", "hop"]),
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),
     ("spool", &["smtp", "message", "clock"]),
-    ("delivery", &["smtp", "message", "clock", "hop", "route", "attempt", "spool"]),
+    ("delivery", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
     ("relay", &["smtp", "message", "clock", "hop", "spool", "delivery", "server"]),
 ];

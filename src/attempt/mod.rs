@@ -4,9 +4,11 @@
 //! recipient gets, decided in one place from what was said. Nothing here waits to try again or keeps
 //! anything for later: that is the engine's.
 mod carrier;
+mod local;
 mod outcome;
 mod quirks;
 mod run;
 
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
+pub use local::{Deliver, LocalItem};
 pub use outcome::{Accepted, Cause, ConnectFault, Delivery, Feature, LocalFault, Outcome, Phase};
