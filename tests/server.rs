@@ -32,6 +32,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, dup
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+#[path = "kit/client.rs"]
+mod client;
+use client::Client;
+
 const MIB: usize = 1024 * 1024;
 
 /// What a handler was told, and how it behaves.
@@ -155,57 +159,6 @@ fn server(book: &Arc<Book>, options: ServerOptions) -> Builder {
 
 fn peer(ip: &str) -> Peer {
     Peer { address: format!("{ip}:4000").parse().unwrap(), local: "198.51.100.1:25".parse().unwrap() }
-}
-
-/// A client that says exactly what a test wants.
-struct Client<S>(S);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    async fn send(&mut self, text: impl AsRef<[u8]>) {
-        self.0.write_all(text.as_ref()).await.unwrap();
-    }
-
-    /// One reply, all its lines.
-    async fn reply(&mut self) -> String {
-        let (mut all, mut line) = (String::new(), String::new());
-        loop {
-            let mut octet = [0];
-            if self.0.read(&mut octet).await.unwrap_or(0) == 0 {
-                assert!(line.is_empty(), "half a line: {line}");
-                return all + "(closed)";
-            }
-            line.push(char::from(octet[0]));
-            if line.ends_with("\r\n") {
-                let last = line.as_bytes()[3] == b' ';
-                all += &line;
-                line.clear();
-                if last {
-                    return all;
-                }
-            }
-        }
-    }
-
-    /// Reads a reply for each code and compares.
-    async fn expect(&mut self, codes: &[&str]) {
-        for code in codes {
-            let reply = self.reply().await;
-            assert!(reply.starts_with(code), "{code} expected: {reply}");
-        }
-    }
-
-    async fn ask(&mut self, command: &str, code: &str) -> String {
-        self.send(format!("{command}\r\n")).await;
-        let reply = self.reply().await;
-        assert!(reply.starts_with(code), "{command}: {code} expected: {reply}");
-        reply
-    }
-
-    async fn rest(&mut self) -> String {
-        let mut all = Vec::new();
-        let _ = self.0.read_to_end(&mut all).await;
-        String::from_utf8(all).unwrap()
-    }
 }
 
 /// A session on a pipe; the client's greeting is read.
