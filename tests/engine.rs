@@ -122,7 +122,7 @@ async fn a_refused_recipient_is_reported_to_the_sender_and_does_not_stop_the_oth
     assert_eq!(world.reached(), ["a@a.test", "yes@b.test"]);
     let report = world.net().got.iter().find(|got| got.to == "a@a.test").unwrap().clone();
     assert_eq!((report.host.as_str(), report.from.as_str()), ("mx.a.test", "<>"));
-    assert!(report.content.contains("Final-Recipient: rfc822;no@b.test"), "{}", report.content);
+    assert!(report.content.contains("Final-Recipient: rfc822; no@b.test"), "{}", report.content);
     assert!(report.content.contains("Subject: the one I sent"));
     assert!(!report.content.contains("yes@b.test"), "who has it is not reported");
     assert_eq!(spool.stats().messages, 0);
@@ -192,7 +192,7 @@ async fn what_is_never_taken_expires_after_five_days_and_is_reported() {
     assert!(world.net().got[0].content.contains("Status: 5.4.7"));
     let tries = engine.stats().deferred;
     assert!((34..45).contains(&tries), "{tries} tries on the curve");
-    assert_eq!(ledger.states()[1], ("<x@b.test>".into(), RecipientState::Expired));
+    assert!(ledger.states().contains(&("<x@b.test>".into(), RecipientState::Expired)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +227,7 @@ async fn one_dead_site_with_a_long_queue_delays_no_other() {
     }
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(world.net().connects.iter().filter(|(host, _)| host == "mx.dead.test").count() < 5);
-    assert_eq!(world.net().most_open["mx.slow.test"], 20);
+    assert_eq!(world.net().most_busy["mx.slow.test"], 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,7 +367,7 @@ async fn mail_for_a_saturated_site_waits_in_the_queue_of_the_site() {
     assert!(engine.stats().held <= 40, "{:?}", engine.stats());
     sleep(MINUTE * 30).await;
     assert_eq!(world.reached().len(), 200);
-    assert_eq!(world.net().most_open["mx.provider.test"], 2);
+    assert_eq!(world.net().most_busy["mx.provider.test"], 2);
 }
 
 #[tokio::test(start_paused = true)]

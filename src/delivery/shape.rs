@@ -143,8 +143,9 @@ const HOLD_JITTER_PERCENT: u32 = 10;
 const WIDEN_AFTER: Duration = Duration::from_secs(60);
 /// Connections that open and carry nothing, before the site counts as unusable.
 const BARREN_RUNS: u32 = 3;
-/// A site without mail for this long is met as a new one.
-const FORGET_AFTER: Duration = Duration::from_secs(900);
+/// A site without mail for this long is met as a new one. Longer than the retry curve's longest step, so
+/// that one message between long steps finds what was known.
+const FORGET_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 #[cfg(test)]
 mod tests {

@@ -36,9 +36,9 @@ pub struct Net {
     /// When which host was connected to.
     pub connects: Vec<(String, Duration)>,
     pub lookups: usize,
-    /// Sessions open now, and the most there ever were at one time, by host.
-    open: BTreeMap<String, usize>,
-    pub most_open: BTreeMap<String, usize>,
+    /// Messages being thought about now, and the most there ever were at one time, by host.
+    busy: BTreeMap<String, usize>,
+    pub most_busy: BTreeMap<String, usize>,
 }
 
 struct Site {
@@ -70,8 +70,8 @@ impl World {
             seen: BTreeMap::new(),
             connects: Vec::new(),
             lookups: 0,
-            open: BTreeMap::new(),
-            most_open: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            most_busy: BTreeMap::new(),
         })))
     }
 
@@ -143,6 +143,13 @@ impl Net {
         })
     }
 
+    fn begins(&mut self, host: &str) {
+        let busy = self.busy.entry(host.into()).or_default();
+        *busy += 1;
+        let most = self.most_busy.entry(host.into()).or_default();
+        *most = (*most).max(*busy);
+    }
+
     fn rcpt(&mut self, host: &str, to: &str) -> u16 {
         let seen = self.seen.entry(to.into()).or_default();
         *seen += 1;
@@ -178,18 +185,10 @@ impl Connect for World {
             if !net.site(&name).up {
                 return Err(ConnectError::Refused);
             }
-            let open = net.open.entry(name.clone()).or_default();
-            *open += 1;
-            let open = *open;
-            let most = net.most_open.entry(name.clone()).or_default();
-            *most = open.max(*most);
             drop(net);
             let (ours, theirs) = duplex(64 * 1024);
             let world = self.clone();
-            tokio::spawn(async move {
-                serve(&world, &name, theirs).await;
-                *world.net().open.get_mut(&name).unwrap() -= 1;
-            });
+            tokio::spawn(async move { serve(&world, &name, theirs).await });
             Ok(Box::new(ours) as Box<dyn Io>)
         })
     }
@@ -234,7 +233,9 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
                     Event::MessageEnd => {
                         let think = world.net().site(host).think;
                         if !think.is_zero() {
+                            world.net().begins(host);
                             tokio::time::sleep(think).await;
+                            *world.net().busy.get_mut(host).unwrap() -= 1;
                         }
                         let mut net = world.net();
                         let code = net.site(host).content;
