@@ -18,6 +18,8 @@ pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
 #[cfg(feature = "tokio")]
+pub mod relay;
+#[cfg(feature = "tokio")]
 pub mod route;
 #[cfg(feature = "tokio")]
 pub mod server;
