@@ -9,6 +9,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[cfg(feature = "tokio")]
 pub mod attempt;
 pub mod clock;
+#[cfg(feature = "tokio")]
+pub mod delivery;
 pub mod hop;
 pub mod message;
 #[cfg(feature = "tokio")]
@@ -16,7 +18,11 @@ pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
 #[cfg(feature = "tokio")]
+pub mod relay;
+#[cfg(feature = "tokio")]
 pub mod route;
+#[cfg(feature = "tokio")]
+pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;

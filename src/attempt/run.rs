@@ -202,8 +202,9 @@ impl<'a> Run<'a> {
     }
 
     /// An idle connection that fits, or a new one to the first host that can be used.
+    // By `&mut`, although nothing changes: the work need not be `Sync`.
     async fn connect(
-        &self,
+        &mut self,
         require: Require,
         lease: Lease<Key, Connection>,
     ) -> Result<Held<Key, Connection>, (Permit<Key, Connection>, Cause)> {

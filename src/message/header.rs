@@ -58,7 +58,7 @@ impl<'a> Header<'a> {
     /// # Errors
     /// [`HeaderError`] when it passes the limits.
     pub fn scan(message: &'a [u8]) -> Result<Self, HeaderError> {
-        let mut walk = Fields { rest: message };
+        let mut walk = Fields::of(message);
         let mut count = 0;
         while walk.next().is_some() {
             count += 1;
@@ -84,7 +84,7 @@ impl<'a> Header<'a> {
     /// The fields, in order.
     #[must_use]
     pub const fn fields(&self) -> Fields<'a> {
-        Fields { rest: self.fields }
+        Fields::of(self.fields)
     }
 
     /// The octets of all fields, without the empty line behind them.
@@ -134,6 +134,13 @@ impl<'a> Field<'a> {
             return Cow::Borrowed(value);
         }
         Cow::Owned(value.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n')).collect())
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The fields at the front of octets of which nothing else is known; as many as there are.
+    pub(super) const fn of(octets: &'a [u8]) -> Self {
+        Self { rest: octets }
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod body;
 mod content;
 mod date;
+mod dsn;
 mod field;
 mod header;
 mod id;
@@ -19,6 +20,7 @@ mod submission;
 
 pub use content::{Content, ReadBody};
 pub use date::DateTime;
+pub use dsn::{Report, ReportKind, ReportRecipient, wants_report};
 pub use field::{FieldError, write_field};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};

@@ -20,7 +20,7 @@ use crate::smtp::reply::EnhancedCode;
 pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
 pub use hickory::{MxResolver, SetupError};
-pub use mx::{Families, MxOptions};
+pub use mx::options::{Families, MxOptions};
 
 /// Where mail for a destination goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

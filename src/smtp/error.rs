@@ -44,4 +44,7 @@ pub enum Misuse {
     /// There is nothing to respond to.
     #[error("nothing waits for a response")]
     NothingAsked,
+    /// A message waits for another number of replies.
+    #[error("another number of replies is needed")]
+    WrongCount,
 }

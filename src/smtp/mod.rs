@@ -14,11 +14,14 @@ use bytes::{Bytes, BytesMut};
 pub mod address;
 pub mod capability;
 pub mod client;
+pub mod command;
 pub mod data;
 pub mod error;
+pub mod line;
 pub mod params;
 pub mod reply;
 pub mod sasl;
+pub mod server;
 
 /// What happened outside a session.
 #[derive(Debug)]

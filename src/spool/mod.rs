@@ -34,6 +34,16 @@ use crate::message::{Content, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
+pub mod contract;
+#[cfg(feature = "disk")]
+mod disk;
+mod memory;
+mod rules;
+
+#[cfg(feature = "disk")]
+pub use disk::{DiskCounters, DiskOptions, DiskSpool};
+pub use memory::{MemoryOptions, MemorySpool};
+
 /// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart) and
 /// `DiskSpool`; `contract` is the test suite that any implementation must pass.
 pub trait Spool: Send + Sync + fmt::Debug + 'static {
@@ -420,7 +430,9 @@ pub struct QueueSummary {
     pub queue: QueueName,
     /// How many entries wait in it, claimed ones included, parked ones not.
     pub entries: u64,
-    /// When the first of those that are not claimed is due; [`Timestamp::NEVER`] if none is.
+    /// When the first of them can be claimed: its due time, or for a claimed one the end of its
+    /// lease if that is later; so a worker that went silent is noticed. [`Timestamp::NEVER`] only
+    /// when nothing will become due by itself.
     pub due: Timestamp,
 }
 
@@ -473,8 +485,8 @@ pub enum SpoolError {
     /// A message is larger than the spool can ever take. Nothing was stored.
     #[error("the message is too large for the spool")]
     TooLarge,
-    /// The message is not one that can be stored: no entry, an entry without recipients, or a
-    /// staged body of another spool.
+    /// The message is not one that can be stored (no entry, an entry without recipients, a staged
+    /// body of another spool), or a settlement removes an entry that still has a waiting recipient.
     #[error("the message cannot be stored: {0}")]
     Invalid(&'static str),
     /// The storage failed before anything was changed.

@@ -9,18 +9,16 @@
 //! the same at each look-up, only its order is shuffled, because the set is the identity of its
 //! queue. How long a host is avoided after it did not answer is not decided here.
 
-mod options;
+pub(super) mod options;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Hosts, RouteError};
+use super::{Hosts, MxOptions, RouteError};
 use crate::hop::Host;
 use crate::smtp::address::Domain;
-
-pub use options::{Families, MxOptions};
 
 /// What DNS said to one question.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::options::Families;
 use super::*;
 use crate::clock::Rng;
 use crate::hop::Require;

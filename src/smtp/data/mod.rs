@@ -4,6 +4,8 @@
 //! ends a line, only CRLF.CRLF ends a message (RFC 5321 §4.1.1.4). Content sent by BDAT is counted
 //! instead and passes through neither.
 
+mod decode;
 mod encode;
 
+pub use decode::{Decoder, LineRules, Piece};
 pub use encode::Encoder;

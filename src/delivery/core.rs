@@ -1,0 +1,505 @@
+//! The core is the engine's bookkeeping: which entries this process holds, where each is on its way,
+//! and which runs there are. One short lock; no I/O, no clock, no task under it.
+//!
+//! What follows from a change (entries to settle, runs to start, events to tell) is collected in a
+//! [`Todo`] and done by the caller after the lock is gone.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::attempt::{Cause, ConnectFault, LocalFault, Outcome, RunEnd};
+use crate::clock::{Now, Rng, Timestamp};
+use crate::hop::Host;
+use crate::message::MessageId;
+use crate::smtp::address::Domain;
+use crate::smtp::params::Rcpt;
+use crate::spool::{Claim, QueueName, Token};
+
+use super::lane::{Entry, Lane, Limits, Routed, Way};
+use super::options::EngineOptions;
+use super::retry::Retry;
+use super::routes::{Answer, Routes};
+use super::schedule::Schedule;
+use super::settle::{Finished, Verdict};
+use super::shape::{Hold, Pushed};
+
+/// The engine's bookkeeping.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) schedule: Schedule,
+    pub(crate) routes: Routes,
+    pub(crate) lanes: BTreeMap<QueueName, Lane>,
+    /// Every entry that this process has claimed and not settled.
+    // Walked only to extend leases, sorted.
+    held: HashMap<(MessageId, u32), Held>,
+    /// Places promised to messages that are being stored.
+    reserved: usize,
+    /// Octets of bodies at hand.
+    weight: usize,
+    /// Runs that exist.
+    pub(crate) runs: usize,
+    /// Lanes that wanted a run when there was none to be had.
+    starved: VecDeque<QueueName>,
+    pub(crate) closing: bool,
+    /// Since when tries count for expiry: the start, or the last jump of the clock.
+    since: Now,
+    options: EngineOptions,
+    retry: Retry,
+    rng: Rng,
+}
+
+#[derive(Debug)]
+struct Held {
+    number: u64,
+    weight: usize,
+}
+
+/// What is to be done when the lock is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Todo {
+    pub(crate) finished: Vec<Finished>,
+    /// Lanes that may want a run.
+    pub(crate) starts: Vec<QueueName>,
+    pub(crate) news: Vec<SiteNews>,
+    /// Whether the dispatcher has something to look at.
+    pub(crate) wake: bool,
+}
+
+impl Todo {
+    fn finish(&mut self, entry: Entry, verdict: Verdict) {
+        self.finished.push(Finished { entry, verdict });
+    }
+
+    fn start(&mut self, site: &QueueName) {
+        if self.starts.last() != Some(site) {
+            self.starts.push(site.clone());
+        }
+    }
+}
+
+/// Something that happened to a site.
+#[derive(Debug)]
+pub(crate) enum SiteNews {
+    Held { site: QueueName, cause: Cause, wait: Duration },
+    Released { site: QueueName },
+}
+
+/// How a message that is about to be stored is stored.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Per entry: its queue and when it is due.
+    pub(crate) places: Vec<(QueueName, Timestamp)>,
+    /// Claimed from birth until then, and handed over in memory.
+    pub(crate) lease: Option<Timestamp>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RunNotes {
+    /// It asked for work.
+    pub(crate) asked: bool,
+    /// It tried an entry.
+    pub(crate) tried: bool,
+    /// It gave an entry back untried.
+    pub(crate) failed: bool,
+}
+
+impl Core {
+    pub(crate) fn new(options: EngineOptions, retry: Retry, rng: Rng, now: Now) -> Self {
+        Self {
+            schedule: Schedule::default(),
+            routes: Routes::default(),
+            lanes: BTreeMap::new(),
+            held: HashMap::new(),
+            reserved: 0,
+            weight: 0,
+            runs: 0,
+            starved: VecDeque::new(),
+            closing: false,
+            since: now,
+            options,
+            retry,
+            rng,
+        }
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { ready: self.options.ready_per_site, weight: self.options.bodies_per_site }
+    }
+
+    /// How many more entries may be held.
+    pub(crate) fn free(&self) -> usize {
+        self.options.entries.saturating_sub(self.held.len()).saturating_sub(self.reserved)
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The wall clock jumped, or the process starts: what was tried before does not count.
+    pub(crate) fn restart_times(&mut self, now: Now) {
+        self.since = now;
+    }
+
+    /// Decides how a message with these entries is stored, and keeps places for them.
+    pub(crate) fn plan(&mut self, units: &[(Domain, Vec<Rcpt>)], now: Now) -> Plan {
+        let (limits, free) = (self.limits(), self.free());
+        let mut fits = 0;
+        let mut places = Vec::with_capacity(units.len());
+        for (destination, _) in units {
+            let Some(Ok(routed)) = self.routes.get(destination, now.mono) else {
+                places.push((QueueName::from(destination), now.wall));
+                fits += usize::from(self.routes.waiting_for(destination) < limits.ready / 2);
+                continue;
+            };
+            let lane = self.lanes.get(&routed.site);
+            let held = lane.and_then(|lane| lane.held_until(now));
+            // Half of a lane is left for what waits in the spool.
+            let room = lane.is_none_or(|lane| lane.room(limits, free) > lane.ready());
+            fits += usize::from(held.is_none() && room);
+            places.push((routed.site.clone(), held.unwrap_or(now.wall)));
+        }
+        // One lease covers the whole message: entries without room are given back afterwards.
+        let lease = !self.closing && free >= units.len() && fits > 0 && fits * 2 >= units.len();
+        if lease {
+            self.reserved += units.len();
+        }
+        Plan { places, lease: lease.then(|| now.wall.after(self.options.lease)) }
+    }
+
+    /// Gives places back that [`Core::plan`] kept.
+    pub(crate) fn unreserve(&mut self, places: usize) {
+        self.reserved = self.reserved.saturating_sub(places);
+    }
+
+    /// The next queue to claim from, and how many.
+    pub(crate) fn next_claim(&mut self, now: Now) -> Option<(QueueName, usize)> {
+        let free = self.free();
+        if free == 0 || self.closing {
+            return None;
+        }
+        self.schedule.advance(now.wall);
+        let (lanes, limits) = (&self.lanes, self.limits());
+        let (queue, limit) = self.schedule.next(|queue| match lanes.get(queue) {
+            // What a held site's queue has due is put off, and needs no room in the lane.
+            Some(lane) if lane.shape.held(now.mono).is_none() => lane.room(limits, free).min(CLAIM),
+            _ => free.div_ceil(16).min(CLAIM),
+        })?;
+        self.reserved += limit;
+        Some((queue, limit))
+    }
+
+    /// An entry was claimed.
+    pub(crate) fn admit(&mut self, mut claim: Claim, now: Now, todo: &mut Todo) {
+        let key = (claim.token.message, claim.token.entry);
+        if let Some(held) = self.held.get_mut(&key) {
+            // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
+            // settle with the newer proof.
+            held.number = held.number.max(claim.token.number);
+            return;
+        }
+        let mut weight = claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len);
+        if self.weight.saturating_add(weight) > self.options.bodies {
+            claim.body.at_hand = None;
+            weight = 0;
+        }
+        self.weight += weight;
+        self.held.insert(key, Held { number: claim.token.number, weight });
+        self.place(Entry::new(claim), now, todo);
+    }
+
+    /// An entry is settled, or no longer ours.
+    pub(crate) fn release(&mut self, token: &Token) {
+        if let Some(held) = self.held.remove(&(token.message, token.entry)) {
+            self.weight = self.weight.saturating_sub(held.weight);
+        }
+    }
+
+    /// The number of the latest claim of an entry; `None` when it is not ours any more.
+    pub(crate) fn number(&self, token: &Token) -> Option<u64> {
+        self.held.get(&(token.message, token.entry)).map(|held| held.number)
+    }
+
+    /// All claims that are held.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        let token = |(key, held): (&(MessageId, u32), &Held)| Token {
+            message: key.0,
+            entry: key.1,
+            number: held.number,
+        };
+        let mut tokens: Vec<_> = self.held.iter().map(token).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
+    /// Puts an entry where it belongs next.
+    pub(crate) fn place(&mut self, entry: Entry, now: Now, todo: &mut Todo) {
+        let claim = &entry.claim;
+        if self.closing {
+            let due = claim.due;
+            return todo.finish(entry, Verdict::Back { queue: None, due });
+        }
+        if self.is_over(claim, now) {
+            return todo.finish(entry, Verdict::Expired);
+        }
+        match self.routes.get(&claim.destination, now.mono).cloned() {
+            Some(answer) => self.routed(entry, &answer, now, todo),
+            None => {
+                self.routes.wait(entry);
+                todo.wake = true;
+            }
+        }
+    }
+
+    fn is_over(&self, claim: &Claim, now: Now) -> bool {
+        self.retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, self.since.wall)
+    }
+
+    /// A route was found, or not.
+    pub(crate) fn answered(&mut self, destination: &Domain, answer: Answer, now: Now, todo: &mut Todo) {
+        let waiting = self.routes.answered(destination, answer.clone(), now.mono);
+        for entry in waiting {
+            self.routed(entry, &answer, now, todo);
+        }
+    }
+
+    fn routed(&mut self, entry: Entry, answer: &Answer, now: Now, todo: &mut Todo) {
+        match answer {
+            Ok(routed) => self.to_lane(entry, routed, now, todo),
+            Err(error) if error.is_transient() => {
+                todo.finish(entry, Verdict::All(Outcome::Deferred(Cause::Route(*error))));
+            }
+            Err(error) => todo.finish(entry, Verdict::All(Outcome::Failed(Cause::Route(*error)))),
+        }
+    }
+
+    fn to_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+        let (limits, free) = (self.limits(), self.free() + 1);
+        let runs = match routed.way {
+            Way::Hosts(_) => self.options.runs_per_site,
+            Way::Local(_) => self.options.local_runs,
+        };
+        let lane =
+            self.lanes.entry(routed.site.clone()).or_insert_with(|| Lane::new(routed.way.clone(), runs));
+        lane.way = routed.way.clone();
+        if let Some(hold) = lane.shape.held(now.mono) {
+            let verdict = if hold.since >= self.since.mono {
+                Verdict::All(hold.outcome())
+            } else {
+                // Found out before the clock jumped: no try as far as expiry goes.
+                let due = lane.held_until(now).unwrap_or(now.wall);
+                Verdict::Back { queue: Some(routed.site.clone()), due }
+            };
+            return todo.finish(entry, verdict);
+        }
+        if lane.is_full(limits, free) {
+            let due = entry.claim.due;
+            return todo.finish(entry, Verdict::Back { queue: Some(routed.site.clone()), due });
+        }
+        lane.push(entry, limits);
+        if lane.runs() == 0 || lane.wants_run(now.mono, self.options.runs.saturating_sub(self.runs)) {
+            todo.start(&routed.site);
+        }
+    }
+
+    /// Counts a run in, if the lane wants one, and says how its site is reached.
+    pub(crate) fn begin_run(&mut self, site: &QueueName, now: Instant) -> Option<Way> {
+        let free = self.options.runs.saturating_sub(self.runs);
+        let lane = self.lanes.get_mut(site).filter(|_| !self.closing)?;
+        if free == 0 && lane.ready() > 0 && lane.runs() == 0 {
+            self.starve(site);
+            return None;
+        }
+        if !lane.wants_run(now, free) {
+            return None;
+        }
+        lane.run_begins();
+        self.runs += 1;
+        Some(lane.way.clone())
+    }
+
+    /// There was no permit for a run that was counted in.
+    pub(crate) fn no_permit(&mut self, site: &QueueName) {
+        self.runs = self.runs.saturating_sub(1);
+        if let Some(lane) = self.lanes.get_mut(site) {
+            lane.run_ends(false);
+            self.starve(site);
+        }
+    }
+
+    fn starve(&mut self, site: &QueueName) {
+        if let Some(lane) = self.lanes.get_mut(site)
+            && !std::mem::replace(&mut lane.starved, true)
+        {
+            self.starved.push_back(site.clone());
+        }
+    }
+
+    /// A lane that wanted a run, in turn.
+    pub(crate) fn next_starved(&mut self) -> Option<QueueName> {
+        while let Some(site) = self.starved.pop_front() {
+            if let Some(lane) = self.lanes.get_mut(&site) {
+                lane.starved = false;
+                return Some(site);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// The next entry for a run of a lane.
+    pub(crate) fn take(
+        &mut self,
+        site: &QueueName,
+        notes: &mut RunNotes,
+        now: Now,
+        todo: &mut Todo,
+    ) -> Option<Entry> {
+        let limits = self.limits();
+        let (free, closing) = (self.free(), self.closing);
+        let (retry, since) = (&self.retry, self.since.wall);
+        let lane = self.lanes.get_mut(site)?;
+        if !std::mem::replace(&mut notes.asked, true) {
+            lane.run_works();
+        }
+        let mut taken = None;
+        while !closing && let Some(entry) = lane.pop() {
+            let claim = &entry.claim;
+            if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
+                continue; // somebody else has it now
+            }
+            if retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since) {
+                todo.finish(entry, Verdict::Expired);
+                continue;
+            }
+            taken = Some(entry);
+            break;
+        }
+        if lane.has_room(limits, free) {
+            todo.wake |= self.schedule.unblock(site);
+        }
+        if lane.wants_run(now.mono, self.options.runs.saturating_sub(self.runs)) {
+            todo.start(site);
+        }
+        taken
+    }
+
+    /// A run took an entry and did not try it.
+    pub(crate) fn untried(&mut self, site: &QueueName, mut entry: Entry, now: Now, todo: &mut Todo) {
+        entry.untried = entry.untried.saturating_add(1);
+        let closing = self.closing;
+        let Some(lane) = self.lanes.get_mut(site).filter(|_| !closing) else {
+            return self.place(entry, now, todo);
+        };
+        let outcome = match lane.shape.held(now.mono) {
+            Some(hold) => hold.outcome(),
+            None if entry.untried < MAX_UNTRIED => return lane.push_front(entry),
+            None => Outcome::Deferred(lost(&lane.way)),
+        };
+        todo.finish(entry, Verdict::All(outcome));
+    }
+
+    /// The site took part in a transaction.
+    pub(crate) fn worked(&mut self, site: &QueueName, todo: &mut Todo) {
+        if self.lanes.get_mut(site).is_some_and(|lane| lane.shape.worked()) {
+            todo.news.push(SiteNews::Released { site: site.clone() });
+        }
+    }
+
+    /// A run ended; `None` when it was broken off.
+    pub(crate) fn run_ended(
+        &mut self,
+        site: &QueueName,
+        end: Option<RunEnd>,
+        notes: RunNotes,
+        now: Now,
+        todo: &mut Todo,
+    ) {
+        self.runs = self.runs.saturating_sub(1);
+        todo.wake |= self.closing;
+        if let Some(starved) = self.next_starved() {
+            todo.start(&starved);
+        }
+        let Some(lane) = self.lanes.get_mut(site) else { return };
+        lane.run_ends(notes.asked);
+        let cause = match end {
+            Some(RunEnd::Unreachable(cause)) => Some(cause),
+            // Connections that open and break, over and over, are no better than none.
+            Some(RunEnd::Lost) | None if notes.failed && !notes.tried && lane.shape.barren() => {
+                Some(lost(&lane.way))
+            }
+            _ => None,
+        };
+        if let Some(cause) = cause.filter(|_| !self.closing) {
+            let others = lane.runs();
+            if let Pushed::Held(wait) = lane.shape.unreachable(now.mono, others, cause.clone(), &self.rng) {
+                if let Some(outcome) = lane.shape.held(now.mono).map(Hold::outcome) {
+                    lane.drain().for_each(|entry| todo.finish(entry, Verdict::All(outcome.clone())));
+                }
+                todo.news.push(SiteNews::Held { site: site.clone(), cause, wait });
+                todo.wake |= self.schedule.unblock(site);
+            }
+        }
+        if lane.is_idle(now.mono) {
+            self.lanes.remove(site);
+            todo.wake |= self.schedule.unblock(site);
+        } else if lane.ready() > 0 {
+            todo.start(site);
+        }
+    }
+
+    /// Forgets lanes that have nothing to do and nothing to remember.
+    pub(crate) fn prune(&mut self, now: Instant) {
+        let schedule = &mut self.schedule;
+        self.lanes.retain(|site, lane| {
+            let keep = !lane.is_idle(now);
+            if !keep {
+                schedule.unblock(site);
+            }
+            keep
+        });
+        // Sites that are down, each with a small record: past any number that one host serves.
+        while self.lanes.len() > MAX_LANES {
+            let Some(site) =
+                self.lanes.iter().find(|(_, l)| l.ready() == 0 && l.runs() == 0).map(|(s, _)| s.clone())
+            else {
+                break;
+            };
+            self.lanes.remove(&site);
+            self.schedule.unblock(&site);
+        }
+    }
+
+    /// Gives back what is claimed and not being tried.
+    pub(crate) fn give_back(&mut self, todo: &mut Todo) {
+        let waiting = self.routes.drain();
+        let ready = self.lanes.values_mut().flat_map(Lane::drain);
+        for entry in waiting.into_iter().chain(ready) {
+            let due = entry.claim.due;
+            todo.finish(entry, Verdict::Back { queue: None, due });
+        }
+    }
+}
+
+/// Why an entry was put off whose connections were lost before it was tried.
+fn lost(way: &Way) -> Cause {
+    let host = match way {
+        Way::Hosts(hosts) => hosts.hosts.first().cloned(),
+        Way::Local(_) => None,
+    };
+    match host {
+        Some(host) => Cause::Connect { host: Arc::<Host>::new(host), fault: ConnectFault::Lost },
+        None => Cause::Local(LocalFault::Storage),
+    }
+}
+
+/// Entries per claim: enough to spread the cost of a transaction, few enough for turns to be short.
+const CLAIM: usize = 256;
+/// After so many connections that were lost before an entry was tried, that counts as a try.
+const MAX_UNTRIED: u8 = 3;
+/// Lanes that are kept for what they remember.
+const MAX_LANES: usize = 50_000;

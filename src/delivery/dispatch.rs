@@ -1,0 +1,378 @@
+//! The dispatcher is the engine's loop: it claims what is due and has room, asks for routes, looks
+//! through the spool for what it does not know of, keeps leases alive, and at the end gives back what
+//! was not tried.
+//!
+//! It waits for many things and works on none: claims and lookups run beside it, a few at a time, so
+//! that one slow answer holds up nothing else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::BoxFuture;
+use crate::clock::{Now, Timestamp};
+use crate::route::{Route, RouteError};
+use crate::smtp::address::Domain;
+use crate::spool::{Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Token};
+
+use super::lane::Routed;
+use super::settler::ToSettle;
+use super::shared::{Close, Shared};
+
+/// Runs the engine until it is closed.
+pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Close>) {
+    let now = shared.now();
+    let mut dispatcher = Dispatcher {
+        claims: JoinSet::new(),
+        claiming: HashMap::new(),
+        lookups: JoinSet::new(),
+        asking: HashMap::new(),
+        sweep: JoinSet::new(),
+        leases: JoinSet::new(),
+        last: now,
+        next_sweep: Some(now.mono),
+        sweep_began: now.mono,
+        next_lease: now.mono + shared.options.lease / 3,
+        failures: 0,
+        paused_until: None,
+        shared,
+    };
+    dispatcher.run(&mut close).await;
+    dispatcher.close(&mut close).await;
+}
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    claims: JoinSet<Result<Vec<Claim>, SpoolError>>,
+    claiming: HashMap<Id, (QueueName, usize)>,
+    lookups: JoinSet<Result<Route, RouteError>>,
+    asking: HashMap<Id, Domain>,
+    sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
+    leases: JoinSet<Result<Vec<Token>, SpoolError>>,
+    /// The last look at the clock.
+    last: Now,
+    /// When the spool is looked through next; `None` while it is.
+    next_sweep: Option<Instant>,
+    sweep_began: Instant,
+    next_lease: Instant,
+    /// Failures of the spool in a row.
+    failures: u32,
+    paused_until: Option<Instant>,
+}
+
+impl Dispatcher {
+    async fn run(&mut self, close: &mut watch::Receiver<Close>) {
+        let shared = Arc::clone(&self.shared);
+        let mut foreign: Option<BoxFuture<'_, ()>> = None;
+        while *close.borrow_and_update() == Close::Open {
+            self.step();
+            // Asked again only when a sweep has answered: it may return for no reason.
+            if foreign.is_none() && self.next_sweep.is_some() {
+                foreign = Some(shared.spool.wait(shared.options.sweep));
+            }
+            let wake = tokio::time::sleep(self.until_next());
+            tokio::select! {
+                biased;
+                _ = close.changed() => {}
+                Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
+                Some(answer) = self.lookups.join_next_with_id() => self.answered(answer),
+                Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
+                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                () = shared.wake.notified() => {}
+                () = wait(&mut foreign) => {
+                    foreign = None;
+                    self.sweep_within(BETWEEN_SWEEPS);
+                }
+                () = wake => {}
+            }
+        }
+    }
+
+    /// Starts whatever can be started now.
+    fn step(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        self.check_clock(now);
+        if self.paused_until.is_some_and(|until| now.mono >= until) {
+            self.paused_until = None;
+        }
+        if self.paused_until.is_none() {
+            while self.claims.len() < CLAIMS
+                && let Some((queue, limit)) = shared.with(|core, now, _| core.next_claim(now))
+            {
+                self.claim(queue, limit, now.wall);
+            }
+            if self.next_sweep.is_some_and(|at| now.mono >= at) {
+                self.sweep_began = now.mono;
+                shared.with(|core, now, _| core.prune(now.mono));
+                self.sweep_page(None);
+            }
+        }
+        while self.lookups.len() < shared.options.lookups
+            && let Some(destination) = shared.with(|core, _, _| core.routes.ask())
+        {
+            let (resolver, asked) = (Arc::clone(&shared.resolver), destination.clone());
+            let task = self.lookups.spawn(async move {
+                let answer = tokio::time::timeout(LOOKUP, resolver.route(&asked)).await;
+                answer.unwrap_or(Err(RouteError::Timeout(LOOKUP)))
+            });
+            self.asking.insert(task.id(), destination);
+        }
+        if now.mono >= self.next_lease && self.leases.is_empty() {
+            self.extend_leases(now);
+        }
+        if let Some(site) = shared.with(|core, _, _| core.next_starved()) {
+            shared.start_runs(&site);
+        }
+    }
+
+    /// How long until there is something to do that nobody wakes us for.
+    fn until_next(&self) -> Duration {
+        let now = self.shared.now();
+        let (due, starved, free) =
+            self.shared.look(|core| (core.schedule.wake(), core.has_starved(), core.free()));
+        let mono = |at: Instant| at.saturating_duration_since(now.mono);
+        let mut wait = mono(self.next_lease);
+        if let Some(until) = self.paused_until {
+            wait = wait.min(mono(until));
+        } else {
+            if free > 0 && self.claims.len() < CLAIMS {
+                wait = due.map_or(wait, |due| wait.min(due.since(now.wall)));
+            }
+            wait = self.next_sweep.map_or(wait, |at| wait.min(mono(at)));
+        }
+        if starved {
+            wait = wait.min(STARVED);
+        }
+        // Never zero, so that nothing that is due and cannot be done spins.
+        wait.max(Duration::from_millis(1))
+    }
+
+    /// Notices when wall time and monotonic time part.
+    fn check_clock(&mut self, now: Now) {
+        let mono = now.mono.saturating_duration_since(self.last.mono);
+        let expected = self.last.wall.after(mono);
+        let off = expected.since(now.wall).max(now.wall.since(expected));
+        self.last = now;
+        if off > JUMP {
+            tracing::warn!(seconds = off.as_secs(), "the clock jumped");
+            self.shared.with(|core, now, _| core.restart_times(now));
+            // What is leased may have become free, and what was due may not be any more.
+            self.next_lease = now.mono;
+            self.sweep_within(Duration::ZERO);
+        }
+    }
+
+    fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
+        let spool = Arc::clone(&self.shared.spool);
+        let lease = now.after(self.shared.options.lease);
+        let request = ClaimRequest { queue: queue.clone(), now, limit, lease };
+        let task = self.claims.spawn(async move { spool.claim(request).await });
+        self.claiming.insert(task.id(), (queue, limit));
+    }
+
+    fn claimed(&mut self, answer: Result<(Id, Result<Vec<Claim>, SpoolError>), JoinError>) {
+        let (id, answer) = by_id(answer);
+        let Some((queue, limit)) = self.claiming.remove(&id) else { return };
+        match answer.unwrap_or_else(|| Err(panicked())) {
+            Ok(claims) => {
+                self.worked();
+                let more = self.shared.with(|core, now, todo| {
+                    core.unreserve(limit);
+                    let full = claims.len() >= limit;
+                    for claim in claims {
+                        core.admit(claim, now, todo);
+                    }
+                    core.schedule.claimed(&queue, full)
+                });
+                if more {
+                    self.sweep_within(BETWEEN_SWEEPS);
+                }
+            }
+            Err(error) => {
+                self.failed(&error);
+                self.shared.with(|core, _, _| {
+                    core.unreserve(limit);
+                    core.schedule.claimed(&queue, true);
+                });
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<(Id, Result<Route, RouteError>), JoinError>) {
+        let (id, answer) = by_id(answer);
+        let Some(destination) = self.asking.remove(&id) else { return };
+        // A resolver that panics has not answered.
+        let answer = match answer.unwrap_or(Err(RouteError::Dns)) {
+            Ok(Route::Hosts(hosts)) if hosts.hosts.is_empty() => Err(RouteError::NoHost),
+            answer => answer.map(|route| Arc::new(Routed::new(route))),
+        };
+        self.shared.with(|core, now, todo| core.answered(&destination, answer, now, todo));
+    }
+
+    fn sweep_page(&mut self, after: Option<QueueName>) {
+        self.next_sweep = None;
+        let spool = Arc::clone(&self.shared.spool);
+        self.sweep.spawn(async move { spool.queues(after, PAGE).await });
+    }
+
+    fn swept(&mut self, answer: Result<Vec<QueueSummary>, SpoolError>) {
+        let now = self.shared.now();
+        match answer {
+            Ok(page) => {
+                self.worked();
+                self.shared.with(|core, now, _| {
+                    page.iter().for_each(|summary| core.schedule.learn(summary, now.wall));
+                });
+                if let Some(last) = page.last().filter(|_| page.len() >= PAGE) {
+                    return self.sweep_page(Some(last.queue.clone()));
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+        self.next_sweep = Some(now.mono + self.shared.options.sweep);
+    }
+
+    /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
+    /// the time.
+    fn sweep_within(&mut self, wait: Duration) {
+        if let Some(next) = self.next_sweep {
+            let now = self.shared.now().mono;
+            let last = self.sweep_began;
+            let took = (next - self.shared.options.sweep.min(next.saturating_duration_since(last)))
+                .saturating_duration_since(last);
+            let earliest = last + (took * 20).max(BETWEEN_SWEEPS);
+            self.next_sweep = Some(next.min((now + wait).max(earliest)));
+        }
+    }
+
+    fn extend_leases(&mut self, now: Now) {
+        self.next_lease = now.mono + self.shared.options.lease / 3;
+        let tokens = self.shared.look(super::core::Core::tokens);
+        if !tokens.is_empty() {
+            let spool = Arc::clone(&self.shared.spool);
+            let lease = now.wall.after(self.shared.options.lease);
+            self.leases.spawn(async move { spool.extend(tokens, lease).await });
+        }
+    }
+
+    fn extended(&mut self, answer: Result<Vec<Token>, SpoolError>) {
+        match answer {
+            Ok(lost) => self.shared.with(|core, _, _| {
+                for token in &lost {
+                    if core.number(token) == Some(token.number) {
+                        core.release(token);
+                    }
+                }
+            }),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn worked(&mut self) {
+        self.failures = 0;
+        self.shared.spool_worked();
+    }
+
+    fn failed(&mut self, error: &SpoolError) {
+        self.shared.spool_failed(error);
+        let wait = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.paused_until = Some(self.shared.now().mono + wait);
+    }
+
+    /// Finishes what is in flight, gives back the rest, and stores what came of it.
+    async fn close(mut self, close: &mut watch::Receiver<Close>) {
+        let shared = Arc::clone(&self.shared);
+        self.lookups.abort_all();
+        self.sweep.abort_all();
+        loop {
+            shared.with(|core, _, todo| core.give_back(todo));
+            if self.claims.is_empty() && shared.look(|core| core.runs) == 0 {
+                break;
+            }
+            let deadline = match *close.borrow_and_update() {
+                Close::Closing(deadline) => deadline,
+                Close::Open | Close::Closed => None,
+            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(shared.now().mono));
+            if left.is_some_and(|left| left.is_zero()) {
+                // Breaking off closes connections and ends no message: what is between its last octet
+                // and the reply keeps its lease, and is tried again.
+                shared.abort.send_replace(true);
+                self.claims.abort_all();
+            }
+            // The leases of what takes long are kept alive to the end.
+            let lease = self.next_lease.saturating_duration_since(shared.now().mono);
+            let wait = left.filter(|left| !left.is_zero()).unwrap_or(lease).min(lease);
+            tokio::select! {
+                biased;
+                Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
+                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                _ = close.changed() => {}
+                () = shared.wake.notified() => {}
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {
+                    let now = shared.now();
+                    if now.mono >= self.next_lease && self.leases.is_empty() {
+                        self.extend_leases(now);
+                    }
+                }
+            }
+        }
+        let (done, stored) = oneshot::channel();
+        let _ = shared.settler.send(ToSettle::End(done));
+        let last = async {
+            let _ = stored.await;
+            let _ = shared.spool.flush().await;
+        };
+        if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
+            tracing::error!("the spool did not take the last settlements in time");
+        }
+        shared.close.send_replace(Close::Closed);
+    }
+}
+
+/// Waits for a future that there may not be.
+async fn wait(future: &mut Option<BoxFuture<'_, ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn by_id<T>(answer: Result<(Id, T), JoinError>) -> (Id, Option<T>) {
+    match answer {
+        Ok((id, answer)) => (id, Some(answer)),
+        Err(error) => (error.id(), None),
+    }
+}
+
+fn flat<T>(answer: Result<Result<T, SpoolError>, JoinError>) -> Result<T, SpoolError> {
+    answer.unwrap_or_else(|_| Err(panicked()))
+}
+
+/// A spool whose call panicked has failed.
+fn panicked() -> SpoolError {
+    SpoolError::Storage(std::io::Error::other("a call to the spool panicked"))
+}
+
+/// Claims at once: several, so that many small queues do not wait for one another.
+const CLAIMS: usize = 8;
+/// Queues per page of a sweep.
+const PAGE: usize = 1_000;
+/// What a resolver may take; it has its own, shorter limits.
+const LOOKUP: Duration = Duration::from_secs(120);
+/// Adjustments below this are a clock being set right, not a jump.
+const JUMP: Duration = Duration::from_secs(60);
+/// How often a lane is looked at that wanted a run when there was no permit: permits are also given
+/// back by others, who tell nobody.
+const STARVED: Duration = Duration::from_secs(1);
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A spool that fails is asked this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// For the last settlements, once nothing is in flight any more.
+const LAST_WORDS: Duration = Duration::from_secs(10);

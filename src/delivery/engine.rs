@@ -1,0 +1,360 @@
+//! The engine takes messages and works until every recipient is settled.
+//!
+//! It is a handle: clones are the same engine. Its tasks end with [`Engine::shutdown`], or, finishing
+//! what is in flight, when the last handle is dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{IntoSubmission, MessageId, SubmitContext, by_destination};
+use crate::smtp::address::EhloName;
+use crate::smtp::params::{Mail, Rcpt};
+use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
+use crate::{message, spool};
+
+use super::builder::EngineBuilder;
+use super::event::Event;
+use super::receipt::{Receipt, ReceiptError, Watch};
+use super::shared::{Close, Health, Shared};
+
+/// Takes messages, keeps them, and delivers them. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close(None);
+    }
+}
+
+/// A message that was accepted from elsewhere, to be delivered as it is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NewMail {
+    /// Its id; [`Engine::new_id`] makes one. Accepting it twice stores it once.
+    pub id: MessageId,
+    /// Sender and parameters.
+    pub mail: Mail,
+    /// The recipients; at least one.
+    pub recipients: Vec<Rcpt>,
+    /// The fields that we put in front: Received at least.
+    pub head: Bytes,
+    /// The message: octets at hand, or staged in the engine's own spool.
+    pub body: NewBody,
+}
+
+impl NewMail {
+    /// A message with nothing in front of it yet.
+    #[must_use]
+    pub const fn new(id: MessageId, mail: Mail, recipients: Vec<Rcpt>, body: NewBody) -> Self {
+        Self { id, mail, recipients, head: Bytes::new(), body }
+    }
+}
+
+/// Why a message was not taken. Nothing was stored, except where [`SpoolError::Unknown`] says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The message is not right; it is the caller's to change.
+    #[error(transparent)]
+    Message(#[from] message::SubmitError),
+    /// The spool did not take it.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The engine was shut down.
+    #[error("the engine is shut down")]
+    Closed,
+}
+
+/// What an engine is doing, and what it did since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct EngineStats {
+    /// Entries that are claimed: waiting for a route, ready, in flight, or being settled.
+    pub held: usize,
+    /// Of those, the ones that wait for a connection.
+    pub ready: usize,
+    /// Connections and local deliveries at work.
+    pub runs: usize,
+    /// Sites with work.
+    pub lanes: usize,
+    /// Sites that are left alone because none of their hosts could be used.
+    pub sites_held: usize,
+    /// Queues with something that falls due in the next hours.
+    pub queues: usize,
+    /// Messages that receipts watch.
+    pub watched: usize,
+    /// Messages accepted.
+    pub accepted: u64,
+    /// Recipients delivered.
+    pub delivered: u64,
+    /// How often recipients were put off.
+    pub deferred: u64,
+    /// Recipients that were refused for good.
+    pub failed: u64,
+    /// Recipients whose time ran out.
+    pub expired: u64,
+    /// Panics of observers that were caught.
+    pub observer_panics: u64,
+    /// What the spool holds.
+    pub spool: spool::Stats,
+}
+
+impl Engine {
+    /// Starts the building of an engine over `spool`, under the name that it gives in EHLO and in
+    /// reports.
+    #[must_use]
+    pub fn builder(spool: impl Into<AnySpool>, ehlo: EhloName) -> EngineBuilder {
+        EngineBuilder::new(spool.into().0, ehlo)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { inner: Arc::new(Inner { shared }) }
+    }
+
+    /// Takes a message of the host program. When it returns `Ok`, the message is on stable storage
+    /// and will be delivered, or its sender told.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: the message is wrong, the spool does not take it, or the engine is shut down.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the message is stored.
+    pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
+        let shared = &self.inner.shared;
+        let id = self.new_id();
+        let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
+        context.max_recipients = shared.options.max_recipients;
+        let submission = message.into_submission(&context)?;
+        let body = NewBody::Inline(submission.content);
+        let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
+        mail.head = submission.head;
+        let watch = self.store(mail, true).await?;
+        Ok(Receipt::new(id, Arc::clone(&shared.spool), watch))
+    }
+
+    /// Takes a message that was accepted from elsewhere, as it is. When it returns `Ok`, the message
+    /// is on stable storage: the time to say 250.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// As [`Engine::submit`].
+    pub async fn accept(&self, mail: NewMail) -> Result<MessageId, SubmitError> {
+        let id = mail.id;
+        self.store(mail, false).await?;
+        Ok(id)
+    }
+
+    /// An id for a message.
+    #[must_use]
+    pub fn new_id(&self) -> MessageId {
+        let shared = &self.inner.shared;
+        MessageId::new(shared.now().wall, &shared.rng)
+    }
+
+    /// A receipt for a message that is in the spool: after a restart, or where none was kept. It
+    /// collects the outcomes from now on.
+    ///
+    /// # Errors
+    /// [`ReceiptError`]: the message is settled already, or too many are watched.
+    pub async fn receipt(&self, id: MessageId) -> Result<Receipt, ReceiptError> {
+        let shared = &self.inner.shared;
+        let watch = shared.watchers.attach(id).ok_or(ReceiptError::TooMany)?;
+        let entries = shared.spool.entries(id).await?;
+        if entries.is_empty() {
+            return Err(ReceiptError::NotWaiting);
+        }
+        watch.opened(entries.iter().map(|entry| entry.entry));
+        Ok(Receipt::new(id, Arc::clone(&shared.spool), Some(watch)))
+    }
+
+    /// Ends the engine: nothing more is taken or claimed, what is in flight is finished and settled,
+    /// the rest given back to the spool. What is still in flight after `grace` is broken off between
+    /// octets, never by ending a message; it is tried again by the next engine, so a message between
+    /// its last octet and the reply may then arrive twice. RFC 5321 §4.5.3.2.6 gives a host ten
+    /// minutes for that reply; 30 seconds finish all but the slowest.
+    ///
+    /// # Cancel safety
+    /// The engine ends even if the future is dropped.
+    pub async fn shutdown(&self, grace: Duration) {
+        let shared = &self.inner.shared;
+        shared.close(Some(shared.now().mono + grace));
+        let mut closed = shared.close.subscribe();
+        // Fails only when the engine is gone.
+        let _ = closed.wait_for(|close| *close == Close::Closed).await;
+    }
+
+    /// How the engine is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.shared.health()
+    }
+
+    /// What the engine is doing. Cheap enough to ask every second.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let shared = &self.inner.shared;
+        let now = shared.now().mono;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &shared.counts;
+        let mut stats = EngineStats {
+            watched: shared.watchers.len(),
+            accepted: load(&counts.accepted),
+            delivered: load(&counts.delivered),
+            deferred: load(&counts.deferred),
+            failed: load(&counts.failed),
+            expired: load(&counts.expired),
+            observer_panics: shared.observers.panics(),
+            spool: shared.spool.stats(),
+            ..EngineStats::default()
+        };
+        shared.look(|core| {
+            stats.held = core.held();
+            stats.runs = core.runs;
+            stats.lanes = core.lanes.len();
+            stats.ready = core.lanes.values().map(super::lane::Lane::ready).sum();
+            stats.sites_held = core.lanes.values().filter(|lane| lane.shape.held(now).is_some()).count();
+            stats.queues = core.schedule.len();
+        });
+        stats
+    }
+
+    /// The spool: to stage bodies in, and to look at what waits.
+    #[must_use]
+    pub fn spool(&self) -> &Arc<dyn Spool> {
+        &self.inner.shared.spool
+    }
+
+    /// The engine's name.
+    #[must_use]
+    pub fn ehlo(&self) -> &EhloName {
+        &self.inner.shared.ehlo
+    }
+
+    async fn store(&self, mail: NewMail, watched: bool) -> Result<Option<Watch>, SubmitError> {
+        let shared = &self.inner.shared;
+        let NewMail { id, mail, recipients, head, body } = mail;
+        if *shared.close.borrow() != Close::Open {
+            return Err(SubmitError::Closed);
+        }
+        if recipients.is_empty() {
+            return Err(message::SubmitError::NoRecipients.into());
+        }
+        let now = shared.now();
+        let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
+        let units = by_destination(recipients, shared.ehlo.as_domain());
+        let plan = shared.with(|core, now, _| core.plan(&units, now));
+        let entries: Vec<NewEntry> = units
+            .into_iter()
+            .zip(&plan.places)
+            .map(|((destination, recipients), (queue, due))| NewEntry {
+                destination,
+                queue: queue.clone(),
+                due: *due,
+                recipients,
+            })
+            .collect();
+        let watch = watched
+            .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
+            .flatten();
+        let announced = (!shared.observers.is_empty()).then(|| mail.clone());
+        let expires = shared.retry.expires(now.wall, &mail.from);
+        let message = NewMessage { id, mail, head, body, accepted: now.wall, expires, entries };
+        let mut places =
+            Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
+        let claims = shared.spool.enqueue(vec![message], plan.lease).await?;
+        Shared::count(&shared.counts.accepted, 1);
+        if let Some(mail) = announced {
+            shared.observers.tell(&Event::Accepted { message: id, mail: &mail, recipients: count, size });
+        }
+        places.stored(claims);
+        Ok(watch)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("ehlo", self.ehlo()).field("health", &self.health()).finish()
+    }
+}
+
+/// A spool of any kind, owned or shared.
+#[derive(Debug)]
+pub struct AnySpool(Arc<dyn Spool>);
+
+impl<S: Spool> From<S> for AnySpool {
+    fn from(spool: S) -> Self {
+        Self(Arc::new(spool))
+    }
+}
+
+impl<S: Spool> From<Arc<S>> for AnySpool {
+    fn from(spool: Arc<S>) -> Self {
+        Self(spool)
+    }
+}
+
+impl From<Arc<dyn Spool>> for AnySpool {
+    fn from(spool: Arc<dyn Spool>) -> Self {
+        Self(spool)
+    }
+}
+
+/// Places that are kept for a message while it is being stored. However the storing ends, they are
+/// given back, and the schedule learns when to look for the message.
+struct Places<'a> {
+    shared: &'a Arc<Shared>,
+    places: Vec<(QueueName, crate::clock::Timestamp)>,
+    leased: bool,
+    lease: Option<crate::clock::Timestamp>,
+}
+
+impl Places<'_> {
+    /// The message is stored: what was born claimed goes on its way.
+    fn stored(&mut self, claims: Vec<Claim>) {
+        let places = std::mem::take(&mut self.places);
+        let leased = std::mem::take(&mut self.leased);
+        self.shared.with(|core, now, todo| {
+            if leased {
+                core.unreserve(places.len());
+                for claim in claims {
+                    core.admit(claim, now, todo);
+                }
+            } else {
+                for (queue, due) in &places {
+                    core.schedule.note(queue, *due, now.wall);
+                }
+                todo.wake = true;
+            }
+        });
+    }
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        if self.places.is_empty() {
+            return;
+        }
+        // The call failed, or was given up: the message may be stored all the same.
+        self.shared.with(|core, now, _| {
+            if self.leased {
+                core.unreserve(self.places.len());
+            }
+            for (queue, due) in &self.places {
+                core.schedule.note(queue, self.lease.unwrap_or(*due), now.wall);
+            }
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! A lane is the running side of one site's queue: entries that are claimed and ready, and the runs
+//! that work on them. Final delivery on this machine has lanes too, one per `LocalId`.
+//!
+//! A lane takes a run for each piece of ready work that no run is about to take, as long as its shape
+//! allows, and doubles at most: a burst of twenty messages does not open twenty connections before
+//! the first has shown that the host answers. It is bookkeeping only: it spawns nothing and asks no
+//! clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::hop::Require;
+use crate::route::{Hosts, LocalId, Protocol, Route};
+use crate::spool::{Claim, QueueName};
+
+use super::shape::Shape;
+
+/// A claimed entry on its way through the engine.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) claim: Claim,
+    /// Times in a row that a run took it and did not try it.
+    pub(crate) untried: u8,
+}
+
+impl Entry {
+    pub(crate) const fn new(claim: Claim) -> Self {
+        Self { claim, untried: 0 }
+    }
+
+    /// Octets of memory that its body takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len)
+    }
+}
+
+/// How a site is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    Hosts(Arc<Hosts>),
+    Local(LocalId),
+}
+
+/// A route with the name of its site's queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    pub(crate) way: Way,
+    pub(crate) site: QueueName,
+}
+
+impl Routed {
+    /// Destinations that ask for different TLS do not share a lane, although they may share hosts: a
+    /// connection opened for the one may not do for the other.
+    pub(crate) fn new(route: Route) -> Self {
+        match route {
+            Route::Hosts(hosts) => {
+                let mut name = hosts.site();
+                match hosts.require {
+                    Require::Opportunistic => {}
+                    Require::Cleartext => name.insert_str(0, "cleartext "),
+                    _ => name.insert_str(0, "verified "),
+                }
+                if hosts.protocol == Protocol::Lmtp {
+                    name.insert_str(0, "lmtp ");
+                }
+                Self { site: QueueName::new(&name), way: Way::Hosts(Arc::new(hosts)) }
+            }
+            Route::Local(id) => {
+                Self { site: QueueName::new(&format!("local {}", id.as_str())), way: Way::Local(id) }
+            }
+        }
+    }
+}
+
+/// The running side of a site's queue.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// How to reach it, as the latest route said.
+    pub(crate) way: Way,
+    pub(crate) shape: Shape,
+    ready: VecDeque<Entry>,
+    weight: usize,
+    /// Runs that exist, and those of them that have not asked for work yet.
+    runs: usize,
+    starting: usize,
+    /// Whether it stands in the row of those that wanted a run when there was none.
+    pub(crate) starved: bool,
+}
+
+/// What lanes may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) ready: usize,
+    pub(crate) weight: usize,
+}
+
+impl Limits {
+    /// What one lane may take, when there is room for `free` entries in all lanes.
+    fn share(self, free: usize) -> usize {
+        self.ready.min(free.div_ceil(READY_SHARE))
+    }
+}
+
+impl Lane {
+    pub(crate) const fn new(way: Way, runs: usize) -> Self {
+        Self {
+            way,
+            shape: Shape::new(runs),
+            ready: VecDeque::new(),
+            weight: 0,
+            runs: 0,
+            starting: 0,
+            starved: false,
+        }
+    }
+
+    /// How many more entries it takes, when there is room for `free` in all lanes. Never all of that,
+    /// so that lanes that do not move leave room for the others whatever their number.
+    pub(crate) fn room(&self, limits: Limits, free: usize) -> usize {
+        limits.share(free).saturating_sub(self.ready.len())
+    }
+
+    /// Whether there is room for a claim that is worth its while.
+    pub(crate) fn has_room(&self, limits: Limits, free: usize) -> bool {
+        self.ready.len() <= limits.share(free) / 2
+    }
+
+    /// Whether it must refuse even what was claimed for it. Twice the room: what comes by way of its
+    /// destinations' queues was claimed without asking, and would else go to and fro.
+    pub(crate) fn is_full(&self, limits: Limits, free: usize) -> bool {
+        self.ready.len() >= 2 * limits.share(free)
+    }
+
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(crate) const fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// Adds an entry. A body that no longer fits in memory is let go, and read back later.
+    pub(crate) fn push(&mut self, mut entry: Entry, limits: Limits) {
+        if self.weight.saturating_add(entry.weight()) > limits.weight {
+            entry.claim.body.at_hand = None;
+        }
+        self.weight += entry.weight();
+        self.ready.push_back(entry);
+    }
+
+    /// Gives an entry back that a run took and did not try: it is next.
+    pub(crate) fn push_front(&mut self, entry: Entry) {
+        self.weight += entry.weight();
+        self.ready.push_front(entry);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let entry = self.ready.pop_front()?;
+        self.weight = self.weight.saturating_sub(entry.weight());
+        Some(entry)
+    }
+
+    /// Takes everything that is ready.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> {
+        self.weight = 0;
+        self.ready.drain(..)
+    }
+
+    /// Whether it wants one more run, when all lanes together may start `free` more.
+    pub(crate) fn wants_run(&mut self, now: Instant, free: usize) -> bool {
+        if self.ready.len() <= self.starting || free == 0 {
+            return false;
+        }
+        let working = self.runs - self.starting;
+        // As with entries: lanes that do not move may not take all runs, so that the next lane has one.
+        self.starting < working.max(1) && self.runs < self.shape.runs(now).min(free.div_ceil(RUN_SHARE))
+    }
+
+    pub(crate) const fn run_begins(&mut self) {
+        self.runs += 1;
+        self.starting += 1;
+    }
+
+    /// A run asks for work for the first time.
+    pub(crate) const fn run_works(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+    }
+
+    pub(crate) const fn run_ends(&mut self, worked: bool) {
+        self.runs = self.runs.saturating_sub(1);
+        if !worked {
+            self.starting = self.starting.saturating_sub(1);
+        }
+    }
+
+    /// Whether it can be forgotten.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        self.ready.is_empty() && self.runs == 0 && self.shape.is_plain(now)
+    }
+
+    /// When an entry that comes now is tried, if the site is held: a little behind the probe.
+    pub(crate) fn held_until(&self, now: crate::clock::Now) -> Option<Timestamp> {
+        let hold = self.shape.held(now.mono)?;
+        Some(now.wall.after(hold.until.saturating_duration_since(now.mono) + BEHIND_HOLD))
+    }
+}
+
+/// A lane takes at most this part of the room that is left: with 20,000 places, more than a hundred
+/// lanes that do not move leave room for the next one.
+const READY_SHARE: usize = 16;
+/// The same for runs: with 500, a site still gets 20 as long as 160 are free.
+const RUN_SHARE: usize = 8;
+/// So that rounding does not put an entry just before the end of a hold.
+const BEHIND_HOLD: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::{Clock, Rng, SystemClock};
+    use crate::message::MessageId;
+    use crate::smtp::address::Domain;
+    use crate::smtp::params::{Mail, Rcpt};
+    use crate::spool::{BodyRef, Recipient, Token};
+
+    pub(crate) const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    pub(crate) fn claim(n: u64, from: &str, to: &[&str]) -> Claim {
+        let message = MessageId::new(T0, &Rng::seeded(n));
+        let recipient = |to: &&str| Recipient::new(Rcpt::parse(&format!("<{to}>")).unwrap());
+        Claim {
+            token: Token { message, entry: 0, number: 1 },
+            mail: Mail::parse(from).unwrap(),
+            head: Bytes::new(),
+            body: BodyRef { message, number: n, size: 10, at_hand: Some(Bytes::from_static(b"Subject: x")) },
+            accepted: T0,
+            expires: T0.after(Duration::from_secs(86_400)),
+            destination: Domain::parse("b.test").unwrap(),
+            queue: QueueName::new("b.test"),
+            due: T0,
+            attempts: 0,
+            recipients: to.iter().map(recipient).collect(),
+        }
+    }
+
+    fn entry(n: u64) -> Entry {
+        Entry::new(claim(n, "<a@a.test>", &["x@b.test"]))
+    }
+
+    fn lane() -> Lane {
+        Lane::new(Way::Local(LocalId::new("x")), 20)
+    }
+
+    const LIMITS: Limits = Limits { ready: 100, weight: 25 };
+
+    #[test]
+    fn a_burst_opens_connections_by_doubling() {
+        let (mut lane, now) = (lane(), SystemClock.now().mono);
+        for n in 0..100 {
+            lane.push(entry(n), LIMITS);
+        }
+        let mut steps = Vec::new();
+        while lane.runs() < 20 {
+            let mut begun = 0;
+            while lane.wants_run(now, 500) {
+                lane.run_begins();
+                begun += 1;
+            }
+            (0..begun).for_each(|_| lane.run_works());
+            steps.push(begun);
+        }
+        assert_eq!(steps, [1, 1, 2, 4, 8, 4]);
+        assert!(!lane.wants_run(now, 500));
+    }
+
+    #[test]
+    fn work_that_a_starting_run_will_take_asks_for_no_other() {
+        let (mut lane, now) = (lane(), SystemClock.now().mono);
+        assert!(!lane.wants_run(now, 500));
+        lane.push(entry(1), LIMITS);
+        assert!(lane.wants_run(now, 500));
+        assert!(!lane.wants_run(now, 0));
+        lane.run_begins();
+        assert!(!lane.wants_run(now, 500));
+    }
+
+    #[test]
+    fn bodies_that_do_not_fit_are_let_go() {
+        let mut lane = lane();
+        for n in 0..5 {
+            lane.push(entry(n), LIMITS);
+        }
+        let kept = std::iter::from_fn(|| lane.pop()).filter(|e| e.claim.body.at_hand.is_some()).count();
+        assert_eq!((kept, lane.weight), (2, 0));
+    }
+
+    #[test]
+    fn lanes_that_do_not_move_leave_room_for_others() {
+        let (limits, mut entries, mut runs) = (Limits { ready: 2_000, weight: 0 }, 20_000, 500);
+        let now = SystemClock.now().mono;
+        let mut lanes: Vec<_> = (0..40).map(|_| lane()).collect();
+        for lane in &mut lanes {
+            let room = lane.room(limits, entries);
+            assert!(room > 0);
+            (0..room.min(40)).for_each(|n| lane.push(entry(n as u64), limits));
+            entries -= room;
+            while lane.wants_run(now, runs) {
+                lane.run_begins();
+                lane.run_works();
+                runs -= 1;
+            }
+        }
+        assert!(lanes.iter().all(|lane| lane.runs() > 0) && entries > 0 && runs > 0);
+        assert_eq!(lanes[0].runs(), 20);
+    }
+
+    #[test]
+    fn a_site_asked_for_other_tls_is_another_lane() {
+        let host = || vec![crate::hop::Host::new(Domain::parse("mx.test").unwrap(), 25)];
+        let name = |require| Routed::new(Route::Hosts(Hosts::new(host(), require))).site.to_string();
+        assert_eq!(name(Require::Opportunistic), "mx.test:25");
+        assert_eq!(name(Require::Verified), "verified mx.test:25");
+        assert_eq!(name(Require::Cleartext), "cleartext mx.test:25");
+    }
+}

@@ -1,0 +1,97 @@
+//! The engine's options: how much runs at once and how much is kept in memory.
+
+use std::time::Duration;
+
+use crate::spool::Durability;
+
+/// How much an engine does at once. Every number bounds memory or sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// Connections at work for one site at once. Default: 20, which the large providers take; lower
+    /// it for a small smarthost. The pool has a limit of its own.
+    pub runs_per_site: usize,
+    /// Connections at work in total. Default: 500. Raise it together with the pool's limit and the
+    /// process's file descriptors.
+    pub runs: usize,
+    /// Deliveries at once to one local store. Default: 8; a file system does not get faster by more.
+    pub local_runs: usize,
+    /// Entries that are claimed and in memory, in total. Default: 20,000, some 20 MB without bodies.
+    pub entries: usize,
+    /// Entries that are ready for one site. Default: 2,000.
+    pub ready_per_site: usize,
+    /// Octets of bodies kept in memory for one site; what does not fit is read back from the spool.
+    /// Default: 64 MiB.
+    pub bodies_per_site: usize,
+    /// Octets of bodies kept in memory in total. Default: 256 MiB.
+    pub bodies: usize,
+    /// Routes that are looked up at once. Default: 128; more helps when many destinations' name
+    /// servers do not answer.
+    pub lookups: usize,
+    /// Messages for which receipts collect outcomes. Default: 100,000, some 30 MB.
+    pub receipts: usize,
+    /// How many recipients one submitted message may have. Default: 1,000.
+    pub max_recipients: usize,
+    /// How long a claim hides an entry from other processes on the same spool; it is extended while
+    /// the entry is worked on, and after a crash this is how long they wait. Default: 10 min.
+    pub lease: Duration,
+    /// How often the spool is looked through for what others have put there. Default: 60 s.
+    pub sweep: Duration,
+    /// How soon a settlement is on stable storage. Default: [`Durability::Soon`], with which a power
+    /// failure may deliver again what was delivered in the last moment; `Synced` costs throughput.
+    pub durability: Durability,
+    /// A message of more octets is not returned in a report, only its header. Default: 64 KiB.
+    pub max_returned: usize,
+}
+
+impl EngineOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            runs_per_site: 20,
+            runs: 500,
+            local_runs: 8,
+            entries: 20_000,
+            ready_per_site: 2_000,
+            bodies_per_site: 64 << 20,
+            bodies: 256 << 20,
+            lookups: 128,
+            receipts: 100_000,
+            max_recipients: 1_000,
+            lease: Duration::from_secs(600),
+            sweep: Duration::from_secs(60),
+            durability: Durability::Soon,
+            max_returned: 64 << 10,
+        }
+    }
+
+    /// With what would stop the engine, or make it spin, put right.
+    pub(crate) fn sound(mut self) -> Self {
+        for at_least_one in [
+            &mut self.runs_per_site,
+            &mut self.runs,
+            &mut self.local_runs,
+            &mut self.entries,
+            &mut self.ready_per_site,
+            &mut self.lookups,
+            &mut self.max_recipients,
+        ] {
+            *at_least_one = (*at_least_one).max(1);
+        }
+        self.lease = self.lease.max(SHORTEST_LEASE);
+        self.sweep = self.sweep.max(SHORTEST_SWEEP);
+        self
+    }
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A lease is extended at a third of its length, which must leave time to do so.
+const SHORTEST_LEASE: Duration = Duration::from_secs(10);
+/// Looking through the spool costs more than it finds when done more often.
+const SHORTEST_SWEEP: Duration = Duration::from_secs(1);

@@ -1,0 +1,246 @@
+//! A run works for a lane: it takes ready entries, opens their bodies, has them carried over one
+//! connection (or delivered here), and hands what came of it to the settler.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::BoxFuture;
+use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Work};
+use crate::hop::Require;
+use crate::message::{Content, MessageId, ReadBody};
+use crate::route::{Hosts, LocalId};
+use crate::smtp::params::Rcpt;
+use crate::spool::{QueueName, SpoolError};
+
+use super::core::RunNotes;
+use super::lane::Entry;
+use super::settle::{Finished, Verdict};
+use super::shared::Shared;
+
+/// Works for a lane over connections, until there is nothing left or the connection ends.
+pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Hosts>, permit: RunPermit) {
+    let mut work = LaneWork::new(Arc::clone(&shared), site, hosts.require);
+    let mut abort = shared.abort.subscribe();
+    let end = tokio::select! {
+        biased;
+        end = shared.carrier.run(&hosts, permit, &mut work) => end,
+        _ = abort.wait_for(|abort| *abort) => return,
+    };
+    work.end = Some(end);
+}
+
+/// Works for a lane of final delivery.
+pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) {
+    let mut work = LaneWork::new(Arc::clone(&shared), site, Require::Cleartext);
+    let mut abort = shared.abort.subscribe();
+    let deliver =
+        shared.locals.iter().find(|(known, _)| *known == id).map(|(_, deliver)| Arc::clone(deliver));
+    let deliveries = async {
+        while let Some(job) = work.next().await {
+            let outcomes = match (&deliver, work.current()) {
+                (Some(deliver), Some(id)) => {
+                    let item = LocalItem::new(id, job.mail, job.recipients);
+                    deliver.deliver(&item, job.content).await
+                }
+                _ => {
+                    vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); job.recipients.len()]
+                }
+            };
+            work.done(Report::Outcomes(outcomes));
+            // A store that never waits must not keep the thread.
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = deliveries => {}
+        _ = abort.wait_for(|abort| *abort) => return,
+    }
+    work.end = Some(RunEnd::Drained);
+}
+
+/// A lane's work, as a run takes it.
+pub(crate) struct LaneWork {
+    shared: Arc<Shared>,
+    site: QueueName,
+    require: Require,
+    /// Taken and not yet reported, with the number of recipients that were offered.
+    flight: VecDeque<(Entry, usize)>,
+    notes: RunNotes,
+    end: Option<RunEnd>,
+}
+
+impl LaneWork {
+    fn new(shared: Arc<Shared>, site: QueueName, require: Require) -> Self {
+        Self { shared, site, require, flight: VecDeque::new(), notes: RunNotes::default(), end: None }
+    }
+
+    /// The message that was taken last.
+    fn current(&self) -> Option<MessageId> {
+        self.flight.back().map(|(entry, _)| entry.claim.token.message)
+    }
+
+    async fn take(&mut self) -> Option<Job> {
+        loop {
+            let (site, notes) = (&self.site, &mut self.notes);
+            let entry = self.shared.with(|core, now, todo| core.take(site, notes, now, todo))?;
+            match self.shared.spool.body(&entry.claim.body).await {
+                Ok(body) => {
+                    let waiting = entry.claim.recipients.iter().filter(|r| !r.state.is_terminal());
+                    let recipients: Vec<Rcpt> =
+                        waiting.take(MAX_RECIPIENTS).map(|recipient| recipient.rcpt.clone()).collect();
+                    let job = Job {
+                        mail: entry.claim.mail.clone(),
+                        content: join(entry.claim.head.clone(), body),
+                        require: self.require,
+                        recipients,
+                    };
+                    self.flight.push_back((entry, job.recipients.len()));
+                    return Some(job);
+                }
+                Err(SpoolError::Corrupt) => {
+                    let verdict = Verdict::All(Outcome::Failed(Cause::Damaged));
+                    self.shared.settle(Finished { entry, verdict });
+                }
+                Err(error) => {
+                    self.shared.spool_failed(&error);
+                    let due = self.shared.now().wall.after(BODY_AGAIN);
+                    self.shared.settle(Finished { entry, verdict: Verdict::Back { queue: None, due } });
+                }
+            }
+        }
+    }
+}
+
+impl Work for LaneWork {
+    fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
+        Box::pin(self.take())
+    }
+
+    fn done(&mut self, report: Report) {
+        let Some((entry, offered)) = self.flight.pop_front() else { return };
+        let site = &self.site;
+        match report {
+            Report::Outcomes(outcomes) => {
+                let reached =
+                    |outcome: &Outcome| !matches!(outcome, Outcome::Deferred(Cause::Connect { .. }));
+                if !std::mem::replace(&mut self.notes.tried, true) && outcomes.iter().any(reached) {
+                    self.shared.with(|core, _, todo| core.worked(site, todo));
+                }
+                self.shared.settle(Finished { entry, verdict: Verdict::Tried { outcomes, offered } });
+            }
+            Report::NotAttempted => {
+                self.notes.failed = true;
+                self.shared.with(|core, now, todo| core.untried(site, entry, now, todo));
+            }
+        }
+    }
+}
+
+impl Drop for LaneWork {
+    /// Counts the run out, however it ended. What it had in flight and did not report on may have
+    /// been delivered: it keeps its lease, and is tried again when that ends.
+    fn drop(&mut self) {
+        let (site, notes, end) = (&self.site, self.notes, self.end.take());
+        let flight = std::mem::take(&mut self.flight);
+        self.shared.with(|core, now, todo| {
+            for (entry, _) in flight {
+                core.release(&entry.claim.token);
+                let again = now.wall.after(self.shared.options.lease);
+                core.schedule.note(&entry.claim.queue, again, now.wall);
+            }
+            core.run_ended(site, end, notes, now, todo);
+        });
+    }
+}
+
+/// The stored message: head, then body. Small ones are copied together, so that they leave in one
+/// write.
+pub(crate) fn join(head: Bytes, body: Content) -> Content {
+    if head.is_empty() {
+        return body;
+    }
+    match body {
+        Content::Whole(body) if body.len() <= COPY => {
+            let mut whole = BytesMut::with_capacity(head.len() + body.len());
+            whole.extend_from_slice(&head);
+            whole.extend_from_slice(&body);
+            Content::Whole(whole.freeze())
+        }
+        Content::Whole(body) => {
+            let size = (head.len() as u64).saturating_add(body.len() as u64);
+            let reader = Joined { front: VecDeque::from([head, body]), rest: None };
+            Content::Stream { size, reader: Box::new(reader) }
+        }
+        Content::Stream { size, reader } => {
+            let size = size.saturating_add(head.len() as u64);
+            let reader = Joined { front: VecDeque::from([head]), rest: Some(reader) };
+            Content::Stream { size, reader: Box::new(reader) }
+        }
+    }
+}
+
+struct Joined {
+    front: VecDeque<Bytes>,
+    rest: Option<Box<dyn ReadBody>>,
+}
+
+impl ReadBody for Joined {
+    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        if let Some(front) = self.front.pop_front() {
+            return Box::pin(async { Ok(Some(front)) });
+        }
+        match &mut self.rest {
+            Some(rest) => rest.chunk(),
+            None => Box::pin(poll_fn(|_| std::task::Poll::Ready(Ok(None)))),
+        }
+    }
+}
+
+/// Recipients per transaction, which every host takes (RFC 5321 §4.5.3.1.8).
+const MAX_RECIPIENTS: usize = 100;
+/// Up to this size one copy is cheaper than one more write.
+const COPY: usize = 64 * 1024;
+/// When an entry is tried again whose body could not be read for now.
+const BODY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(content: Content) -> Vec<u8> {
+        let size = content.size();
+        let octets = match content {
+            Content::Whole(octets) => octets.to_vec(),
+            Content::Stream { mut reader, .. } => {
+                let mut octets = Vec::new();
+                while let Some(chunk) = reader.chunk().await.unwrap() {
+                    octets.extend_from_slice(&chunk);
+                }
+                octets
+            }
+        };
+        assert_eq!(size, octets.len() as u64);
+        octets
+    }
+
+    #[tokio::test]
+    async fn the_head_stands_in_front_of_any_body() {
+        let head = Bytes::from_static(b"Received: x\r\n");
+        let large = Bytes::from(vec![b'x'; COPY + 1]);
+        let stream = |body: &Bytes| Content::Stream {
+            size: body.len() as u64,
+            reader: Box::new(Joined { front: VecDeque::from([body.clone()]), rest: None }),
+        };
+        for body in [Bytes::from_static(b"\r\nhello\r\n"), large] {
+            let expected = [&head[..], &body[..]].concat();
+            assert_eq!(read(join(head.clone(), Content::Whole(body.clone()))).await, expected);
+            assert_eq!(read(join(head.clone(), stream(&body))).await, expected);
+            assert_eq!(read(join(Bytes::new(), stream(&body))).await, body);
+        }
+    }
+}

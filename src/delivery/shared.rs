@@ -1,0 +1,206 @@
+//! What the engine's tasks and its handle share: the core under its lock, the seams to the outside,
+//! and the counts.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::attempt::{Carrier, Deliver};
+use crate::clock::{Clock, Now, Rng};
+use crate::route::{LocalId, Resolve};
+use crate::smtp::address::EhloName;
+use crate::spool::{Spool, SpoolError};
+
+use super::core::{Core, SiteNews, Todo};
+use super::event::{Event, Observers};
+use super::lane::Way;
+use super::options::EngineOptions;
+use super::receipt::Watchers;
+use super::retry::Retry;
+use super::run;
+use super::settle::Finished;
+use super::settler::ToSettle;
+
+/// What everybody in the engine has.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) locals: Vec<(LocalId, Arc<dyn Deliver>)>,
+    pub(crate) carrier: Carrier,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) ehlo: EhloName,
+    pub(crate) options: EngineOptions,
+    pub(crate) retry: Retry,
+    pub(crate) observers: Observers,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) core: Mutex<Core>,
+    /// Wakes the dispatcher.
+    pub(crate) wake: Notify,
+    /// Unbounded, and bounded all the same: each item is an entry that is held, and
+    /// `EngineOptions::entries` bounds those.
+    pub(crate) settler: mpsc::UnboundedSender<ToSettle>,
+    /// Runs are broken off when it turns true.
+    pub(crate) abort: watch::Sender<bool>,
+    pub(crate) close: watch::Sender<Close>,
+    pub(crate) health: AtomicU8,
+    pub(crate) counts: Counts,
+    pub(crate) runtime: Handle,
+}
+
+/// How far the engine is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Close {
+    Open,
+    /// Finishing what is in flight, until then at most.
+    Closing(Option<Instant>),
+    Closed,
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) deferred: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) expired: AtomicU64,
+}
+
+/// How the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// It works.
+    Running,
+    /// The spool fails in a way that may pass; the engine tries again, ever more slowly.
+    SpoolFailing,
+    /// The spool must be opened again: nothing new is claimed, and submitting fails. Start a new
+    /// engine on a spool opened anew.
+    SpoolPoisoned,
+    /// It was shut down.
+    Closed,
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Changes the core, and then does what follows from the change.
+    pub(crate) fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut Core, Now, &mut Todo) -> T) -> T {
+        let now = self.now();
+        let mut todo = Todo::default();
+        // Changes are made of steps that do not panic; an observer or a resolver never runs under it.
+        let result = change(&mut self.core.lock().unwrap_or_else(PoisonError::into_inner), now, &mut todo);
+        for finished in todo.finished {
+            self.settle(finished);
+        }
+        for site in todo.starts {
+            self.start_runs(&site);
+        }
+        for news in todo.news {
+            match &news {
+                SiteNews::Held { site, cause, wait } => {
+                    self.observers.tell(&Event::SiteHeld { site, cause, wait: *wait });
+                }
+                SiteNews::Released { site } => self.observers.tell(&Event::SiteReleased { site }),
+            }
+        }
+        if todo.wake {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Looks at the core.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+        look(&self.core.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn settle(&self, finished: Finished) {
+        // Refused only when the settler is gone, at the end: the lease then ends with the process.
+        let _ = self.settler.send(ToSettle::Entry(Box::new(finished)));
+    }
+
+    /// Starts as many runs as the lane wants and may have: the permit first, then the work.
+    pub(crate) fn start_runs(self: &Arc<Self>, site: &crate::spool::QueueName) {
+        loop {
+            let now = self.now().mono;
+            let begun = self.core.lock().unwrap_or_else(PoisonError::into_inner).begin_run(site, now);
+            match begun {
+                None => return,
+                Some(Way::Hosts(hosts)) => {
+                    let Some(permit) = self.carrier.try_permit(site.as_str()) else {
+                        self.core.lock().unwrap_or_else(PoisonError::into_inner).no_permit(site);
+                        return self.wake.notify_one();
+                    };
+                    self.runtime.spawn(run::to_hosts(Arc::clone(self), site.clone(), hosts, permit));
+                }
+                Some(Way::Local(id)) => {
+                    self.runtime.spawn(run::to_local(Arc::clone(self), site.clone(), id));
+                }
+            }
+        }
+    }
+
+    /// Notes that the spool failed. Told once, not each time.
+    pub(crate) fn spool_failed(&self, error: &SpoolError) {
+        let poisoned = matches!(error, SpoolError::Poisoned | SpoolError::Closed);
+        let health = if poisoned { Health::SpoolPoisoned } else { Health::SpoolFailing };
+        if self.set_health(health) != health {
+            tracing::error!(%error, "the spool failed");
+            self.observers.tell(&Event::SpoolFailed { poisoned });
+        }
+    }
+
+    /// Notes that the spool works.
+    pub(crate) fn spool_worked(&self) {
+        if self.health() != Health::Running && self.set_health(Health::Running) != Health::Running {
+            self.observers.tell(&Event::SpoolRecovered);
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if *self.close.borrow() == Close::Closed {
+            return Health::Closed;
+        }
+        health(self.health.load(Ordering::Relaxed))
+    }
+
+    fn set_health(&self, new: Health) -> Health {
+        health(self.health.swap(new as u8, Ordering::Relaxed))
+    }
+
+    pub(crate) fn count(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Stops taking and claiming; what is in flight has until `deadline`.
+    pub(crate) fn close(&self, deadline: Option<Instant>) {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
+        self.close.send_if_modified(|close| match *close {
+            Close::Open | Close::Closing(None) => {
+                *close = Close::Closing(deadline);
+                true
+            }
+            Close::Closing(Some(before)) if deadline.is_some_and(|deadline| deadline < before) => {
+                *close = Close::Closing(deadline);
+                true
+            }
+            Close::Closing(_) | Close::Closed => false,
+        });
+    }
+}
+
+const fn health(number: u8) -> Health {
+    match number {
+        0 => Health::Running,
+        1 => Health::SpoolFailing,
+        _ => Health::SpoolPoisoned,
+    }
+}

@@ -1,0 +1,91 @@
+//! The part for people.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{MAX_VALUE, Part, Report, ReportKind};
+use crate::message::date::DateTime;
+use crate::message::field::one_line;
+
+pub(super) fn part(report: &Report, whole: bool) -> Part {
+    let mut out = String::with_capacity(512 + 256 * report.recipients.len());
+    wrap(&mut out, "", &format!("This is the mail system of {}.", report.reporting));
+    out.push_str("\r\n");
+    let arrived = DateTime(report.arrived);
+    let what = match report.kind {
+        ReportKind::Failure => "could not be delivered to:",
+        ReportKind::Delay { .. } => "could not be delivered yet to:",
+        ReportKind::Success => "was delivered to:",
+        ReportKind::Relayed => "was passed on to a host that does not report further, for:",
+        ReportKind::Expanded => "was sent to the members of these lists:",
+    };
+    wrap(&mut out, "", &format!("Your message of {arrived} {what}"));
+    for recipient in &report.recipients {
+        out.push_str("\r\n");
+        wrap(&mut out, "", &recipient.rcpt.to.to_string());
+        wrap(&mut out, "    ", &recipient.text);
+    }
+    out.push_str("\r\n");
+    match report.kind {
+        ReportKind::Failure => wrap(&mut out, "", "It is not tried again for these recipients."),
+        ReportKind::Delay { until } => {
+            let until = DateTime(until);
+            wrap(&mut out, "", &format!("It is tried again until {until}. You need not send it again."));
+        }
+        _ => {}
+    }
+    if !report.original.is_empty() {
+        wrap(&mut out, "", if whole { "The message follows." } else { "Its header follows." });
+    }
+    if out.is_ascii() {
+        return Part {
+            kind: "text/plain; charset=us-ascii",
+            encoding: "7bit",
+            whole: false,
+            octets: out.into(),
+        };
+    }
+    let (encoding, octets) =
+        if report.is_utf8() { ("8bit", out.into_bytes()) } else { ("base64", to_base64(out.as_bytes())) };
+    Part { kind: "text/plain; charset=utf-8", encoding, whole: false, octets }
+}
+
+/// Base64 in lines (RFC 2045 §6.8).
+pub(super) fn to_base64(octets: &[u8]) -> Vec<u8> {
+    let encoded = STANDARD.encode(octets);
+    let mut out = Vec::with_capacity(encoded.len() + encoded.len() / 38 + 2);
+    for line in encoded.as_bytes().chunks(BASE64_LINE) {
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// Text on lines of `WIDTH`, each with the indent.
+fn wrap(out: &mut String, indent: &str, text: &str) {
+    let mut column = 0;
+    for word in one_line(text, MAX_VALUE, true).split(' ').filter(|word| !word.is_empty()) {
+        let width = word.chars().count();
+        if column == 0 {
+            out.push_str(indent);
+            column = indent.len();
+        } else if column + 1 + width > WIDTH {
+            out.push_str("\r\n");
+            out.push_str(indent);
+            column = indent.len();
+        } else {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    if column > 0 {
+        out.push_str("\r\n");
+    }
+}
+
+/// What fits a window of 80 columns, quoted once or twice.
+const WIDTH: usize = 74;
+/// RFC 2045 §6.8
+const BASE64_LINE: usize = 76;

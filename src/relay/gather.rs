@@ -1,0 +1,195 @@
+//! Gathering takes a message's content off its stream and puts it where it can wait: in memory while
+//! it is small, staged in the spool when it grows.
+//!
+//! On the way it finds out what the relay must know: the header's limits, loops, and whether the
+//! content really has eighth bits, which decides what a next hop must offer.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::delivery::SubmitError;
+use crate::message::{Header, HeaderError};
+use crate::server::{BodyError, BodyStream};
+use crate::smtp::params::BodyKind;
+use crate::spool::{BodyWriter, NewBody, Spool, SpoolError};
+
+/// Content that is ready to be stored.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) body: NewBody,
+    /// What the octets are, whatever was declared.
+    pub(super) kind: BodyKind,
+}
+
+/// Why a message is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("the message has passed {0} hosts")]
+    Loop(usize),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Engine(#[from] SubmitError),
+}
+
+/// Takes all of `body`.
+pub(super) async fn gather(
+    mut body: BodyStream,
+    declared: BodyKind,
+    max_hops: usize,
+    spool: &dyn Spool,
+) -> Result<Gathered, Unfit> {
+    let mut held = Held::default();
+    let mut writer: Option<Box<dyn BodyWriter>> = None;
+    let mut scan = Scan::default();
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk?;
+        scan.add(&chunk);
+        if let Some(writer) = &mut writer {
+            writer.write(chunk).await?;
+            continue;
+        }
+        held.add(chunk);
+        if held.octets > IN_MEMORY {
+            let octets = std::mem::take(&mut held).join();
+            check_header(&octets, max_hops)?;
+            let mut staged = spool.stage().await?;
+            staged.write(octets).await?;
+            writer = Some(staged);
+        }
+    }
+    let kind = scan.kind(declared);
+    // A message of lines ends with the end of one: BDAT can leave it out, DATA cannot carry it so.
+    let missing = if kind != BodyKind::Binary && scan.octets > 0 { scan.missing_end() } else { "" };
+    let body = match writer {
+        Some(mut writer) => {
+            if !missing.is_empty() {
+                writer.write(Bytes::from_static(missing.as_bytes())).await?;
+            }
+            NewBody::Staged(writer.finish().await?)
+        }
+        None => {
+            if !missing.is_empty() {
+                held.add(Bytes::from_static(missing.as_bytes()));
+            }
+            let octets = held.join();
+            check_header(&octets, max_hops)?;
+            NewBody::Inline(octets)
+        }
+    };
+    Ok(Gathered { body, kind })
+}
+
+fn check_header(octets: &[u8], max_hops: usize) -> Result<(), Unfit> {
+    // RFC 5321 §6.3: each host has added one of these.
+    match Header::scan(octets)?.count("Received") {
+        hops if hops > max_hops => Err(Unfit::Loop(hops)),
+        _ => Ok(()),
+    }
+}
+
+/// Pieces, joined only when they are more than one.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    rest: BytesMut,
+    octets: usize,
+}
+
+impl Held {
+    fn add(&mut self, chunk: Bytes) {
+        self.octets += chunk.len();
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = chunk;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&chunk);
+    }
+
+    fn join(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+/// What all of the octets together are.
+#[derive(Default)]
+struct Scan {
+    octets: u64,
+    eight_bit: bool,
+    /// The last two octets.
+    last: [u8; 2],
+}
+
+impl Scan {
+    fn add(&mut self, chunk: &[u8]) {
+        self.octets += chunk.len() as u64;
+        self.eight_bit = self.eight_bit || !chunk.is_ascii();
+        let [_, last] = self.last;
+        self.last = match chunk {
+            [.., a, b] => [*a, *b],
+            [b] => [last, *b],
+            [] => self.last,
+        };
+    }
+
+    fn kind(&self, declared: BodyKind) -> BodyKind {
+        match declared {
+            // Only the sender knows that the ends of lines mean nothing.
+            BodyKind::Binary => BodyKind::Binary,
+            _ if self.eight_bit => BodyKind::EightBit,
+            _ => BodyKind::SevenBit,
+        }
+    }
+
+    fn missing_end(&self) -> &'static str {
+        match self.last {
+            [b'\r', b'\n'] => "",
+            _ => "\r\n",
+        }
+    }
+}
+
+/// Most messages are smaller, and this many times the number of sessions is what memory must hold.
+const IN_MEMORY: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(chunks: &[&str]) -> Scan {
+        let mut scan = Scan::default();
+        chunks.iter().for_each(|chunk| scan.add(chunk.as_bytes()));
+        scan
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_octets_unless_only_the_sender_can_know() {
+        for (declared, content, kind) in [
+            (BodyKind::EightBit, "plain", BodyKind::SevenBit),
+            (BodyKind::SevenBit, "gr\u{fc}n", BodyKind::EightBit),
+            (BodyKind::EightBit, "gr\u{fc}n", BodyKind::EightBit),
+            (BodyKind::Binary, "plain", BodyKind::Binary),
+        ] {
+            assert_eq!(scanned(&[content]).kind(declared), kind, "{declared:?} {content}");
+        }
+    }
+
+    #[test]
+    fn a_missing_line_end_is_seen_across_pieces() {
+        for (chunks, missing) in [
+            (&["a\r\n"][..], ""),
+            (&["a\r", "\n"], ""),
+            (&["a", "\r", "", "\n"], ""),
+            (&["a"], "\r\n"),
+            (&["a\r\n", "b"], "\r\n"),
+        ] {
+            assert_eq!(scanned(chunks).missing_end(), missing, "{chunks:?}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! A relay is a handler that stores what it accepts in the engine, which delivers it.
+//!
+//! It joins the two halves of the crate and is the only part that knows both:
+//!
+//! ```no_run
+//! # async fn run(engine: postroad::delivery::Engine, tls: postroad::net::tls::ServerTls)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use postroad::relay::{Relay, Rules};
+//! use postroad::server::{Server, ServerOptions};
+//! use postroad::smtp::address::EhloName;
+//!
+//! let hostname = EhloName::new("mail.example.com")?;
+//! let mut rules = Rules::new(hostname.clone());
+//! rules.local = vec!["example.com".parse()?];
+//! rules.relay_from = vec!["192.0.2.0/24".parse()?];
+//! let server = Server::builder(Relay::new(engine, rules), ServerOptions::new(hostname))
+//!     .listen("0.0.0.0:25")
+//!     .tls(tls)
+//!     .start()
+//!     .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Who may send what is decided at RCPT by the *parsed* domain and nothing else: `user%else@where`,
+//! source routes and quoted local parts are letters of a local part, which nobody here reads. 250 is
+//! said when the message is on stable storage, and never before.
+//!
+//! It does not check senders (SPF, DKIM, DMARC), and it looks into no mailbox: whether a user of a
+//! local domain exists is the final delivery's to know. Wrap it in a [`Handler`] of your own for more.
+
+mod gather;
+mod users;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::{debug, info};
+
+pub use users::{Authenticator, Users};
+
+use self::gather::{Unfit, gather};
+use crate::BoxFuture;
+use crate::delivery::{Engine, NewMail, SubmitError};
+use crate::message::{HeaderError, MessageId, Received, With};
+use crate::server::{
+    BodyStream, Conversation, Handler, Network, Peer, SessionInfo, Transaction, Verdict, bad_credentials,
+    relaying_denied,
+};
+use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
+use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::sasl::Login;
+use crate::spool::SpoolError;
+
+/// Who may send mail where. The defaults let nobody send anything.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Rules {
+    /// Our name, for Received.
+    pub hostname: EhloName,
+    /// Domains whose mail is taken from everybody. Default: none.
+    pub local: Vec<Domain>,
+    /// Networks whose hosts may send to every domain. Default: none, not even loopback: a web
+    /// server on the same machine may be talked into connecting.
+    pub relay_from: Vec<Network>,
+    /// Checks the logins of users, who may send to every domain. Default: nobody can log in. Offer
+    /// AUTH too, in the server's options.
+    pub users: Option<Arc<dyn Authenticator>>,
+    /// Where mail to a bare `<postmaster>` goes. Default: `postmaster` at the first local domain;
+    /// without one it is refused (RFC 5321 §4.5.1 then does not ask for it).
+    pub postmaster: Option<Mailbox>,
+    /// How many hosts a message may have passed before it is taken to go round in circles. Default
+    /// 100, as RFC 5321 §6.3 has it.
+    pub max_hops: usize,
+}
+
+impl Rules {
+    /// Nobody may send anything, through a host of this name.
+    #[must_use]
+    pub const fn new(hostname: EhloName) -> Self {
+        Self {
+            hostname,
+            local: Vec::new(),
+            relay_from: Vec::new(),
+            users: None,
+            postmaster: None,
+            max_hops: 100,
+        }
+    }
+
+    /// Whether mail from this session to this recipient is taken.
+    #[must_use]
+    pub fn admits(&self, to: &ForwardPath, peer: IpAddr, user: Option<&str>) -> bool {
+        match to {
+            ForwardPath::Postmaster => self.postmaster().is_some(),
+            ForwardPath::Mailbox(mailbox) => {
+                user.is_some()
+                    || self.local.contains(mailbox.domain())
+                    || self.postmaster.as_ref() == Some(mailbox)
+                    || self.relay_from.iter().any(|network| network.contains(peer))
+            }
+        }
+    }
+
+    fn postmaster(&self) -> Option<Mailbox> {
+        self.postmaster
+            .clone()
+            .or_else(|| Mailbox::parse(&format!("postmaster@{}", self.local.first()?)).ok())
+    }
+}
+
+/// Accepts mail by [`Rules`] and hands it to an [`Engine`].
+#[derive(Clone)]
+pub struct Relay(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    rules: Rules,
+}
+
+impl Relay {
+    /// A relay with these rules.
+    #[must_use]
+    pub fn new(engine: Engine, rules: Rules) -> Self {
+        Self(Arc::new(Shared { engine, rules }))
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("rules", &self.0.rules).finish_non_exhaustive()
+    }
+}
+
+impl Handler for Relay {
+    fn connect<'a>(&'a self, _: &'a Peer) -> BoxFuture<'a, Result<Box<dyn Conversation>, Reply>> {
+        let session = Session(Arc::clone(&self.0));
+        Box::pin(async { Ok(Box::new(session) as Box<dyn Conversation>) })
+    }
+}
+
+struct Session(Arc<Shared>);
+
+impl Conversation for Session {
+    fn authenticate<'a>(
+        &'a mut self,
+        login: &'a Login,
+        session: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<(), Reply>> {
+        Box::pin(async {
+            let Some(users) = &self.0.rules.users else { return Err(bad_credentials()) };
+            if users.is_valid(login).await {
+                info!(peer = %session.peer.address, user = login.user(), "logged in");
+                Ok(())
+            } else {
+                info!(peer = %session.peer.address, "login refused");
+                Err(bad_credentials())
+            }
+        })
+    }
+
+    fn recipient<'a>(
+        &'a mut self,
+        rcpt: &'a Rcpt,
+        session: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<(), Reply>> {
+        let admitted = self.0.rules.admits(&rcpt.to, session.peer.address.ip(), session.user.as_deref());
+        if !admitted {
+            debug!(peer = %session.peer.address, to = %rcpt.to, "relaying denied");
+        }
+        Box::pin(async move { if admitted { Ok(()) } else { Err(relaying_denied()) } })
+    }
+
+    fn message(&mut self, transaction: Transaction, body: BodyStream) -> BoxFuture<'_, Verdict> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            match shared.take(transaction, body).await {
+                Ok(id) => Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into(),
+                Err(unfit) => {
+                    info!(%unfit, "message not taken");
+                    refusal(&unfit).into()
+                }
+            }
+        })
+    }
+}
+
+impl Shared {
+    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
+        let Transaction { mut mail, mut recipients, session, .. } = transaction;
+        let gathered = gather(body, mail.body, self.rules.max_hops, &**self.engine.spool()).await?;
+        // What a next hop must offer follows from the octets, not from what was declared.
+        mail.body = gathered.kind;
+        let id = self.engine.new_id();
+        let head = self.received(id, &mail, &recipients, &session);
+        for rcpt in &mut recipients {
+            if rcpt.to == ForwardPath::Postmaster
+                && let Some(postmaster) = self.rules.postmaster()
+            {
+                rcpt.to = postmaster.into();
+            }
+        }
+        let mut new = NewMail::new(id, mail, recipients, gathered.body);
+        new.head = head;
+        Ok(self.engine.accept(new).await?)
+    }
+
+    fn received(&self, id: MessageId, mail: &Mail, recipients: &[Rcpt], session: &SessionInfo) -> Bytes {
+        // The id was made from the wall time of this very moment.
+        let mut received = Received::new(self.rules.hostname.clone(), id, id.time());
+        received.hello.clone_from(&session.hello);
+        received.address = Some(session.peer.address.ip().to_canonical());
+        received.with = With {
+            extended: session.extended,
+            authenticated: session.user.is_some(),
+            smtputf8: mail.smtputf8,
+            ..With::default()
+        };
+        received.tls = session.tls.as_ref().map(|tls| format!("{} {}", tls.version, tls.cipher).into());
+        received.recipient = Received::single(recipients);
+        received.to_field()
+    }
+}
+
+/// What a client is told about a message that is not taken.
+fn refusal(unfit: &Unfit) -> Reply {
+    let (code, enhanced, text) = match unfit {
+        Unfit::Header(HeaderError::TooLong | HeaderError::TooManyFields) => {
+            (552, EnhancedCode::new(5, 3, 4), "the header is too large")
+        }
+        Unfit::Loop(_) => (554, EnhancedCode::new(5, 4, 6), "too many hops, this message goes in circles"),
+        Unfit::Spool(error) | Unfit::Engine(SubmitError::Spool(error)) => match error {
+            SpoolError::Full => (452, EnhancedCode::new(4, 3, 1), "insufficient system storage, try later"),
+            SpoolError::TooLarge => (552, EnhancedCode::new(5, 3, 4), "message too large"),
+            SpoolError::Invalid(_) => (554, EnhancedCode::new(5, 6, 0), "the message cannot be stored"),
+            _ => (451, EnhancedCode::new(4, 3, 0), "local error in processing, try later"),
+        },
+        Unfit::Engine(SubmitError::Message(_)) => {
+            (554, EnhancedCode::new(5, 6, 0), "the message cannot be stored")
+        }
+        Unfit::Engine(SubmitError::Closed) => {
+            (421, EnhancedCode::new(4, 3, 2), "service shutting down, try again later")
+        }
+        // `Body` is never heard: the session ended the message itself.
+        _ => (451, EnhancedCode::new(4, 3, 0), "local error in processing, try later"),
+    };
+    Reply::new(code, enhanced, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parsed_domain_decides_and_nothing_else() {
+        let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
+        rules.local = vec!["local.test".parse().unwrap()];
+        rules.relay_from = vec!["192.0.2.0/24".parse().unwrap()];
+        let (stranger, friend) = ("198.51.100.1".parse().unwrap(), "::ffff:192.0.2.9".parse().unwrap());
+        for (path, admitted) in [
+            ("a@local.test", true),
+            ("a@LOCAL.Test", true),
+            ("a%victim.test@local.test", true),
+            ("victim.test!a@local.test", true),
+            ("\"a@victim.test\"@local.test", true),
+            ("@victim.test:a@local.test", true),
+            ("postmaster", true),
+            ("a@victim.test", false),
+            ("\"a@local.test\"@victim.test", false),
+            ("a%local.test@victim.test", false),
+            ("local.test!a@victim.test", false),
+            ("@local.test:a@victim.test", false),
+            ("@local.test,@local.test:a@victim.test", false),
+            ("a@sub.local.test", false),
+            ("a@local.test.victim.test", false),
+            ("a@victimlocal.test", false),
+            ("a@[192.0.2.1]", false),
+            ("a@[IPv6:::1]", false),
+            ("postmaster@victim.test", false),
+            ("a@xn--local-9ta.test", false),
+        ] {
+            let to = ForwardPath::parse(path).unwrap();
+            assert_eq!(rules.admits(&to, stranger, None), admitted, "{path}");
+            assert!(rules.admits(&to, friend, None) && rules.admits(&to, stranger, Some("ada")), "{path}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_send_anything_by_default() {
+        let rules = Rules::new(EhloName::new("mx.test").unwrap());
+        for path in ["a@mx.test", "a@localhost", "postmaster", "a@[127.0.0.1]"] {
+            let to = ForwardPath::parse(path).unwrap();
+            assert!(!rules.admits(&to, "127.0.0.1".parse().unwrap(), None), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_bare_postmaster_is_somebody_wherever_there_is_mail_of_ours() {
+        let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
+        rules.local = vec!["one.test".parse().unwrap(), "two.test".parse().unwrap()];
+        assert_eq!(rules.postmaster().unwrap().to_string(), "postmaster@one.test");
+        rules.postmaster = Some("admin@elsewhere.test".parse().unwrap());
+        assert_eq!(rules.postmaster().unwrap().to_string(), "admin@elsewhere.test");
+    }
+
+    #[test]
+    fn what_may_help_later_is_4xx_and_what_cannot_is_5xx() {
+        let io = || std::io::Error::other("x");
+        for (unfit, code) in [
+            (Unfit::Spool(SpoolError::Full), 452),
+            (SpoolError::Poisoned.into(), 451),
+            (SpoolError::Storage(io()).into(), 451),
+            (SpoolError::Unknown(io()).into(), 451),
+            (SpoolError::TooLarge.into(), 552),
+            (Unfit::Engine(SubmitError::Spool(SpoolError::Full)), 452),
+            (SubmitError::Closed.into(), 421),
+            (Unfit::Loop(101), 554),
+            (HeaderError::TooLong.into(), 552),
+        ] {
+            assert_eq!(refusal(&unfit).code(), code, "{unfit}");
+        }
+    }
+}

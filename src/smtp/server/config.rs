@@ -1,0 +1,138 @@
+//! What a server session is told once: names, limits and what it offers.
+
+use std::time::Duration;
+
+use super::super::address::EhloName;
+
+/// The options of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The name in the greeting and in the reply to EHLO.
+    pub hostname: EhloName,
+    /// SMTP by default; LMTP for a final delivery agent (RFC 2033), never on port 25.
+    pub protocol: Protocol,
+    /// The largest message in octets, as RFC 1870 counts them. Announced, and enforced while the
+    /// content comes. Default 25 MiB; 0 means no limit here.
+    pub max_message_size: u64,
+    /// Recipients of one message; more get 452 4.5.3 and belong in the next transaction. Default
+    /// 1,000; RFC 5321 §4.5.3.1.8 wants at least 100.
+    pub max_recipients: usize,
+    /// Offer STARTTLS. Default off; on as soon as the host has a certificate.
+    pub starttls: bool,
+    /// When AUTH is offered. Default [`AuthOffer::UnderTls`], which a server that knows no users
+    /// changes to [`AuthOffer::Never`].
+    pub auth: AuthOffer,
+    /// Refuse MAIL before a login, as a submission server must (RFC 6409 §4.3). Default off.
+    pub require_auth: bool,
+    /// Refuse nearly everything before TLS (RFC 3207 §4). Default off; never on port 25.
+    pub require_tls: bool,
+    /// Offer BINARYMIME (RFC 3030). Default off: a relay whose next hop lacks it could only bounce.
+    pub binary: bool,
+    /// End a session whose client talks before the greeting, as only spam software does. Default on;
+    /// off where something in between, such as a health check, does the same.
+    pub refuse_early_talk: bool,
+    /// Commands refused by the session itself before it ends it. Default 20; replies of the host do
+    /// not count.
+    pub max_errors: u32,
+    /// Failed logins before the session ends (RFC 4954 §9). Default 5.
+    pub max_auth_failures: u32,
+    /// Commands such as NOOP, RSET and EHLO without a message between them. Default 100.
+    pub max_idle_commands: u32,
+    /// How long the session waits for what.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// The defaults under this name.
+    #[must_use]
+    pub fn new(hostname: EhloName) -> Self {
+        Self {
+            hostname,
+            protocol: Protocol::default(),
+            // 25 MiB is what the large providers take.
+            max_message_size: 26_214_400,
+            max_recipients: 1000,
+            starttls: false,
+            auth: AuthOffer::default(),
+            require_auth: false,
+            require_tls: false,
+            binary: false,
+            refuse_early_talk: true,
+            max_errors: 20,
+            max_auth_failures: 5,
+            max_idle_commands: 100,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// The limit as a number to compare with.
+    pub(super) const fn size_limit(&self) -> u64 {
+        if self.max_message_size == 0 { u64::MAX } else { self.max_message_size }
+    }
+}
+
+/// Which of the two protocols is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// RFC 5321: one reply to a message.
+    #[default]
+    Smtp,
+    /// RFC 2033: LHLO, and one reply to a message for each recipient.
+    Lmtp,
+}
+
+/// When AUTH is offered. Every mechanism so far shows the password to who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AuthOffer {
+    /// The server knows no users.
+    Never,
+    /// Only on an encrypted connection (RFC 4954 §4).
+    #[default]
+    UnderTls,
+    /// Also in the clear: for loopback and for tests.
+    Always,
+}
+
+/// How long a session waits. What is late gets 421 4.4.2 and the end of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// For the next command. Default 5 minutes, the least that RFC 5321 §4.5.3.2.7 allows; a server
+    /// that runs out of connections lowers it.
+    pub command: Duration,
+    /// For one whole line, from its first octet. Default 30 s, against clients that drip.
+    pub line: Duration,
+    /// For the next octets of content. Default 3 minutes (RFC 5321 §4.5.3.2.5).
+    pub block: Duration,
+    /// For all the content of one message. Default 1 hour.
+    pub content: Duration,
+    /// The least average of content in octets a second, beyond a first [`Timeouts::block`]. Default
+    /// 500, below every link in use; 0 switches it off.
+    pub min_rate: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(300),
+            line: Duration::from_secs(30),
+            block: Duration::from_secs(180),
+            content: Duration::from_secs(3600),
+            min_rate: 500,
+        }
+    }
+}
+
+impl Timeouts {
+    /// The same, no single wait longer than `longest`.
+    #[must_use]
+    pub fn at_most(self, longest: Duration) -> Self {
+        Self {
+            command: self.command.min(longest),
+            line: self.line.min(longest),
+            block: self.block.min(longest),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The session: one transition function over commands, and the ordered queue of what it wants.
+
+use std::collections::VecDeque;
+use std::slice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::Event;
+use super::config::{Config, Protocol};
+use super::content::TIMED_OUT;
+use super::state::{Question, State, Timer, Transaction};
+use crate::smtp::error::Misuse;
+use crate::smtp::line::LineDecoder;
+use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::{Input, Output, TlsInfo};
+
+/// One dialogue with a client. See the [module](super) for how to drive it.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) config: Arc<Config>,
+    pub(super) state: State,
+    /// Set while the host owes an answer; nothing is read meanwhile.
+    pub(super) question: Option<Question>,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) hello: Option<Hello>,
+    pub(super) tls: Option<TlsInfo>,
+    pub(super) user: Option<Box<str>>,
+
+    pub(super) events: VecDeque<Event>,
+    pub(super) timer: Timer,
+    pub(super) lines: LineDecoder,
+    pub(super) out: BytesMut,
+    /// Octets polled and not yet taken by the transport.
+    unsent: usize,
+    /// Octets of the greeting among both.
+    greeting: usize,
+    pub(super) start_tls: bool,
+    /// Octets were left in the caller's buffer that could be read as soon as nothing is in the way.
+    unread: bool,
+    /// The client will send nothing more.
+    eof: bool,
+    shutdown: Option<Reply>,
+
+    errors: u32,
+    pub(super) auth_failures: u32,
+    pub(super) idle_commands: u32,
+    pub(super) refused_recipients: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Hello {
+    pub(super) name: Box<str>,
+    pub(super) extended: bool,
+}
+
+impl Session {
+    /// A session on a new connection; the greeting is ready to be polled.
+    #[must_use]
+    pub fn new(config: impl Into<Arc<Config>>, now: Instant) -> Self {
+        let mut session = Self {
+            config: config.into(),
+            state: State::Command,
+            question: None,
+            transaction: None,
+            hello: None,
+            tls: None,
+            user: None,
+            events: VecDeque::new(),
+            timer: Timer::new(now),
+            lines: LineDecoder::default(),
+            out: BytesMut::new(),
+            unsent: 0,
+            greeting: 0,
+            start_tls: false,
+            unread: false,
+            eof: false,
+            shutdown: None,
+            errors: 0,
+            auth_failures: 0,
+            idle_commands: 0,
+            refused_recipients: 0,
+        };
+        let protocol = match session.config.protocol {
+            Protocol::Smtp => "ESMTP",
+            Protocol::Lmtp => "LMTP",
+        };
+        session.say(&format!("220 {} {protocol}", session.config.hostname));
+        session.greeting = session.out.len();
+        session
+    }
+
+    /// A session on a connection that is encrypted from its first octet (RFC 8314).
+    #[must_use]
+    pub fn over_tls(config: impl Into<Arc<Config>>, tls: TlsInfo, now: Instant) -> Self {
+        Self { tls: Some(tls), ..Self::new(config, now) }
+    }
+
+    /// Takes in what happened. Octets that cannot be used yet stay in the buffer.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.timer.input(now);
+        match input {
+            Input::Data(octets) => self.read(now, octets),
+            Input::Sent(octets) => {
+                self.unsent = self.unsent.saturating_sub(octets);
+                self.greeting = self.greeting.saturating_sub(octets);
+                if !self.timer.is_inside_line() {
+                    self.timer.progress(now);
+                }
+            }
+            Input::TlsReady(tls) => {
+                if matches!(self.state, State::Handshake) {
+                    // RFC 3207 §4.2
+                    self.hello = None;
+                    self.user = None;
+                    self.transaction = None;
+                    self.tls = Some(tls);
+                    self.state = State::Command;
+                    self.timer.line_complete(now);
+                    self.settle();
+                }
+            }
+            Input::Eof => {
+                self.eof = true;
+                self.settle();
+            }
+            Input::Timeout => {
+                if self.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.end(TIMED_OUT);
+                }
+            }
+        }
+    }
+
+    /// What the session wants next.
+    pub fn poll(&mut self) -> Output<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Output::Event(event);
+        }
+        if !self.out.is_empty() {
+            self.unsent = self.unsent.saturating_add(self.out.len());
+            return Output::Send(self.out.split().freeze());
+        }
+        if std::mem::take(&mut self.start_tls) {
+            return Output::StartTls;
+        }
+        match self.state {
+            State::Closed => Output::Closed,
+            _ => Output::Wait { until: self.deadline() },
+        }
+    }
+
+    /// Answers the last event that asked. A reply without an enhanced code gets the general one of its
+    /// class (RFC 2034 §4); an intermediate reply, which no question has, becomes 451. A 421 ends the
+    /// session. In LMTP the reply to a message is given for each of its recipients.
+    ///
+    /// # Errors
+    /// [`Misuse::NothingAsked`] when nothing waits for an answer, as when the session ended meanwhile.
+    pub fn respond(&mut self, reply: Reply) -> Result<(), Misuse> {
+        let question = self.question.take().ok_or(Misuse::NothingAsked)?;
+        let times = match question {
+            Question::Message if self.config.protocol == Protocol::Lmtp => self.recipients(),
+            _ => 1,
+        };
+        self.answered(question, slice::from_ref(&reply), times);
+        Ok(())
+    }
+
+    /// Answers [`Event::MessageEnd`] with a reply for each accepted recipient, in their order: LMTP
+    /// (RFC 2033 §4.2). In SMTP there is one reply.
+    ///
+    /// # Errors
+    /// [`Misuse::NothingAsked`] when no message waits for its answer, [`Misuse::WrongCount`] when it
+    /// waits for another number of them; it then still waits.
+    pub fn respond_each(&mut self, replies: &[Reply]) -> Result<(), Misuse> {
+        let expected = match (&self.question, self.config.protocol) {
+            (Some(Question::Message), Protocol::Lmtp) => self.recipients(),
+            (Some(Question::Message), Protocol::Smtp) => 1,
+            _ => return Err(Misuse::NothingAsked),
+        };
+        let question = if replies.len() == expected { self.question.take() } else { None };
+        self.answered(question.ok_or(Misuse::WrongCount)?, replies, 1);
+        Ok(())
+    }
+
+    /// Whether octets were left unread in the caller's buffer that can be read now: give
+    /// [`Input::Data`] with them, best before the next [`Session::poll`].
+    #[must_use]
+    pub fn can_read_on(&self) -> bool {
+        self.unread && !self.is_blocked()
+    }
+
+    /// Whether an event waits for [`Session::respond`].
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.question.is_some()
+    }
+
+    /// Ends the session with `reply` (a 421) as soon as no transaction is open and no answer owed: at
+    /// once between messages, else behind the reply to the current one.
+    pub fn shutdown(&mut self, reply: Reply) {
+        self.shutdown = Some(reply);
+        self.settle();
+    }
+
+    /// Ends the session with `reply` now, whatever it is doing. Before the greeting was polled the
+    /// reply takes its place, which is how a connection is refused (RFC 5321 §3.1).
+    pub fn close(&mut self, reply: &Reply) {
+        if !matches!(self.state, State::Closed) {
+            self.drop_unpolled_greeting();
+            self.abort_message();
+            self.question = None;
+            if !self.is_between_tls() {
+                reply.encode(&mut self.out);
+            }
+            self.start_tls = false;
+            self.state = State::Closed;
+        }
+    }
+
+    /// The name the client gave, if it has.
+    #[must_use]
+    pub fn hello(&self) -> Option<&str> {
+        self.hello.as_ref().map(|hello| &*hello.name)
+    }
+
+    /// Whether the client said EHLO or LHLO last, not HELO.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.hello.as_ref().is_some_and(|hello| hello.extended)
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The TLS in use.
+    #[must_use]
+    pub const fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Whether a transaction is open.
+    #[must_use]
+    pub const fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// The accepted recipients of the open transaction.
+    #[must_use]
+    pub fn recipients(&self) -> usize {
+        self.transaction.as_ref().map_or(0, |transaction| transaction.recipients)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        // While the host thinks, the client is not late.
+        if self.question.is_some() || matches!(self.state, State::Closed) {
+            return None;
+        }
+        self.timer.deadline(&self.config.timeouts)
+    }
+
+    /// Whether reading must wait for the host, or for the client to take its replies.
+    fn is_blocked(&self) -> bool {
+        self.question.is_some()
+            || self.events.len() >= MAX_EVENTS
+            || self.out.len().saturating_add(self.unsent) > MAX_UNSENT
+    }
+
+    fn read(&mut self, now: Instant, input: &mut BytesMut) {
+        if self.greeting > 0 && self.config.refuse_early_talk && !input.is_empty() {
+            self.drop_unpolled_greeting();
+            self.end("554 5.5.1 Client talked before its turn, closing connection");
+        }
+        loop {
+            if matches!(self.state, State::Closed) {
+                input.clear();
+                break;
+            }
+            if self.is_blocked() {
+                self.unread = !input.is_empty();
+                return self.settle();
+            }
+            let went_on = match self.state {
+                State::Command => self.read_command(now, input),
+                State::Auth(_) => self.read_auth(now, input),
+                State::Data(_) => self.read_data(now, input),
+                State::Chunk(_) => self.read_chunk(now, input),
+                State::Handshake => self.read_injected(input),
+                State::Closed => false,
+            };
+            if !went_on {
+                break;
+            }
+            self.unread = false;
+            self.settle_shutdown();
+        }
+        self.unread = false;
+        self.settle();
+    }
+
+    /// `replies`, all of them `times` over.
+    fn answered(&mut self, question: Question, replies: &[Reply], times: usize) {
+        self.timer.host_answered();
+        let positive = replies.first().is_some_and(Reply::is_positive);
+        match question {
+            Question::Auth { user } if positive => self.user = Some(user),
+            Question::Auth { .. } => {
+                if self.auth_failed() {
+                    return;
+                }
+            }
+            Question::Mail(transaction) if positive => self.transaction = Some(transaction),
+            Question::Rcpt if positive => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.recipients += 1;
+                }
+            }
+            Question::Mail(_) => {
+                if self.is_idle_too_long() {
+                    return;
+                }
+            }
+            Question::Rcpt => {
+                if self.is_harvesting() {
+                    return;
+                }
+            }
+            Question::Message => {
+                self.transaction = None;
+                self.idle_commands = 0;
+                self.refused_recipients = 0;
+            }
+        }
+        for _ in 0..times {
+            for reply in replies {
+                match mended(reply) {
+                    None => reply.encode(&mut self.out),
+                    Some(mended) => mended.encode(&mut self.out),
+                }
+            }
+        }
+        if replies.iter().any(|reply| reply.code() == 421) {
+            // RFC 5321 §3.8
+            self.state = State::Closed;
+        }
+        self.settle();
+    }
+
+    /// Ends what waits for a quiet moment: a shutdown, or a client that is gone.
+    fn settle(&mut self) {
+        self.settle_shutdown();
+        if self.eof && self.question.is_none() && !self.unread {
+            self.abort_message();
+            self.start_tls = false;
+            self.state = State::Closed;
+        }
+    }
+
+    fn settle_shutdown(&mut self) {
+        let quiet =
+            self.question.is_none() && self.transaction.is_none() && matches!(self.state, State::Command);
+        if quiet && let Some(reply) = self.shutdown.take() {
+            self.close(&reply);
+        }
+    }
+
+    pub(super) fn end_transaction(&mut self) {
+        self.abort_message();
+        self.transaction = None;
+    }
+
+    fn drop_unpolled_greeting(&mut self) {
+        if self.greeting > 0 && self.unsent == 0 {
+            self.out.clear();
+        }
+    }
+
+    pub(super) fn say(&mut self, line: &str) {
+        self.out.extend_from_slice(line.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A refusal for which the client is to blame.
+    pub(super) fn fault(&mut self, line: &str) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        self.errors += 1;
+        if self.errors >= self.config.max_errors {
+            self.end("421 4.7.0 Too many errors, closing connection");
+        } else {
+            self.say(line);
+        }
+    }
+
+    /// The last words.
+    pub(super) fn end(&mut self, line: &str) {
+        self.abort_message();
+        if !self.is_between_tls() {
+            self.say(line);
+        }
+        self.start_tls = false;
+        self.state = State::Closed;
+    }
+
+    /// Behind our 220 nothing more may be said in the clear: the client reads it as TLS.
+    const fn is_between_tls(&self) -> bool {
+        matches!(self.state, State::Handshake)
+    }
+}
+
+/// The reply that goes over the wire instead of a host's, where that lacks something.
+fn mended(reply: &Reply) -> Option<Reply> {
+    let class = match reply.code() / 100 {
+        2 => 2,
+        4 => 4,
+        5 => 5,
+        _ => return Some(Reply::new(451, EnhancedCode::new(4, 3, 0), reply.text())),
+    };
+    match reply.enhanced() {
+        Some(code) if code.class == class => None,
+        _ => Some(Reply::new(reply.code(), EnhancedCode::new(class, 0, 0), reply.text())),
+    }
+}
+
+/// The events of one message and some; the caller polls before there are more.
+const MAX_EVENTS: usize = 16;
+/// A client that does not take its replies gets no more of them.
+const MAX_UNSENT: usize = 64 * 1024;

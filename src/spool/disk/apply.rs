@@ -1,0 +1,177 @@
+//! Applying is turning one call into SQL inside the group's transaction.
+//!
+//! Nothing here touches the ledger: what has to change there is collected and taken over after the
+//! commit, so a group that is rolled back can be tried again call by call.
+
+use rusqlite::{Connection, params};
+
+use super::super::{Then, Token};
+use super::PIECE;
+use super::ledger::{Change, Lease, Ledger};
+use super::queue::Write;
+use super::rows::{Row, SettleRow, entry_key};
+use super::schema::{DELETE_BODY, SHIFT, column};
+use crate::clock::Timestamp;
+
+/// Applies one call.
+pub(super) fn apply(
+    conn: &Connection,
+    ledger: &mut Ledger,
+    change: &mut Change,
+    write: &mut Write,
+) -> rusqlite::Result<()> {
+    match write {
+        Write::Enqueue { rows, lease, .. } => {
+            rows.iter_mut().try_for_each(|row| insert(conn, ledger, change, row, *lease))
+        }
+        Write::Settle { rows, fenced, .. } => {
+            fenced.clear();
+            for row in rows {
+                if !settle(conn, ledger, change, row)? {
+                    fenced.push(row.token);
+                }
+            }
+            Ok(())
+        }
+        Write::Piece { n, piece, octets, .. } => {
+            if *piece == 0 {
+                conn.prepare_cached("INSERT INTO staged (n) VALUES (?1)")?.execute([*n])?;
+            }
+            conn.prepare_cached(INSERT_BODY)?.execute(params![*n << SHIFT | *piece, octets.as_ref()])?;
+            Ok(())
+        }
+        Write::Discard { n } => {
+            conn.prepare_cached(DELETE_BODY)?.execute(params![*n << SHIFT, (*n + 1) << SHIFT])?;
+            conn.prepare_cached(DELETE_STAGED)?.execute([*n])?;
+            Ok(())
+        }
+        Write::SetAside { e, queue } => {
+            if conn.prepare_cached(SET_ASIDE)?.execute([*e])? > 0 {
+                change.queues.push((queue.clone(), false));
+            }
+            Ok(())
+        }
+        Write::Flush { .. } => Ok(()),
+    }
+}
+
+fn insert(
+    conn: &Connection,
+    ledger: &mut Ledger,
+    change: &mut Change,
+    row: &mut Row,
+    lease: Option<Timestamp>,
+) -> rusqlite::Result<()> {
+    let id = row.id.to_string();
+    row.inserted = conn.prepare_cached(INSERT_MESSAGE)?.execute(params![
+        row.n,
+        id,
+        row.sender,
+        row.accepted,
+        row.expires,
+        column(row.size),
+        column(row.entries.len() as u64),
+        row.head.as_ref()
+    ])? > 0;
+    if !row.inserted {
+        return Ok(());
+    }
+    let mut insert_entry = conn.prepare_cached(INSERT_ENTRY)?;
+    for (at, entry) in (0_u32..).zip(&row.entries) {
+        insert_entry.execute(params![
+            entry_key(row.n, at),
+            entry.destination.as_str(),
+            entry.queue.as_str(),
+            entry.due,
+            entry.recipients
+        ])?;
+        change.queues.push((entry.queue.clone(), true));
+    }
+    match &row.body {
+        Some(body) => {
+            let mut insert_body = conn.prepare_cached(INSERT_BODY)?;
+            for (piece, octets) in (0_i64..).zip(body.chunks(PIECE)) {
+                insert_body.execute(params![row.n << SHIFT | piece, octets])?;
+            }
+        }
+        None => {
+            conn.prepare_cached(DELETE_STAGED)?.execute([row.n])?;
+        }
+    }
+    change.messages += 1;
+    change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
+    change.octets += column(row.size);
+    if let Some(until) = lease {
+        let single = row.entries.len() == 1;
+        for claim in &mut row.claims {
+            claim.token = Token { number: ledger.next_claim(), ..claim.token };
+            let lease =
+                Lease { token: claim.token, until, queue: claim.queue.clone(), size: row.size, single };
+            change.leased.push((entry_key(row.n, claim.token.entry), lease));
+        }
+    }
+    Ok(())
+}
+
+/// False when the token is an old one.
+fn settle(
+    conn: &Connection,
+    ledger: &mut Ledger,
+    change: &mut Change,
+    row: &mut SettleRow,
+) -> rusqlite::Result<bool> {
+    let Some((e, lease)) = ledger.find(&row.token) else { return Ok(false) };
+    if !change.settled.insert(e) {
+        return Ok(false);
+    }
+    let n = e >> SHIFT;
+    change.queues.push((lease.queue.clone(), false));
+    let queue = row.queue.as_ref().unwrap_or(&lease.queue);
+    let retry = |due: Option<i64>, parked: Option<&str>| -> rusqlite::Result<bool> {
+        let mut update = conn.prepare_cached(UPDATE_ENTRY)?;
+        Ok(update.execute(params![e, due, queue.as_str(), row.attempted, parked, row.recipients])? > 0)
+    };
+    let there = match &row.then {
+        Then::Remove => {
+            let there = conn.prepare_cached(DELETE_ENTRY)?.execute([e])? > 0;
+            change.entries -= 1;
+            let last = lease.single || {
+                let mut left = conn.prepare_cached(ONE_LESS)?;
+                let mut left = left.query([n])?;
+                let left = left.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0))?;
+                left <= 0
+            };
+            if last {
+                conn.prepare_cached(DELETE_MESSAGE)?.execute([n])?;
+                conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
+                change.messages -= 1;
+                change.octets -= column(lease.size);
+            }
+            there
+        }
+        Then::Retry(due) => {
+            change.queues.push((queue.clone(), true));
+            retry(Some(column(due.as_millis())), None)?
+        }
+        Then::Park(reason) => retry(None, Some(reason))?,
+    };
+    // A person has removed the entry: what it would submit is then not wanted either.
+    if there {
+        row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
+    }
+    Ok(there)
+}
+
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, accepted, expires, size, entries, head) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING";
+const INSERT_ENTRY: &str =
+    "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
+const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
+const DELETE_STAGED: &str = "DELETE FROM staged WHERE n = ?1";
+const SET_ASIDE: &str =
+    "UPDATE entry SET parked = 'damaged: this row could not be read' WHERE e = ?1 AND parked IS NULL";
+const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
+     parked = ?5, recipients = ?6 WHERE e = ?1";
+const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
+const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1";
+const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";

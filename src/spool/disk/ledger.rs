@@ -1,0 +1,248 @@
+//! The ledger is what the writer knows without reading: who holds which entry, and how much there is.
+//!
+//! Leases are in memory only, since one process owns the directory: after a crash everything is
+//! unclaimed. The writer thread alone touches the ledger, between its transactions, so a claim and a
+//! settlement can never cross. There is nothing in it per waiting entry, only per claimed one and
+//! per queue.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+
+use super::super::{BodyRef, Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
+use super::schema::{Found, SHIFT, column, count, failure};
+use crate::clock::Timestamp;
+use crate::message::MessageId;
+
+/// A claim that is not settled.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) token: Token,
+    pub(super) until: Timestamp,
+    pub(super) queue: QueueName,
+    /// The size of the message's body.
+    pub(super) size: u64,
+    /// The message has no other entry, and will have none.
+    pub(super) single: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    leases: HashMap<i64, Lease>,
+    held: HashMap<(MessageId, u32), i64>,
+    queues: BTreeMap<QueueName, u64>,
+    claims: u64,
+    pub(super) stats: Stats,
+}
+
+/// What a transaction changes in the ledger once it is committed.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    pub(super) leased: Vec<(i64, Lease)>,
+    pub(super) settled: HashSet<i64>,
+    /// Queues that gained (or lost) an entry.
+    pub(super) queues: Vec<(QueueName, bool)>,
+    pub(super) messages: i64,
+    pub(super) entries: i64,
+    pub(super) octets: i64,
+}
+
+/// A row that could not be read: its rowid and its queue.
+pub(super) type Damaged = (i64, QueueName);
+
+impl Ledger {
+    pub(super) fn new(found: &Found) -> Self {
+        let mut queues = BTreeMap::new();
+        for (name, entries) in &found.queues {
+            *queues.entry(QueueName::new(name)).or_default() += *entries;
+        }
+        Self {
+            leases: HashMap::new(),
+            held: HashMap::new(),
+            queues,
+            // A token of an earlier opening is never one of this.
+            claims: found.opened << OPENED_SHIFT,
+            stats: found.stats,
+        }
+    }
+
+    /// The number of the next claim.
+    pub(super) const fn next_claim(&mut self) -> u64 {
+        self.claims += 1;
+        self.claims
+    }
+
+    /// The rowid and lease that a token stands for, unless it is an old one.
+    pub(super) fn find(&self, token: &Token) -> Option<(i64, &Lease)> {
+        let e = *self.held.get(&(token.message, token.entry))?;
+        let lease = self.leases.get(&e)?;
+        (lease.token == *token).then_some((e, lease))
+    }
+
+    /// Takes over what was committed.
+    pub(super) fn apply(&mut self, change: Change) {
+        for e in &change.settled {
+            if let Some(lease) = self.leases.remove(e) {
+                self.held.remove(&(lease.token.message, lease.token.entry));
+            }
+        }
+        for (e, lease) in change.leased {
+            self.lease(e, lease);
+        }
+        for (queue, more) in change.queues {
+            if more {
+                *self.queues.entry(queue).or_default() += 1;
+            } else if let Some(entries) = self.queues.get_mut(&queue) {
+                *entries = entries.saturating_sub(1);
+                if *entries == 0 {
+                    self.queues.remove(&queue);
+                }
+            }
+        }
+        self.stats.messages = self.stats.messages.saturating_add_signed(change.messages);
+        self.stats.entries = self.stats.entries.saturating_add_signed(change.entries);
+        self.stats.octets = self.stats.octets.saturating_add_signed(change.octets);
+    }
+
+    fn lease(&mut self, e: i64, lease: Lease) {
+        self.held.insert((lease.token.message, lease.token.entry), e);
+        self.leases.insert(e, lease);
+    }
+
+    /// Gives a claim up that nobody received.
+    pub(super) fn release(&mut self, token: &Token) {
+        if let Some((e, _)) = self.find(token) {
+            self.held.remove(&(token.message, token.entry));
+            self.leases.remove(&e);
+        }
+    }
+
+    /// Extends leases; returns the tokens that are old.
+    pub(super) fn extend(&mut self, tokens: Vec<Token>, until: Timestamp) -> Vec<Token> {
+        let mut fenced = Vec::new();
+        for token in tokens {
+            let found = self.find(&token).map(|(e, _)| e);
+            match found.and_then(|e| self.leases.get_mut(&e)) {
+                Some(lease) => lease.until = until,
+                None => fenced.push(token),
+            }
+        }
+        fenced
+    }
+
+    /// Claims entries. Those that cannot be read are put into `damaged` and passed over.
+    pub(super) fn claim(
+        &mut self,
+        conn: &Connection,
+        request: &ClaimRequest,
+        damaged: &mut Vec<Damaged>,
+    ) -> Result<Vec<Claim>, SpoolError> {
+        let mut claims = Vec::new();
+        if !self.queues.contains_key(&request.queue) || request.limit == 0 {
+            return Ok(claims);
+        }
+        let limit = request.limit.min(MAX_CLAIM);
+        let mut places = conn.prepare_cached(DUE).map_err(failure)?;
+        let mut read = conn.prepare_cached(READ).map_err(failure)?;
+        let now = column(request.now.as_millis());
+        let mut places = places.query(params![request.queue.as_str(), now]).map_err(failure)?;
+        while let Some(place) = places.next().map_err(failure)? {
+            let e: i64 = place.get(0).map_err(failure)?;
+            if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
+                continue;
+            }
+            let mut rows = read.query(params![e, e >> SHIFT]).map_err(failure)?;
+            let row = rows.next().map_err(failure)?;
+            let Some((mut claim, single)) = row.and_then(|row| read_claim(row, e)) else {
+                damaged.push((e, request.queue.clone()));
+                continue;
+            };
+            claim.token.number = self.next_claim();
+            let lease = Lease {
+                token: claim.token,
+                until: request.lease,
+                queue: claim.queue.clone(),
+                size: claim.body.size,
+                single,
+            };
+            self.lease(e, lease);
+            claims.push(claim);
+            if claims.len() >= limit {
+                break;
+            }
+        }
+        Ok(claims)
+    }
+
+    /// A page of queues.
+    pub(super) fn queues(
+        &self,
+        conn: &Connection,
+        after: Option<QueueName>,
+        limit: usize,
+    ) -> Result<Vec<QueueSummary>, SpoolError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = Vec::new();
+        for (queue, entries) in self.queues.range((from, Bound::Unbounded)).take(limit.min(MAX_PAGE)) {
+            let due = self.first_due(conn, queue).map_err(failure)?;
+            page.push(QueueSummary { queue: queue.clone(), entries: *entries, due });
+        }
+        Ok(page)
+    }
+
+    /// When the first entry of a queue can be claimed.
+    fn first_due(&self, conn: &Connection, queue: &QueueName) -> rusqlite::Result<Timestamp> {
+        let mut places = conn.prepare_cached(DUE)?;
+        let mut places = places.query(params![queue.as_str(), i64::MAX])?;
+        let mut first = Timestamp::NEVER;
+        while let Some(place) = places.next()? {
+            let due = Timestamp::from_millis(count(place.get(1)?));
+            match self.leases.get(&place.get(0)?) {
+                Some(lease) => first = first.min(lease.until.max(due)),
+                None => return Ok(first.min(due)),
+            }
+        }
+        Ok(first)
+    }
+}
+
+fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
+    let common = Common::read(row)?;
+    let head = Bytes::copy_from_slice(row.get_ref(COMMON_COLUMNS).ok()?.as_blob().ok()?);
+    let size = u64::try_from(row.get::<_, i64>(COMMON_COLUMNS + 1).ok()?).ok()?;
+    let entries: i64 = row.get(COMMON_COLUMNS + 2).ok()?;
+    let claim = Claim {
+        token: Token { message: common.message, entry: entry_number(e), number: 0 },
+        mail: common.mail,
+        head,
+        body: BodyRef { message: common.message, number: count(e >> SHIFT), size, at_hand: None },
+        accepted: common.accepted,
+        expires: common.expires,
+        destination: common.destination,
+        queue: common.queue,
+        due: common.due,
+        attempts: common.attempts,
+        recipients: common.recipients,
+    };
+    Some((claim, entries == 1))
+}
+
+/// The index alone answers this, so passing over claimed entries is cheap.
+const DUE: &str =
+    "SELECT e, due FROM entry WHERE queue = ?1 AND parked IS NULL AND due <= ?2 ORDER BY due, e";
+
+const READ: &str =
+    columns!(", m.head, m.size, m.entries FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
+
+/// A claim of more, with an envelope and a head each, would be a list nobody needs at once.
+const MAX_CLAIM: usize = 10_000;
+
+/// The same for a page of queues: each costs a look into the index.
+const MAX_PAGE: usize = 10_000;
+
+/// 2^40 claims per opening and 2^23 openings.
+const OPENED_SHIFT: u32 = 40;

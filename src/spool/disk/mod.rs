@@ -1,0 +1,364 @@
+//! The disk spool is an SQLite database in a directory that one process owns at a time.
+//!
+//! ```text
+//! LOCK           held while the spool is open
+//! spool.db       the database; spool.db-wal and spool.db-shm stand beside it while it is open
+//! ```
+//! SQLite, because its format is stable and documented, its recovery is tried like no other, and any
+//! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
+//!
+//! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
+//! (*apply* is the SQL, *ledger* the leases and counts) → *schema* is the format. *stage* takes bodies
+//! in while they arrive, *reader* gives them out.
+//!
+//! It does not use segment files for large bodies yet: the columns for them are in the schema.
+
+mod apply;
+mod ledger;
+mod queue;
+mod reader;
+mod rows;
+mod schema;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{
+    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, NewBody, NewMessage, QueueName,
+    QueueSummary, Settlement, Spool, SpoolError, Stats, Token, rules,
+};
+use crate::BoxFuture;
+use crate::clock::Timestamp;
+use crate::message::{Content, MessageId};
+use ledger::Ledger;
+use queue::{Look, Shared, Write};
+use reader::Readers;
+use rows::{Row, SettleRow};
+use stage::StageWriter;
+use writer::{Writer, lock_staged};
+
+/// How a [`DiskSpool`] uses memory and disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskOptions {
+    /// Octets of new mail that may wait for the disk in memory before [`SpoolError::Full`]. Default
+    /// 64 MiB, a second or so of a good disk; also the largest message that can be given whole.
+    /// Settlements may use as much again.
+    pub queue_octets: usize,
+    /// Calls that may wait for the disk. Default 8,192.
+    pub queue_operations: usize,
+    /// Octets that all staged bodies together may hold in memory. Default 32 MiB; past that they go
+    /// to the disk in smaller pieces.
+    pub staging_octets: usize,
+    /// How long a settlement with [`Durability::Soon`] may wait for others to be written with.
+    /// Default 50 ms.
+    pub lazy: Duration,
+    /// Size of the write-ahead log at which it is written back, between two groups. Default 32 MiB:
+    /// larger means fewer and longer pauses, and more mail that is never written twice.
+    pub wal_octets: u64,
+    /// Size of the database at which new mail is refused. Default none: the disk's. Settlements and
+    /// their reports may use 4 MiB more, so that a full spool can empty itself.
+    pub max_octets: Option<u64>,
+}
+
+impl DiskOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            queue_octets: 64 << 20,
+            queue_operations: 8192,
+            staging_octets: 32 << 20,
+            lazy: Duration::from_millis(50),
+            wal_octets: 32 << 20,
+            max_octets: None,
+        }
+    }
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a [`DiskSpool`] has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DiskCounters {
+    /// Transactions, each with one sync.
+    pub commits: u64,
+    /// Calls and pieces of bodies that were committed. Divided by `commits`: the size of a group.
+    pub operations: u64,
+    /// How often the log was written back.
+    pub checkpoints: u64,
+}
+
+/// A [`Spool`] on disk. Clones are handles on the same spool; when the last is dropped, what was
+/// handed over is written, which blocks for as long as that takes. [`DiskSpool::close`] does the same
+/// without blocking and tells how it went.
+#[derive(Debug, Clone)]
+pub struct DiskSpool {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    clean: bool,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.readers.close();
+        self.shared.close(None);
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A thread that panicked has answered everybody already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl DiskSpool {
+    /// Opens the spool in this directory, which is made when it is not there.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`] when it is open already, [`SpoolError::Version`] when it was written by
+    /// a version that this one does not understand, [`SpoolError::Corrupt`], [`SpoolError::Storage`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, SpoolError> {
+        Self::open_with(directory, DiskOptions::new())
+    }
+
+    /// Opens the spool with other options than the defaults.
+    ///
+    /// # Errors
+    /// As [`DiskSpool::open`].
+    pub fn open_with(directory: impl AsRef<Path>, options: DiskOptions) -> Result<Self, SpoolError> {
+        let directory = directory.as_ref();
+        make_directory(directory).map_err(SpoolError::Storage)?;
+        let lock = lock(directory)?;
+        let path = directory.join(DATABASE);
+        let mut conn = schema::open_writer(&path, &options)?;
+        let found = schema::take_stock(&mut conn).map_err(schema::failure)?;
+        let shared = Arc::new(Shared::new(options, found.next, found.stats));
+        let writer = Writer { conn, lock, shared: Arc::clone(&shared), ledger: Ledger::new(&found) };
+        let thread = std::thread::Builder::new()
+            .name("postroad-spool".into())
+            .spawn(move || writer.run())
+            .map_err(SpoolError::Storage)?;
+        let readers = Arc::new(Readers::new(path));
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { handle: Arc::new(Handle { shared, readers, thread, clean: found.clean }) })
+    }
+
+    /// Whether the spool had been closed properly before it was opened; if not, its owner was killed
+    /// or the power failed, and some settlements may have been forgotten.
+    #[must_use]
+    pub fn was_clean(&self) -> bool {
+        self.handle.clean
+    }
+
+    /// What it has done since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> DiskCounters {
+        self.handle.shared.counters()
+    }
+
+    /// Writes what was handed over, puts the log away and lets go of the directory. Other handles
+    /// then get [`SpoolError::Closed`].
+    ///
+    /// # Errors
+    /// [`SpoolError::Closed`] or [`SpoolError::Poisoned`] when it was that already; else what went
+    /// wrong with the last writing. Mail that was acknowledged is safe in any case.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the closing.
+    pub async fn close(self) -> Result<(), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.shared.check_open()?;
+        self.handle.readers.close();
+        if !self.handle.shared.close(Some(reply)) {
+            return Err(SpoolError::Closed);
+        }
+        answered(answer).await
+    }
+
+    fn row(&self, message: NewMessage, claimed: bool) -> Result<Row, SpoolError> {
+        rules::check_message(&message)?;
+        let (number, body) = match &message.body {
+            NewBody::Inline(octets) => (self.handle.shared.number(), Some(octets.clone())),
+            NewBody::Staged(staged) => match lock_staged(&self.handle.shared).get(&staged.number) {
+                Some(held) if held.size == staged.size => (staged.number, held.whole.clone()),
+                _ => return Err(SpoolError::Invalid("its staged body is not one of this spool")),
+            },
+        };
+        Row::new(message, number, body, claimed)
+    }
+
+    fn rows(&self, batch: Vec<NewMessage>, claimed: bool) -> Result<Vec<Row>, SpoolError> {
+        batch.into_iter().map(|message| self.row(message, claimed)).collect()
+    }
+
+    async fn write<T>(
+        &self,
+        urgent: bool,
+        write: impl FnOnce(queue::Reply<T>) -> Write,
+    ) -> Result<T, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.shared.write(write(reply), urgent)?;
+        answered(answer).await
+    }
+
+    async fn look<T>(&self, look: impl FnOnce(queue::Reply<T>) -> Look) -> Result<T, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.shared.look(look(reply))?;
+        answered(answer).await
+    }
+}
+
+impl Spool for DiskSpool {
+    fn stage(&self) -> BoxFuture<'_, Result<Box<dyn BodyWriter>, SpoolError>> {
+        let shared = &self.handle.shared;
+        let writer = shared.check_open().map(|()| {
+            let writer: Box<dyn BodyWriter> = Box::new(StageWriter::new(Arc::clone(shared)));
+            writer
+        });
+        Box::pin(std::future::ready(writer))
+    }
+
+    fn enqueue(
+        &self,
+        batch: Vec<NewMessage>,
+        lease: Option<Timestamp>,
+    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+        Box::pin(async move {
+            let rows = self.rows(batch, lease.is_some())?;
+            self.write(true, |reply| Write::Enqueue { rows, lease, reply }).await
+        })
+    }
+
+    fn claim(&self, request: ClaimRequest) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+        Box::pin(self.look(|reply| Look::Claim { request, reply }))
+    }
+
+    fn body(&self, body: &BodyRef) -> BoxFuture<'_, Result<Content, SpoolError>> {
+        let body = body.clone();
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.body(&body).await
+        })
+    }
+
+    fn extend(&self, tokens: Vec<Token>, lease: Timestamp) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
+        Box::pin(self.look(move |reply| Look::Extend { tokens, lease, reply }))
+    }
+
+    fn settle(
+        &self,
+        batch: Vec<Settlement>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
+        Box::pin(async move {
+            let mut rows = Vec::with_capacity(batch.len());
+            for mut settlement in batch {
+                rules::check_settlement(&settlement)?;
+                let submit = self.rows(std::mem::take(&mut settlement.submit), false)?;
+                rows.push(SettleRow::new(settlement, submit)?);
+            }
+            let urgent = durability == Durability::Synced;
+            self.write(urgent, |reply| Write::Settle { rows, fenced: Vec::new(), reply }).await
+        })
+    }
+
+    fn queues(
+        &self,
+        after: Option<QueueName>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
+        Box::pin(self.look(move |reply| Look::Queues { after, limit, reply }))
+    }
+
+    fn scan(
+        &self,
+        after: Option<(MessageId, u32)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.scan(after, limit).await
+        })
+    }
+
+    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.entries(message).await
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        self.handle.shared.stats()
+    }
+
+    fn wait(&self, limit: Duration) -> BoxFuture<'_, ()> {
+        // One process owns the directory: nobody else can put anything in.
+        Box::pin(tokio::time::sleep(limit))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), SpoolError>> {
+        Box::pin(self.write(true, |reply| Write::Flush { reply }))
+    }
+}
+
+/// Waits for the writer's answer. It ends without one only when its thread dies.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, SpoolError>>) -> Result<T, SpoolError> {
+    let died = |_| Err(SpoolError::Unknown(io::Error::other("the spool's writer has died")));
+    answer.await.unwrap_or_else(died)
+}
+
+/// Makes the directory for its owner alone, and its name durable.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    #[cfg(unix)]
+    if let Some(parent) = directory.canonicalize()?.parent().map(PathBuf::from) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, SpoolError> {
+    let path = directory.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(SpoolError::Storage)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::Locked),
+        Err(TryLockError::Error(error)) => Err(SpoolError::Storage(error)),
+    }
+}
+
+const DATABASE: &str = "spool.db";
+
+/// The size of a piece of a body: large enough that a 25 MiB message has a hundred, small enough that
+/// two per sender being received are no burden.
+const PIECE: usize = 256 << 10;

@@ -1,0 +1,371 @@
+//! The queue in front of the writer thread: what callers hand over, bounded in octets and calls.
+//!
+//! New mail is refused when it is full, which is the back-pressure of the whole spool; what makes
+//! room again (settlements, claims) has as much space again for itself, so that a flood of new mail
+//! cannot keep old mail from being finished.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::super::{Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::rows::{Row, SettleRow};
+use super::{DiskCounters, DiskOptions};
+use crate::clock::{Clock, SystemClock, Timestamp};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+/// What changes the storage.
+#[derive(Debug)]
+pub(super) enum Write {
+    Enqueue {
+        rows: Vec<Row>,
+        lease: Option<Timestamp>,
+        reply: Reply<Vec<Claim>>,
+    },
+    Settle {
+        rows: Vec<SettleRow>,
+        fenced: Vec<Token>,
+        reply: Reply<Vec<Token>>,
+    },
+    /// A piece of a staged body; the permit is its share of the memory for such pieces.
+    Piece {
+        n: i64,
+        piece: i64,
+        octets: Bytes,
+        permit: Option<OwnedSemaphorePermit>,
+        reply: Reply<()>,
+    },
+    /// A staged body was given up.
+    Discard {
+        n: i64,
+    },
+    /// A row that cannot be read back.
+    SetAside {
+        e: i64,
+        queue: QueueName,
+    },
+    Flush {
+        reply: Reply<()>,
+    },
+}
+
+impl Write {
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
+            Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
+            Self::Piece { octets, .. } => octets.len(),
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
+        }
+    }
+
+    /// Answers that it could not be done.
+    pub(super) fn fail(self, error: SpoolError) {
+        // Nobody listening is no error: dropping a call's future is allowed.
+        match self {
+            Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
+            Self::Settle { reply, .. } => drop(reply.send(Err(error))),
+            Self::Piece { reply, .. } | Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Discard { .. } | Self::SetAside { .. } => {}
+        }
+    }
+}
+
+/// What only looks, and takes or extends leases, which are in memory.
+#[derive(Debug)]
+pub(super) enum Look {
+    Claim { request: ClaimRequest, reply: Reply<Vec<Claim>> },
+    Extend { tokens: Vec<Token>, lease: Timestamp, reply: Reply<Vec<Token>> },
+    Queues { after: Option<QueueName>, limit: usize, reply: Reply<Vec<QueueSummary>> },
+}
+
+impl Look {
+    pub(super) fn fail(self, error: SpoolError) {
+        match self {
+            Self::Claim { reply, .. } => drop(reply.send(Err(error))),
+            Self::Extend { reply, .. } => drop(reply.send(Err(error))),
+            Self::Queues { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Whether the spool takes calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// What was handed over is finished, nothing more is taken.
+    Closing,
+    Closed,
+    Poisoned,
+}
+
+/// What the writer does next.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    pub(super) looks: Vec<Look>,
+    pub(super) writes: Vec<Write>,
+    /// Nothing is left and nothing will come.
+    pub(super) last: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    phase: Phase,
+    looks: VecDeque<Look>,
+    /// To be synced at once.
+    urgent: VecDeque<Write>,
+    /// To ride on the next group.
+    lazy: VecDeque<Write>,
+    octets: usize,
+    close: Option<Reply<()>>,
+}
+
+/// What the handle, the bodies under way and the writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: DiskOptions,
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    /// Bodies that are staged and named by no message, with their octets where they never left
+    /// memory.
+    pub(super) staged: Mutex<HashMap<u64, Held>>,
+    /// Memory for staged octets, in units of [`UNIT`].
+    pub(super) staging: Arc<Semaphore>,
+    /// The next number for a message or a staged body.
+    next: AtomicU64,
+    messages: AtomicU64,
+    entries: AtomicU64,
+    octets: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) operations: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
+    #[cfg(test)]
+    pub(super) break_commit: std::sync::atomic::AtomicBool,
+}
+
+/// A finished staged body.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) size: u64,
+    /// `None`: in the table.
+    pub(super) whole: Option<Bytes>,
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Shared {
+    pub(super) fn new(options: DiskOptions, next: u64, stats: Stats) -> Self {
+        let units = options.staging_octets / UNIT;
+        Self {
+            options,
+            pending: Mutex::new(Pending {
+                phase: Phase::Open,
+                looks: VecDeque::new(),
+                urgent: VecDeque::new(),
+                lazy: VecDeque::new(),
+                octets: 0,
+                close: None,
+            }),
+            wake: Condvar::new(),
+            staged: Mutex::default(),
+            staging: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            next: AtomicU64::new(next),
+            messages: AtomicU64::new(stats.messages),
+            entries: AtomicU64::new(stats.entries),
+            octets: AtomicU64::new(stats.octets),
+            commits: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            #[cfg(test)]
+            break_commit: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats { messages: read(&self.messages), entries: read(&self.entries), octets: read(&self.octets) }
+    }
+
+    pub(super) fn set_stats(&self, stats: Stats) {
+        self.messages.store(stats.messages, Ordering::Relaxed);
+        self.entries.store(stats.entries, Ordering::Relaxed);
+        self.octets.store(stats.octets, Ordering::Relaxed);
+    }
+
+    pub(super) fn counters(&self) -> DiskCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DiskCounters {
+            commits: read(&self.commits),
+            operations: read(&self.operations),
+            checkpoints: read(&self.checkpoints),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Why no call is taken, if none is.
+    pub(super) fn check_open(&self) -> Result<(), SpoolError> {
+        match self.phase() {
+            Phase::Open => Ok(()),
+            Phase::Poisoned => Err(SpoolError::Poisoned),
+            Phase::Closing | Phase::Closed => Err(SpoolError::Closed),
+        }
+    }
+
+    /// Hands a write over.
+    pub(super) fn write(&self, write: Write, urgent: bool) -> Result<(), SpoolError> {
+        let weight = write.weight();
+        let (calls, octets) = (self.options.queue_operations, self.options.queue_octets);
+        if weight > octets {
+            return Err(SpoolError::TooLarge);
+        }
+        let share = match write {
+            Write::Enqueue { .. } => 1,
+            _ => 2,
+        };
+        let mut pending = self.lock();
+        refuse(pending.phase)?;
+        let waiting = pending.urgent.len() + pending.lazy.len();
+        // A piece has a permit or a caller that waits for it, a discard follows a piece: both are
+        // bounded where they come from, and must not be lost.
+        let bounded = matches!(write, Write::Piece { .. } | Write::Discard { .. });
+        if !bounded
+            && (waiting >= calls.saturating_mul(share)
+                || pending.octets.saturating_add(weight) > octets.saturating_mul(share))
+        {
+            return Err(SpoolError::Full);
+        }
+        pending.octets += weight;
+        if matches!(write, Write::Flush { .. }) {
+            let lazy = std::mem::take(&mut pending.lazy);
+            pending.urgent.extend(lazy);
+        }
+        if urgent {
+            pending.urgent.push_back(write);
+            self.wake.notify_one();
+        } else {
+            pending.lazy.push_back(write);
+            if pending.lazy.len() == 1 || pending.lazy.len() == GROUP_CALLS {
+                self.wake.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a look over.
+    pub(super) fn look(&self, look: Look) -> Result<(), SpoolError> {
+        let mut pending = self.lock();
+        refuse(pending.phase)?;
+        if pending.looks.len() >= self.options.queue_operations {
+            return Err(SpoolError::Full);
+        }
+        pending.looks.push_back(look);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Lets the writer finish what it has and end. False when that was said before.
+    pub(super) fn close(&self, reply: Option<Reply<()>>) -> bool {
+        let mut pending = self.lock();
+        if pending.phase != Phase::Open {
+            return false;
+        }
+        pending.phase = Phase::Closing;
+        pending.close = reply;
+        self.staging.close();
+        self.wake.notify_one();
+        true
+    }
+
+    /// The writer's next work: all that was handed over, up to the size of a group. Without anything
+    /// urgent, lazy writes wait until `options.lazy` has passed; `since` remembers their start.
+    pub(super) fn take(&self, since: &mut Option<Instant>) -> Turn {
+        let mut pending = self.lock();
+        let due = loop {
+            let waits = !pending.lazy.is_empty();
+            if pending.phase != Phase::Open || !pending.urgent.is_empty() || pending.lazy.len() >= GROUP_CALLS
+            {
+                break true;
+            }
+            if !waits {
+                if !pending.looks.is_empty() {
+                    break false;
+                }
+                pending = self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let now = SystemClock.now().mono;
+            let waited = now.saturating_duration_since(*since.get_or_insert(now));
+            if waited >= self.options.lazy || !pending.looks.is_empty() {
+                break waited >= self.options.lazy;
+            }
+            let left = self.options.lazy.saturating_sub(waited);
+            let woken = self.wake.wait_timeout(pending, left);
+            pending = woken.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        let mut turn = Turn { looks: pending.looks.drain(..).collect(), ..Turn::default() };
+        if due {
+            *since = None;
+            let pending = &mut *pending;
+            let mut octets = 0;
+            for from in [&mut pending.urgent, &mut pending.lazy] {
+                let mut calls = 0;
+                while calls < GROUP_CALLS && octets < GROUP_OCTETS {
+                    let Some(write) = from.pop_front() else { break };
+                    (calls, octets) = (calls + 1, octets + write.weight());
+                    turn.writes.push(write);
+                }
+            }
+            pending.octets = pending.octets.saturating_sub(octets);
+        }
+        turn.last = pending.phase != Phase::Open && pending.urgent.is_empty() && pending.lazy.is_empty();
+        turn
+    }
+
+    /// Ends the spool in `phase`; whatever is still waiting is answered with what that means.
+    pub(super) fn end(&self, phase: Phase) -> Option<Reply<()>> {
+        let mut pending = self.lock();
+        pending.phase = phase;
+        self.staging.close();
+        let looks = std::mem::take(&mut pending.looks);
+        let urgent = std::mem::take(&mut pending.urgent);
+        let lazy = std::mem::take(&mut pending.lazy);
+        pending.octets = 0;
+        let close = pending.close.take();
+        // Answering drops staged bodies, which come back here.
+        drop(pending);
+        let error = || if phase == Phase::Poisoned { SpoolError::Poisoned } else { SpoolError::Closed };
+        looks.into_iter().for_each(|look| look.fail(error()));
+        urgent.into_iter().chain(lazy).for_each(|write| write.fail(error()));
+        close
+    }
+}
+
+const fn refuse(phase: Phase) -> Result<(), SpoolError> {
+    match phase {
+        Phase::Open => Ok(()),
+        Phase::Poisoned => Err(SpoolError::Poisoned),
+        Phase::Closing | Phase::Closed => Err(SpoolError::Closed),
+    }
+}
+
+/// More calls or octets in one transaction make it no cheaper (measured), only its answers later.
+const GROUP_CALLS: usize = 512;
+const GROUP_OCTETS: usize = 4 << 20;
+
+/// A semaphore counts 32 bits at a time: in KiB, no piece comes near.
+pub(super) const UNIT: usize = 1024;

@@ -1,0 +1,194 @@
+//! Reading is what needs no writer: bodies, and entries for people, over a few connections of its own.
+//!
+//! They see what is committed and never hold up the writer. Each read is one short transaction on a
+//! thread for blocking work, so that no open body keeps the log from starting anew.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use rusqlite::{Connection, params};
+use tokio::sync::Semaphore;
+
+use super::super::{BodyRef, EntrySummary, SpoolError};
+use super::PIECE;
+use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
+use super::schema::{SHIFT, column, failure, open_reader};
+use crate::BoxFuture;
+use crate::message::{Content, MessageId, ReadBody};
+
+/// The connections that only read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    }
+
+    /// Runs `read` on one of the connections.
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let _permit = self.permits.acquire().await.map_err(|_| SpoolError::Closed)?;
+        let readers = Arc::clone(self);
+        let work = tokio::task::spawn_blocking(move || {
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let conn = idle.map_or_else(|| open_reader(&readers.path), Ok)?;
+            let result = read(&conn)?;
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            Ok(result)
+        });
+        match work.await {
+            Ok(result) => result.map_err(failure),
+            Err(error) => Err(SpoolError::Storage(io::Error::other(error))),
+        }
+    }
+
+    /// Lets go of the connections that are not in use.
+    pub(super) fn close(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(super) async fn body(self: &Arc<Self>, body: &BodyRef) -> Result<Content, SpoolError> {
+        if let Some(octets) = &body.at_hand {
+            return Ok(Content::Whole(octets.clone()));
+        }
+        let n = column(body.number);
+        if body.size == 0 {
+            return Ok(Content::Whole(Bytes::new()));
+        }
+        if body.size > PIECE as u64 {
+            let reader = BodyReader { readers: Arc::clone(self), n, next: n << SHIFT, left: body.size };
+            return Ok(Content::Stream { size: body.size, reader: Box::new(reader) });
+        }
+        let octets = self.run(move |conn| read_whole(conn, n)).await?;
+        if octets.len() as u64 == body.size { Ok(Content::Whole(octets)) } else { Err(SpoolError::Corrupt) }
+    }
+
+    pub(super) async fn scan(
+        self: &Arc<Self>,
+        after: Option<(MessageId, u32)>,
+        limit: usize,
+    ) -> Result<Vec<EntrySummary>, SpoolError> {
+        let (id, entry) = after.map_or((String::new(), -1), |(id, entry)| (id.to_string(), i64::from(entry)));
+        self.run(move |conn| summaries(conn, SCAN, params![id, entry], limit.min(MAX_PAGE))).await
+    }
+
+    pub(super) async fn entries(
+        self: &Arc<Self>,
+        message: MessageId,
+    ) -> Result<Vec<EntrySummary>, SpoolError> {
+        self.run(move |conn| summaries(conn, ENTRIES, params![message.to_string()], usize::MAX)).await
+    }
+}
+
+fn read_whole(conn: &Connection, n: i64) -> rusqlite::Result<Bytes> {
+    let mut pieces = conn.prepare_cached(PIECES)?;
+    let mut pieces = pieces.query(params![n << SHIFT, (n + 1) << SHIFT])?;
+    let mut whole = BytesMut::new();
+    while let Some(row) = pieces.next()? {
+        whole.extend_from_slice(row.get_ref(1)?.as_blob()?);
+    }
+    Ok(whole.freeze())
+}
+
+/// Rows that cannot be read are left out: they are for a person with an SQLite shell.
+fn summaries(
+    conn: &Connection,
+    sql: &str,
+    params: &[&dyn rusqlite::ToSql],
+    limit: usize,
+) -> rusqlite::Result<Vec<EntrySummary>> {
+    let mut rows = conn.prepare_cached(sql)?;
+    let mut rows = rows.query(params)?;
+    let mut page = Vec::new();
+    while page.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        page.extend(summary(row));
+    }
+    Ok(page)
+}
+
+fn summary(row: &rusqlite::Row<'_>) -> Option<EntrySummary> {
+    let common = Common::read(row)?;
+    Some(EntrySummary {
+        message: common.message,
+        entry: entry_number(row.get(COMMON_COLUMNS).ok()?),
+        mail: common.mail,
+        accepted: common.accepted,
+        expires: common.expires,
+        destination: common.destination,
+        queue: common.queue,
+        due: common.due,
+        attempts: common.attempts,
+        parked: row.get::<_, Option<Box<str>>>(COMMON_COLUMNS + 1).ok()?,
+        recipients: common.recipients,
+    })
+}
+
+/// Reads a large body piece by piece.
+#[derive(Debug)]
+struct BodyReader {
+    readers: Arc<Readers>,
+    n: i64,
+    next: i64,
+    left: u64,
+}
+
+impl BodyReader {
+    async fn piece(&mut self) -> io::Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let (from, to) = (self.next, (self.n + 1) << SHIFT);
+        let read = move |conn: &Connection| {
+            let mut piece = conn.prepare_cached(PIECES)?;
+            let mut piece = piece.query(params![from, to])?;
+            let Some(row) = piece.next()? else { return Ok(None) };
+            Ok(Some((row.get::<_, i64>(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
+        };
+        let piece = self.readers.run(read).await.map_err(io::Error::other)?;
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, SpoolError::Corrupt);
+        let (k, octets) = piece.ok_or_else(damaged)?;
+        // Pieces are numbered without gaps.
+        let left = self.left.checked_sub(octets.len() as u64).ok_or_else(damaged)?;
+        if k != self.next || octets.is_empty() {
+            return Err(damaged());
+        }
+        (self.next, self.left) = (k + 1, left);
+        Ok(Some(octets))
+    }
+}
+
+impl ReadBody for BodyReader {
+    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        Box::pin(self.piece())
+    }
+}
+
+const PIECES: &str = "SELECT k, data FROM body WHERE k >= ?1 AND k < ?2 ORDER BY k";
+
+// CROSS JOIN keeps the order of the tables, so that the order by id costs no sorting.
+const SCAN: &str = columns!(
+    ", e.e, e.parked FROM message m CROSS JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20 \
+     WHERE m.id >= ?1 AND (m.id > ?1 OR e.e & 1048575 > ?2) ORDER BY m.id, e.e"
+);
+
+const ENTRIES: &str = columns!(
+    ", e.e, e.parked FROM message m CROSS JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20 \
+     WHERE m.id = ?1 ORDER BY e.e"
+);
+
+/// More do not read faster from one disk, and each keeps a cache of 2 MiB.
+const READERS: usize = 4;
+
+/// Rows of a page, an envelope each.
+const MAX_PAGE: usize = 10_000;

@@ -1,0 +1,336 @@
+//! Rows are messages and settlements as they are written down, made by the caller's task so that the
+//! writer thread has nothing to format; and the way back from a row to a claim.
+//!
+//! Recipients are one line each: state, argument of RCPT, and behind a tab the note, with backslash,
+//! line end and tab escaped.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use super::super::{
+    BodyRef, Claim, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
+    Staged, Then, Token, rules,
+};
+use super::schema::{SHIFT, column};
+use crate::clock::Timestamp;
+use crate::message::MessageId;
+use crate::smtp::address::Domain;
+use crate::smtp::params::{Mail, Rcpt};
+
+/// A message ready to be inserted.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) id: MessageId,
+    /// Its place in the tables.
+    pub(super) n: i64,
+    pub(super) sender: String,
+    pub(super) head: Bytes,
+    /// The octets, unless they are in the table already.
+    pub(super) body: Option<Bytes>,
+    pub(super) size: u64,
+    pub(super) accepted: i64,
+    pub(super) expires: i64,
+    pub(super) entries: Vec<EntryRow>,
+    /// One per entry when they are born claimed, without their numbers.
+    pub(super) claims: Vec<Claim>,
+    /// Set when the row was inserted; its id may have been there before.
+    pub(super) inserted: bool,
+    /// Keeps a staged body until it is the message's.
+    pub(super) staged: Option<Staged>,
+}
+
+#[derive(Debug)]
+pub(super) struct EntryRow {
+    pub(super) destination: Domain,
+    pub(super) queue: QueueName,
+    pub(super) due: i64,
+    pub(super) recipients: String,
+}
+
+impl Row {
+    /// How much it weighs in the queue in front of the writer.
+    pub(super) fn weight(&self) -> usize {
+        let entries: usize = self.entries.iter().map(|e| e.recipients.len() + ENTRY_WEIGHT).sum();
+        self.head.len() + self.body.as_ref().map_or(0, Bytes::len) + entries + ROW_WEIGHT
+    }
+
+    /// Makes the row of `message`, whose octets are `body` unless they are in the table.
+    pub(super) fn new(
+        message: NewMessage,
+        number: u64,
+        body: Option<Bytes>,
+        claimed: bool,
+    ) -> Result<Self, SpoolError> {
+        let size = message.body.size();
+        let sender = message.mail.to_string();
+        // A value that was put together by hand could break the lines of the table.
+        if sender.contains(char::is_control) {
+            return Err(SpoolError::Invalid("its sender holds a control character"));
+        }
+        let mut entries = Vec::with_capacity(message.entries.len());
+        let mut claims = Vec::new();
+        for (at, entry) in (0_u32..).zip(message.entries) {
+            let mut recipients = String::new();
+            for rcpt in &entry.recipients {
+                write_line(&mut recipients, RecipientState::Waiting, rcpt, None)?;
+            }
+            entries.push(EntryRow {
+                destination: entry.destination.clone(),
+                queue: entry.queue.clone(),
+                due: column(entry.due.as_millis()),
+                recipients,
+            });
+            if claimed {
+                claims.push(Claim {
+                    token: Token { message: message.id, entry: at, number: 0 },
+                    mail: message.mail.clone(),
+                    head: message.head.clone(),
+                    body: BodyRef { message: message.id, number, size, at_hand: body.clone() },
+                    accepted: message.accepted,
+                    expires: message.expires,
+                    destination: entry.destination,
+                    queue: entry.queue,
+                    due: entry.due,
+                    attempts: 0,
+                    recipients: entry.recipients.into_iter().map(Recipient::new).collect(),
+                });
+            }
+        }
+        Ok(Self {
+            id: message.id,
+            n: column(number),
+            sender,
+            head: message.head,
+            body,
+            size,
+            accepted: column(message.accepted.as_millis()),
+            expires: column(message.expires.as_millis()),
+            entries,
+            claims,
+            inserted: false,
+            staged: match message.body {
+                NewBody::Staged(staged) => Some(staged),
+                NewBody::Inline(_) => None,
+            },
+        })
+    }
+}
+
+/// A settlement ready to be applied.
+#[derive(Debug)]
+pub(super) struct SettleRow {
+    pub(super) token: Token,
+    pub(super) recipients: String,
+    pub(super) attempted: bool,
+    pub(super) queue: Option<QueueName>,
+    pub(super) then: Then,
+    pub(super) submit: Vec<Row>,
+}
+
+impl SettleRow {
+    pub(super) fn weight(&self) -> usize {
+        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + ROW_WEIGHT
+    }
+
+    /// Makes the row; `submit` are the rows of the messages it submits.
+    pub(super) fn new(settlement: Settlement, submit: Vec<Row>) -> Result<Self, SpoolError> {
+        let mut recipients = String::new();
+        if settlement.then != Then::Remove {
+            for r in &settlement.recipients {
+                write_line(&mut recipients, r.state, &r.rcpt, r.note.as_deref())?;
+            }
+        }
+        Ok(Self {
+            token: settlement.token,
+            recipients,
+            attempted: settlement.attempted,
+            queue: settlement.queue,
+            then: settlement.then,
+            submit,
+        })
+    }
+}
+
+/// The rowid of an entry.
+pub(super) const fn entry_key(n: i64, entry: u32) -> i64 {
+    n << SHIFT | entry as i64
+}
+
+/// Which entry of its message has this rowid.
+pub(super) fn entry_number(e: i64) -> u32 {
+    u32::try_from(e & ((1 << SHIFT) - 1)).unwrap_or_default()
+}
+
+fn write_line(
+    to: &mut String,
+    state: RecipientState,
+    rcpt: &Rcpt,
+    note: Option<&str>,
+) -> Result<(), SpoolError> {
+    if !to.is_empty() {
+        to.push('\n');
+    }
+    to.push_str(state.as_str());
+    let from = to.len();
+    // Writing to a string does not fail.
+    let _ = write!(to, " {rcpt}");
+    if to.get(from..).is_some_and(|written| written.contains(char::is_control)) {
+        return Err(SpoolError::Invalid("a recipient holds a control character"));
+    }
+    if let Some(note) = note {
+        to.push('\t');
+        for c in rules::cut(note).chars() {
+            match c {
+                '\\' => to.push_str("\\\\"),
+                '\n' => to.push_str("\\n"),
+                '\r' => to.push_str("\\r"),
+                '\t' => to.push_str("\\t"),
+                '\0' => to.push_str("\\0"),
+                c => to.push(c),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The recipients of an entry as they were written; `None` when a line is damaged.
+pub(super) fn read_recipients(text: &str) -> Option<Vec<Recipient>> {
+    text.split('\n').map(read_line).collect()
+}
+
+fn read_line(line: &str) -> Option<Recipient> {
+    let (rest, note) = match line.split_once('\t') {
+        Some((rest, note)) => (rest, Some(unescape(note)?)),
+        None => (line, None),
+    };
+    let (state, rcpt) = rest.split_once(' ')?;
+    let state = STATES.into_iter().find(|s| s.as_str() == state)?;
+    Some(Recipient { rcpt: Rcpt::parse(rcpt).ok()?, state, note })
+}
+
+fn unescape(text: &str) -> Option<Box<str>> {
+    if !text.contains('\\') {
+        return Some(text.into());
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '\\' => match chars.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                '0' => '\0',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(plain.into())
+}
+
+/// The columns that a claim and a summary share, in the order in which both queries name them.
+pub(super) struct Common {
+    pub(super) message: MessageId,
+    pub(super) mail: Mail,
+    pub(super) accepted: Timestamp,
+    pub(super) expires: Timestamp,
+    pub(super) destination: Domain,
+    pub(super) queue: QueueName,
+    pub(super) due: Timestamp,
+    pub(super) attempts: u32,
+    pub(super) recipients: Vec<Recipient>,
+}
+
+/// The query for the columns of [`Common`], of `message m` and `entry e`, and what follows.
+macro_rules! columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.id, m.sender, m.accepted, m.expires, ",
+            "e.destination, e.queue, e.due, e.attempts, e.recipients",
+            $rest
+        )
+    };
+}
+pub(super) use columns;
+
+/// How many columns [`columns`] names.
+pub(super) const COMMON_COLUMNS: usize = 9;
+
+impl Common {
+    /// `None` when the row is not one that this code has written.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> Option<Self> {
+        let text = |at: usize| row.get_ref(at).ok()?.as_str().ok();
+        let number = |at: usize| u64::try_from(row.get::<_, i64>(at).ok()?).ok();
+        Some(Self {
+            message: text(0)?.parse().ok()?,
+            mail: Mail::parse(text(1)?).ok()?,
+            accepted: Timestamp::from_millis(number(2)?),
+            expires: Timestamp::from_millis(number(3)?),
+            destination: Domain::parse(text(4)?).ok()?,
+            queue: QueueName::new(text(5)?),
+            due: Timestamp::from_millis(number(6)?),
+            attempts: u32::try_from(number(7)?).ok()?,
+            recipients: read_recipients(text(8)?)?,
+        })
+    }
+}
+
+const STATES: [RecipientState; 5] = [
+    RecipientState::Waiting,
+    RecipientState::Delivered,
+    RecipientState::Failed,
+    RecipientState::Expired,
+    RecipientState::Cancelled,
+];
+
+/// What a row and an entry take in memory besides their octets, roughly.
+const ROW_WEIGHT: usize = 512;
+const ENTRY_WEIGHT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(state: RecipientState, rcpt: &str, note: Option<&str>) -> String {
+        let mut text = String::new();
+        write_line(&mut text, state, &Rcpt::parse(rcpt).unwrap(), note).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_recipient_is_one_readable_line() {
+        assert_eq!(line(RecipientState::Waiting, "<a@b.test>", None), "waiting <a@b.test>");
+        assert_eq!(
+            line(RecipientState::Failed, "<a@b.test> NOTIFY=NEVER", Some("550 5.1.1 no\nsuch \\user")),
+            "failed <a@b.test> NOTIFY=NEVER\t550 5.1.1 no\\nsuch \\\\user"
+        );
+    }
+
+    #[test]
+    fn lines_come_back_as_they_were() {
+        for note in [None, Some(""), Some("\t\n\r\\n\\\0é")] {
+            for state in STATES {
+                let read = read_recipients(&line(state, "<\"x y\"@b.test>", note)).unwrap();
+                assert_eq!(read[0].state, state);
+                assert_eq!(read[0].note.as_deref(), note);
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_noticed() {
+        for text in [
+            "",
+            "waiting",
+            "later <a@b.test>",
+            "waiting a@b.test",
+            "waiting <a@b.test>\tx\\y",
+            "waiting <a@b>\n",
+        ] {
+            assert_eq!(read_recipients(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The schema is the format of `spool.db`: what a newer version must still read and what a person
+//! finds with any SQLite shell, in the views `mail` and `content`.
+//!
+//! A message's number `n` is its place in all tables: its entries have the rowids `n << 20 | entry`,
+//! the pieces of its body `n << 20 | piece`. So the two big tables need no index to find what belongs
+//! together, and most messages touch one page of each.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+
+use super::super::{SpoolError, Stats};
+use super::DiskOptions;
+
+/// Opens the one connection that writes, makes the tables when there are none.
+pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connection, SpoolError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = Connection::open_with_flags(path, flags).map_err(failure)?;
+    prepare(&conn, options).map_err(failure)??;
+    Ok(conn)
+}
+
+fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<(), SpoolError>> {
+    conn.busy_timeout(BUSY)?;
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if found != VERSION && (found != 0 || tables != 0) {
+        return Ok(Err(SpoolError::Version { found, supported: VERSION }));
+    }
+    if tables == 0 {
+        conn.pragma_update(None, "page_size", column(PAGE))?;
+    }
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        let error = io::Error::new(io::ErrorKind::Unsupported, "the file system has no write-ahead log");
+        return Ok(Err(SpoolError::Storage(error)));
+    }
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    if let Some(octets) = options.max_octets {
+        let pages = i64::try_from(octets.saturating_add(RESERVE) / PAGE).unwrap_or(i64::MAX);
+        conn.pragma_update(None, "max_page_count", pages)?;
+    }
+    if tables == 0 {
+        conn.execute_batch(TABLES)?;
+    }
+    Ok(Ok(()))
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+    )?;
+    conn.busy_timeout(BUSY)?;
+    Ok(conn)
+}
+
+/// What is found at an open, and what is made of it.
+pub(super) struct Found {
+    /// How often the spool was opened: the high part of claim numbers.
+    pub(super) opened: u64,
+    pub(super) clean: bool,
+    /// The first number that is not in use.
+    pub(super) next: u64,
+    pub(super) stats: Stats,
+    /// Entries that are not parked, by queue.
+    pub(super) queues: Vec<(String, u64)>,
+}
+
+/// Takes stock: collects staged bodies that no message named, counts what there is, notes that the
+/// spool is open.
+pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let staged: Vec<i64> =
+        tx.prepare("SELECT n FROM staged")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut next = 0;
+    for n in staged {
+        tx.execute(DELETE_BODY, params![n << SHIFT, (n + 1) << SHIFT])?;
+        next = next.max(n);
+    }
+    tx.execute("DELETE FROM staged", [])?;
+    let key = |key: &str| -> rusqlite::Result<i64> {
+        let value = tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0));
+        Ok(value.optional()?.unwrap_or_default())
+    };
+    let (opened, clean) = (key("opened")?, key("clean")? != 0);
+    tx.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1), ('clean', 0)", [opened + 1])?;
+    for sql in
+        ["SELECT max(n) FROM message", "SELECT max(k) >> 20 FROM body", "SELECT max(e) >> 20 FROM entry"]
+    {
+        next = next.max(tx.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or_default());
+    }
+    let (messages, octets): (i64, i64) =
+        tx.query_row("SELECT count(*), coalesce(sum(size), 0) FROM message", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let queues: Vec<(String, u64)> = tx
+        .prepare("SELECT queue, count(*) FROM entry WHERE parked IS NULL GROUP BY queue")?
+        .query_map([], |row| Ok((row.get(0)?, count(row.get(1)?))))?
+        .collect::<Result<_, _>>()?;
+    let parked: i64 =
+        tx.query_row("SELECT count(*) FROM entry WHERE parked IS NOT NULL", [], |row| row.get(0))?;
+    tx.commit()?;
+    let entries = count(parked) + queues.iter().map(|(_, n)| n).sum::<u64>();
+    let stats = Stats { messages: count(messages), entries, octets: count(octets) };
+    Ok(Found { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
+}
+
+/// What an error before a commit means: nothing was changed.
+pub(super) fn failure(error: rusqlite::Error) -> SpoolError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => SpoolError::Full,
+        Some(ErrorCode::TooBig) => SpoolError::TooLarge,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SpoolError::Corrupt,
+        _ => SpoolError::Storage(io::Error::other(error)),
+    }
+}
+
+/// A count or size from a column, where less than nothing cannot be.
+pub(super) fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// A number for a column. The spool's own never come near the limit.
+pub(super) fn column(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Written to `user_version`. A change of the tables below raises it and brings a migration and a
+/// fixture of the old format.
+pub(super) const VERSION: i64 = 1;
+
+/// 2^20 pieces of a body (at least 4 KiB each where memory is short, 256 KiB otherwise) or entries of
+/// a message; 2^43 messages are 27 years at 10,000 a second.
+pub(super) const SHIFT: u32 = 20;
+
+/// A 10 KiB body fits into one page: measured at 25 % less CPU than chains of 4 KiB pages.
+pub(super) const PAGE: u64 = 16_384;
+
+/// Room past `max_octets` for settlements and reports, so that a full spool can still empty itself.
+pub(super) const RESERVE: u64 = 4 << 20;
+
+/// What a checkpoint leaves of a log that grew.
+const WAL_KEPT: i64 = 64 << 20;
+
+/// Only the writer's inner pages and the group at hand need to be in memory.
+const WRITER_CACHE_KIB: i64 = 8 << 10;
+
+/// Against a person's shell that holds the lock for a moment.
+const BUSY: Duration = Duration::from_secs(5);
+
+pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
+
+// STRICT, since a person may edit it. The segment columns are for bodies outside of the database and
+// NULL so far. `entries` counts those that are left.
+const TABLES: &str = "
+BEGIN IMMEDIATE;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE message (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL,
+  accepted INTEGER NOT NULL, expires INTEGER NOT NULL, size INTEGER NOT NULL, entries INTEGER NOT NULL,
+  head BLOB NOT NULL, seg INTEGER, off INTEGER, len INTEGER, crc INTEGER
+) STRICT;
+CREATE TABLE entry (
+  e INTEGER PRIMARY KEY, destination TEXT NOT NULL, queue TEXT NOT NULL, due INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, parked TEXT, recipients TEXT NOT NULL
+) STRICT;
+CREATE INDEX entry_due ON entry (queue, due) WHERE parked IS NULL;
+CREATE INDEX entry_parked ON entry (parked) WHERE parked IS NOT NULL;
+CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE staged (n INTEGER PRIMARY KEY) STRICT;
+CREATE VIEW mail AS SELECT
+  m.id AS id, e.e & 1048575 AS entry, m.sender AS sender, e.destination AS destination, e.queue AS queue,
+  e.attempts AS attempts, datetime(e.due / 1000, 'unixepoch') AS due, e.parked AS parked,
+  datetime(m.accepted / 1000, 'unixepoch') AS accepted, datetime(m.expires / 1000, 'unixepoch') AS expires,
+  m.size AS size, e.recipients AS recipients, CAST(m.head AS TEXT) AS head
+FROM message m JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20;
+CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
+FROM message m JOIN body b ON b.k >= m.n << 20 AND b.k < (m.n + 1) << 20;
+INSERT INTO meta VALUES ('version', 1), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
+PRAGMA user_version = 1;
+COMMIT;
+";

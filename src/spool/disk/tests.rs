@@ -1,0 +1,59 @@
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::spool::contract::{remove, sample};
+
+#[tokio::test]
+async fn a_failed_sync_is_answered_as_unknown_and_ends_the_spool() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let claims = spool.enqueue(vec![sample(1)], Some(Timestamp::NEVER)).await.unwrap();
+    let mut body = spool.stage().await.unwrap();
+    spool.handle.shared.break_commit.store(true, Ordering::Relaxed);
+    let (enqueued, flushed) = tokio::join!(spool.enqueue(vec![sample(2)], None), spool.flush());
+    assert!(matches!(enqueued, Err(SpoolError::Unknown(_))), "{enqueued:?}");
+    assert!(matches!(flushed, Err(SpoolError::Unknown(_) | SpoolError::Poisoned)), "{flushed:?}");
+    // Also when the cause is gone: what the disk holds is not known.
+    spool.handle.shared.break_commit.store(false, Ordering::Relaxed);
+    let request = ClaimRequest {
+        queue: QueueName::new("q.test"),
+        now: Timestamp::NEVER,
+        limit: 1,
+        lease: Timestamp::NEVER,
+    };
+    assert!(matches!(spool.enqueue(vec![sample(3)], None).await, Err(SpoolError::Poisoned)));
+    assert!(matches!(spool.claim(request.clone()).await, Err(SpoolError::Poisoned)));
+    assert!(matches!(
+        spool.settle(vec![remove(&claims[0])], Durability::Soon).await,
+        Err(SpoolError::Poisoned)
+    ));
+    assert!(matches!(spool.body(&claims[0].body).await, Err(SpoolError::Poisoned)));
+    assert!(matches!(body.write(Bytes::from_static(b"x")).await, Err(SpoolError::Poisoned)));
+    assert!(matches!(spool.stage().await.err(), Some(SpoolError::Poisoned)));
+    // Opened again, beside the broken handle, it has what was acknowledged before.
+    let again = loop {
+        match DiskSpool::open(dir.path()) {
+            Err(SpoolError::Locked) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    assert!(!again.was_clean());
+    assert_eq!(again.stats().messages, 1);
+    assert_eq!(again.claim(request).await.unwrap()[0].token.message, sample(1).id);
+    assert!(matches!(spool.close().await, Err(SpoolError::Poisoned)));
+}
+
+#[tokio::test]
+async fn a_sender_put_together_by_hand_cannot_break_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let mut forged = sample(1);
+    let address = crate::smtp::params::XText::new("x@y.test", 100).unwrap();
+    forged.entries[0].recipients[0].orcpt = Some(crate::smtp::params::OriginalRecipient {
+        kind: "rfc822\nwaiting <evil@q.test>".into(),
+        address,
+    });
+    assert!(matches!(spool.enqueue(vec![forged], None).await, Err(SpoolError::Invalid(_))));
+}

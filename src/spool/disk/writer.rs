@@ -1,0 +1,313 @@
+//! The writer is the one thread that changes the spool: it commits in groups, without a timer.
+//!
+//! While one group is being synced, the next one gathers; so the busier the spool, the more calls
+//! share a sync, and an idle spool commits a single call at once. It is an OS thread because it
+//! blocks in syncs, which no runtime thread may.
+//!
+//! A call that fails inside a group must not fail the others: the group is rolled back and done over
+//! call by call. A commit that fails in a way that leaves its effect unknown ends the spool: it is
+//! answered as unknown, nothing more is taken, and only opening it again shows what is there. A sync
+//! is never retried, since the second one may succeed without having written anything.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
+
+use super::super::SpoolError;
+use super::apply::apply;
+use super::ledger::{Change, Ledger};
+use super::queue::{Held, Look, Phase, Shared, Write};
+use super::rows::Row;
+use super::schema::{PAGE, count, failure};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    /// Held as long as anything is written.
+    pub(super) lock: File,
+    pub(super) shared: Arc<Shared>,
+    pub(super) ledger: Ledger,
+}
+
+/// Why a group was not committed.
+enum Failed {
+    /// Nothing was changed.
+    Before(rusqlite::Error),
+    /// It may have been.
+    Commit(rusqlite::Error),
+}
+
+/// Ends the spool however the thread ends.
+struct Ending {
+    shared: Arc<Shared>,
+    phase: Phase,
+    result: Result<(), SpoolError>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(reply) = self.shared.end(self.phase) {
+            let _ = reply.send(std::mem::replace(&mut self.result, Ok(())));
+        }
+    }
+}
+
+impl Writer {
+    /// Works until the spool is closed or broken, then lets go of the files and of the lock.
+    pub(super) fn run(mut self) {
+        let mut ending = Ending {
+            shared: Arc::clone(&self.shared),
+            phase: Phase::Poisoned,
+            result: Err(SpoolError::Poisoned),
+        };
+        if self.work() {
+            ending.phase = Phase::Closed;
+            ending.result = self.leave_clean();
+        } else {
+            // What the log holds is not known to be on the disk: leave it to the next opening.
+            let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+        let Self { conn, lock, .. } = self;
+        let closed = conn.close().map_err(|(_, error)| failure(error));
+        drop(lock);
+        if ending.result.is_ok() {
+            ending.result = closed;
+        }
+    }
+
+    /// False when the spool is broken.
+    fn work(&mut self) -> bool {
+        let mut since = None;
+        loop {
+            let mut turn = self.shared.take(&mut since);
+            let mut damaged = Vec::new();
+            for look in turn.looks {
+                self.look(look, &mut damaged);
+            }
+            turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
+            let sound = turn.writes.is_empty() || (self.group(turn.writes) && self.checkpoint_when_due());
+            if !sound {
+                return false;
+            }
+            if turn.last {
+                return true;
+            }
+        }
+    }
+
+    fn look(&mut self, look: Look, damaged: &mut Vec<super::ledger::Damaged>) {
+        match look {
+            Look::Claim { request, reply } => {
+                let result = self.ledger.claim(&self.conn, &request, damaged);
+                if let Err(Ok(claims)) = reply.send(result) {
+                    claims.iter().for_each(|claim| self.ledger.release(&claim.token));
+                }
+            }
+            Look::Extend { tokens, lease, reply } => {
+                let _ = reply.send(Ok(self.ledger.extend(tokens, lease)));
+            }
+            Look::Queues { after, limit, reply } => {
+                let _ = reply.send(self.ledger.queues(&self.conn, after, limit));
+            }
+        }
+    }
+
+    /// Commits a group and answers its calls. False when the spool is broken.
+    fn group(&mut self, writes: Vec<Write>) -> bool {
+        let mut writes = self.refuse_past_limit(writes);
+        match self.transact(&mut writes) {
+            Ok(change) => {
+                self.ledger.apply(change);
+                self.shared.set_stats(self.ledger.stats);
+                self.shared.operations.fetch_add(writes.len() as u64, Ordering::Relaxed);
+                writes.into_iter().for_each(|write| self.answer(write));
+                true
+            }
+            Err(Failed::Before(error)) => {
+                if is_full(&error) {
+                    // Moves the log into the database, if that has room, so that it can start anew.
+                    let _ = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)");
+                }
+                if writes.len() == 1 {
+                    writes.into_iter().for_each(|write| write.fail(failure_again(&error)));
+                    return true;
+                }
+                let mut sound = true;
+                for write in writes {
+                    if sound {
+                        sound = self.group(vec![write]);
+                    } else {
+                        write.fail(SpoolError::Poisoned);
+                    }
+                }
+                sound
+            }
+            Err(Failed::Commit(error)) => {
+                tracing::error!(%error, "the spool could not be synced and must be opened again");
+                for write in writes {
+                    write.fail(SpoolError::Unknown(io::Error::other(error.to_string())));
+                }
+                false
+            }
+        }
+    }
+
+    fn transact(&mut self, writes: &mut [Write]) -> Result<Change, Failed> {
+        let mut change = Change::default();
+        if writes.iter().all(|write| matches!(write, Write::Flush { .. })) {
+            return Ok(change);
+        }
+        let before = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        let applied = before.and_then(|_| {
+            writes.iter_mut().try_for_each(|write| apply(&self.conn, &mut self.ledger, &mut change, write))
+        });
+        if let Err(error) = applied {
+            self.roll_back();
+            return Err(Failed::Before(error));
+        }
+        match self.commit() {
+            Ok(()) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(change)
+            }
+            // No room for the log: the commit's last record was never written.
+            Err(error) if is_full(&error) => {
+                self.roll_back();
+                Err(Failed::Before(error))
+            }
+            Err(error) => Err(Failed::Commit(error)),
+        }
+    }
+
+    fn commit(&self) -> rusqlite::Result<()> {
+        #[cfg(test)]
+        if self.shared.break_commit.load(Ordering::Relaxed) {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        self.conn.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+
+    fn roll_back(&self) {
+        // Some errors have rolled back already.
+        if !self.conn.is_autocommit() {
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+    }
+
+    fn answer(&mut self, write: Write) {
+        match write {
+            Write::Enqueue { mut rows, reply, .. } => {
+                self.keep_staged(&mut rows);
+                let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
+                if let Err(Ok(claims)) = reply.send(Ok(born.collect())) {
+                    claims.iter().for_each(|claim| self.ledger.release(&claim.token));
+                }
+            }
+            Write::Settle { mut rows, fenced, reply } => {
+                rows.iter_mut().for_each(|row| self.keep_staged(&mut row.submit));
+                let _ = reply.send(Ok(fenced));
+            }
+            Write::Piece { reply, permit, .. } => {
+                drop(permit);
+                let _ = reply.send(Ok(()));
+            }
+            Write::Flush { reply } => drop(reply.send(Ok(()))),
+            Write::Discard { .. } | Write::SetAside { .. } => {}
+        }
+    }
+
+    /// Staged bodies that now belong to a message are nobody's to give up any more.
+    fn keep_staged(&self, rows: &mut [Row]) {
+        for row in rows {
+            if row.inserted
+                && let Some(staged) = &row.staged
+            {
+                lock_staged(&self.shared).remove(&staged.number);
+            }
+        }
+    }
+
+    /// Refuses new mail for which `max_octets` leaves no room; what empties the spool goes on.
+    fn refuse_past_limit(&self, writes: Vec<Write>) -> Vec<Write> {
+        let Some(limit) = self.shared.options.max_octets else { return writes };
+        let pages = |sql: &str| -> u64 {
+            let pages = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |row| row.get(0)));
+            count(pages.unwrap_or_default())
+        };
+        let used = (pages("PRAGMA page_count")
+            - pages("PRAGMA freelist_count").min(pages("PRAGMA page_count")))
+        .saturating_mul(PAGE);
+        let mut room = limit.saturating_sub(used);
+        let mut kept = Vec::with_capacity(writes.len());
+        for write in writes {
+            let needs = match &write {
+                Write::Enqueue { .. } | Write::Piece { .. } => write.weight() as u64,
+                _ => 0,
+            };
+            match room.checked_sub(needs) {
+                Some(left) if needs == 0 || left > 0 => {
+                    room = left;
+                    kept.push(write);
+                }
+                _ => write.fail(SpoolError::Full),
+            }
+        }
+        kept
+    }
+
+    /// Moves the log into the database when it has grown. False when the spool is broken.
+    fn checkpoint_when_due(&self) -> bool {
+        let log = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").unwrap_or_default();
+        if log.saturating_mul(PAGE) < self.shared.options.wal_octets {
+            return true;
+        }
+        self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
+        match self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)") {
+            Ok(_) => true,
+            Err(error) if is_full(&error) => true,
+            Err(error) => {
+                tracing::error!(%error, "the spool's log could not be written back");
+                false
+            }
+        }
+    }
+
+    /// Runs a checkpoint and returns how many pages the log has that are not yet in the database.
+    fn checkpoint(&self, sql: &str) -> rusqlite::Result<u64> {
+        self.conn.prepare_cached(sql)?.query_row([], |row| {
+            let (log, done): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(count(log - done))
+        })
+    }
+
+    fn leave_clean(&self) -> Result<(), SpoolError> {
+        self.conn.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).map_err(failure)?;
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failure)?;
+        Ok(())
+    }
+}
+
+/// The staged bodies.
+pub(super) fn lock_staged(shared: &Shared) -> MutexGuard<'_, HashMap<u64, Held>> {
+    shared.staged.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+/// [`failure`] of an error that is needed once more.
+fn failure_again(error: &rusqlite::Error) -> SpoolError {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => {
+            failure(rusqlite::Error::SqliteFailure(*code, text.clone()))
+        }
+        other => SpoolError::Storage(io::Error::other(other.to_string())),
+    }
+}

@@ -1,0 +1,146 @@
+//! Reports read by a parser that somebody else wrote: Python's `email`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use postroad::clock::{Rng, Timestamp};
+use postroad::message::{MessageId, Report, ReportKind, ReportRecipient};
+use postroad::smtp::address::{EhloName, ForwardPath, Mailbox};
+use postroad::smtp::params::{Rcpt, Ret, XText};
+use postroad::smtp::reply::{EnhancedCode, Reply};
+
+/// Reads a report and prints what it found, one fact a line.
+const READER: &str = r#"
+import email, email.policy, sys
+data = sys.stdin.buffer.read()
+message = email.message_from_bytes(data, policy=email.policy.SMTPUTF8)
+def show(*words): print(*words, sep="|")
+show("type", message.get_content_type(), message.get_param("report-type"))
+show("auto", message["Auto-Submitted"])
+show("to", message["To"].addresses[0].addr_spec)
+show("defects", len(message.defects))
+text, status, returned = message.get_payload()
+show("parts", text.get_content_type(), status.get_content_type(), returned.get_content_type())
+for part in (text, status, returned): show("defects", len(part.defects))
+if status.get_content_type() == "message/delivery-status":
+    blocks = status.get_payload()
+else:
+    raw = status.get_payload(decode=True) or status.get_payload(0).as_bytes()
+    blocks = [email.message_from_bytes(b, policy=email.policy.SMTPUTF8) for b in raw.strip().split(b"\r\n\r\n")]
+for block in blocks:
+    show("block", *[name for name, _ in block.items()])
+    for name in ("Original-Envelope-Id", "Final-Recipient", "Action", "Status", "Diagnostic-Code"):
+        if block[name] is not None: show(name, " ".join(block[name].split()))
+if returned.get_content_type() == "message/rfc822":
+    show("subject", returned.get_payload(0)["Subject"])
+else:
+    show("subject", email.message_from_string(returned.get_payload(), policy=email.policy.SMTP)["Subject"])
+"#;
+
+/// What Python says of a report; `None` where there is no Python.
+fn read(report: &Report) -> Option<String> {
+    let mut python = Command::new("python3");
+    python.args(["-X", "utf8", "-c", READER]);
+    python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = match python.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "python3 is needed: {error}");
+            eprintln!("SKIPPED, nothing was tested: python3 does not start: {error}");
+            return None;
+        }
+    };
+    child.stdin.take().unwrap().write_all(&report.build()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&report.build()));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn report(said: &str) -> Report {
+    let now = Timestamp::from_millis(1_790_000_000_000);
+    let mut gone = ReportRecipient::new(
+        Rcpt::new(ForwardPath::parse("gone@b.test").unwrap()),
+        EnhancedCode::new(5, 1, 1),
+        said,
+    );
+    gone.reply = Some(Reply::new(550, EnhancedCode::new(5, 1, 1), said));
+    let late = ReportRecipient::new(
+        Rcpt::new(ForwardPath::parse("late@b.test").unwrap()),
+        EnhancedCode::new(5, 4, 7),
+        "could not be delivered in time",
+    );
+    let mut report = Report::new(
+        ReportKind::Failure,
+        MessageId::new(now, &Rng::seeded(9)),
+        EhloName::new("mail.a.test").unwrap(),
+        Mailbox::parse("x@a.test").unwrap(),
+        now,
+        now,
+        vec![gone, late],
+    );
+    report.envid = Some(XText::new("order 77", 100).unwrap());
+    report.original = Bytes::from_static(b"From: x@a.test\r\nSubject: Hello\r\n\r\nSee you.\r\n");
+    report.original_size = report.original.len() as u64;
+    report
+}
+
+const BLOCKS: &str = "block|Original-Envelope-Id|Reporting-MTA|Arrival-Date
+Original-Envelope-Id|order 77
+block|Final-Recipient|Action|Status|Diagnostic-Code
+Final-Recipient|rfc822; gone@b.test
+Action|failed
+Status|5.1.1
+Diagnostic-Code|SAID
+block|Final-Recipient|Action|Status
+Final-Recipient|rfc822; late@b.test
+Action|failed
+Status|5.4.7
+subject|Hello
+";
+
+fn expected(parts: &str, said: &str) -> String {
+    format!(
+        "type|multipart/report|delivery-status\nauto|auto-replied\nto|x@a.test\ndefects|0\n\
+         parts|{parts}\ndefects|0\ndefects|0\ndefects|0\n{}",
+        BLOCKS.replace("SAID", said)
+    )
+}
+
+#[test]
+fn another_parser_reads_what_was_reported() {
+    let Some(found) = read(&report("no such user")) else { return };
+    let parts = "text/plain|message/delivery-status|message/rfc822";
+    assert_eq!(found, expected(parts, "smtp; 550 5.1.1 no such user"));
+    let mut headers = report("no such user");
+    headers.ret = Some(Ret::Headers);
+    let parts = "text/plain|message/delivery-status|text/rfc822-headers";
+    assert_eq!(read(&headers).unwrap(), expected(parts, "smtp; 550 5.1.1 no such user"));
+}
+
+#[test]
+fn another_parser_finds_no_field_that_a_reply_forged() {
+    let evil = "no\r\n\r\nFinal-Recipient: rfc822; root@a.test\nAction: delivered\r\n.\r\n--=_\0";
+    let Some(found) = read(&report(evil)) else { return };
+    let parts = "text/plain|message/delivery-status|message/rfc822";
+    let said = "smtp; 550 5.1.1 no Final-Recipient: rfc822; root@a.test Action: delivered . --=_";
+    assert_eq!(found, expected(parts, said));
+}
+
+#[test]
+fn another_parser_reads_a_report_to_an_address_in_utf8() {
+    let mut report = report("no such user");
+    report.sender = Mailbox::parse("ärzte@a.test").unwrap();
+    report.recipients[0].rcpt = Rcpt::new(ForwardPath::parse("grün@b.test").unwrap());
+    let Some(found) = read(&report) else { return };
+    assert!(found.contains("to|ärzte@a.test\ndefects|0\n"), "{found}");
+    assert!(found.contains("parts|text/plain|message/global-delivery-status|message/rfc822\n"), "{found}");
+    assert!(found.contains("Final-Recipient|utf-8; grün@b.test\nAction|failed\n"), "{found}");
+}

@@ -1,0 +1,477 @@
+//! The engine over a memory spool, fixed routes and a network in memory, under paused time: five days
+//! pass in milliseconds, and a seed is a history.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test fails by panicking, and measures the runtime's own time"
+)]
+
+#[path = "engine/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use postroad::BoxFuture;
+use postroad::attempt::{Accepted, Cause, Deliver, LocalItem, Outcome};
+use postroad::clock::{Rng, SteppedClock, Timestamp};
+use postroad::delivery::{
+    ChannelObserver, Engine, EngineBuilder, EngineOptions, Event, Health, NewMail, Observer, Retry,
+    SubmitError,
+};
+use postroad::message::{Content, Envelope, MessageId, RawMessage};
+use postroad::route::{LocalId, RouteError};
+use postroad::smtp::address::{EhloName, ForwardPath};
+use postroad::smtp::params::{Mail, Rcpt};
+use postroad::spool::{MemorySpool, NewBody, RecipientState, Spool};
+
+use world::World;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn builder(world: &World, spool: &MemorySpool) -> EngineBuilder {
+    Engine::builder(spool.clone(), EhloName::new("us.test").unwrap())
+        .direct(world.clone())
+        .connect(Arc::new(world.clone()))
+        .clock(Arc::new(SteppedClock::starting_at(Timestamp::from_millis(1_790_000_000_000))))
+        .rng(Rng::seeded(7))
+}
+
+async fn engine(world: &World, spool: &MemorySpool) -> Engine {
+    builder(world, spool).start().await.unwrap()
+}
+
+fn mail(from: &str, to: &[&str]) -> RawMessage {
+    let envelope = Envelope::parse(from, to.iter().copied()).unwrap();
+    RawMessage::new(envelope, &b"From: a@a.test\r\nSubject: the one I sent\r\n\r\nhello\r\n"[..])
+}
+
+/// Every terminal state that was told, by message and recipient.
+#[derive(Debug, Default)]
+struct Ledger(Mutex<BTreeMap<(MessageId, String), Vec<RecipientState>>>);
+
+impl Observer for Ledger {
+    fn on_event(&self, event: &Event<'_>) {
+        let (Event::Delivered { about, .. } | Event::Failed { about, .. } | Event::Expired { about, .. }) =
+            event
+        else {
+            return;
+        };
+        let key = (about.message, about.recipient.to.to_string());
+        self.0.lock().unwrap().entry(key).or_default().push(about.state);
+    }
+}
+
+impl Ledger {
+    fn states(&self) -> Vec<(String, RecipientState)> {
+        let told = self.0.lock().unwrap();
+        told.iter().flat_map(|((_, to), states)| states.iter().map(move |s| (to.clone(), *s))).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_delivered_and_its_receipt_says_so() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    let engine = engine(&world, &spool).await;
+    let receipt = engine.submit(mail("a@a.test", &["x@b.test", "y@b.test", "z@c.test"])).await.unwrap();
+    let delivery = receipt.finished().await;
+    assert_eq!(delivery.recipients.len(), 3);
+    assert!(delivery.is_complete(), "{delivery:?}");
+    assert_eq!(world.reached(), ["x@b.test", "y@b.test", "z@c.test"]);
+    assert!(world.net().got[0].content.contains("Subject: the one I sent"));
+    assert_eq!(spool.stats().messages, 0);
+    assert_eq!(engine.stats().delivered, 3);
+    assert_eq!((engine.stats().held, engine.stats().watched), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recipient_put_off_is_tried_again_alone() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |to, nth| if to == "late@b.test" && nth < 3 { 450 } else { 250 });
+    let engine = engine(&world, &spool).await;
+    let receipt = engine.submit(mail("a@a.test", &["late@b.test", "x@b.test"])).await.unwrap();
+    assert!(receipt.finished().await.is_complete());
+    assert_eq!(world.reached(), ["late@b.test", "x@b.test"], "nobody twice");
+    let late = world.net().got.iter().find(|got| got.to == "late@b.test").unwrap().at;
+    // 1 min and 5 min behind the first try, each by a tenth and the grid.
+    assert!((MINUTE * 5..MINUTE * 8).contains(&late), "{late:?}");
+    assert_eq!(engine.stats().deferred, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_recipient_is_reported_to_the_sender_and_does_not_stop_the_others() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |to, _| if to == "no@b.test" { 550 } else { 250 });
+    let (observer, mut events) = ChannelObserver::new(100);
+    let engine = builder(&world, &spool).observer(observer).start().await.unwrap();
+    let receipt = engine.submit(mail("a@a.test", &["no@b.test", "yes@b.test"])).await.unwrap();
+    let id = receipt.id();
+    let delivery = receipt.finished().await;
+    let refused = delivery.recipients.iter().find(|(to, _)| to.to_string() == "<no@b.test>").unwrap();
+    let Outcome::Failed(cause) = &refused.1 else { panic!("{refused:?}") };
+    assert_eq!(cause.reply().unwrap().code(), 550);
+    sleep(MINUTE).await;
+    assert_eq!(world.reached(), ["a@a.test", "yes@b.test"]);
+    let report = world.net().got.iter().find(|got| got.to == "a@a.test").unwrap().clone();
+    assert_eq!((report.host.as_str(), report.from.as_str()), ("mx.a.test", "<>"));
+    assert!(report.content.contains("Final-Recipient: rfc822; no@b.test"), "{}", report.content);
+    assert!(report.content.contains("Subject: the one I sent"));
+    assert!(!report.content.contains("yes@b.test"), "who has it is not reported");
+    assert_eq!(spool.stats().messages, 0);
+    let mut names = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        names.push((event.name, event.message == Some(id)));
+    }
+    let told: Vec<_> =
+        names.iter().map(|(name, ours)| format!("{name}{}", if *ours { "" } else { " (report)" })).collect();
+    assert_eq!(told, ["accepted", "failed", "delivered", "reported", "delivered (report)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_the_null_senders_failures() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, _| 550);
+    let engine = engine(&world, &spool).await;
+    let receipt = engine.submit(mail("", &["no@b.test"])).await.unwrap();
+    assert!(!receipt.finished().await.is_complete());
+    sleep(DAY).await;
+    assert_eq!(world.reached(), [""; 0]);
+    assert_eq!(spool.stats().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_cannot_be_delivered_is_not_reported_on() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, _| 550).rule("mx.a.test", |_, _| 550);
+    let engine = engine(&world, &spool).await;
+    let _ = engine.submit(mail("a@a.test", &["no@b.test"])).await.unwrap().finished().await;
+    sleep(DAY).await;
+    assert_eq!(engine.stats().failed, 2);
+    assert_eq!((spool.stats().messages, engine.stats().accepted), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_reply_to_the_content_fails_all_and_a_domain_without_mail_at_once() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.content("mx.b.test", 554).no_route("null.test", RouteError::NullMx);
+    let engine = engine(&world, &spool).await;
+    let receipt = engine.submit(mail("a@a.test", &["1@b.test", "2@b.test", "3@null.test"])).await.unwrap();
+    let delivery = receipt.finished().await;
+    assert!(delivery.recipients.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
+    sleep(MINUTE).await;
+    let reports: Vec<_> = world.net().got.iter().map(|got| got.content.clone()).collect();
+    assert_eq!(reports.len(), 2, "one per attempt group");
+    assert!(reports.iter().any(|report| report.contains("Status: 5.1.10")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_taken_expires_after_five_days_and_is_reported() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, _| 451);
+    let ledger = Arc::new(Ledger::default());
+    let engine = builder(&world, &spool).observer(ledger.clone()).start().await.unwrap();
+    let began = Instant::now();
+    let receipt = engine.submit(mail("a@a.test", &["x@b.test"])).await.unwrap();
+    let delivery = receipt.finished().await;
+    let took = began.elapsed();
+    assert!(took >= DAY * 5 && took < DAY * 5 + MINUTE * 3, "{took:?}");
+    let Outcome::Failed(Cause::Expired(Some(last))) = &delivery.recipients[0].1 else {
+        panic!("{delivery:?}")
+    };
+    assert!(last.contains("451"), "{last}");
+    sleep(MINUTE).await;
+    assert_eq!(world.reached(), ["a@a.test"]);
+    assert!(world.net().got[0].content.contains("Status: 5.4.7"));
+    let tries = engine.stats().deferred;
+    assert!((34..45).contains(&tries), "{tries} tries on the curve");
+    assert!(ledger.states().contains(&("<x@b.test>".into(), RecipientState::Expired)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_site_that_is_down_for_days_expires_too() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.down("mx.b.test").no_route("dns.test", RouteError::Dns);
+    let engine = engine(&world, &spool).await;
+    let began = Instant::now();
+    let receipt = engine.submit(mail("a@a.test", &["x@b.test", "y@dns.test"])).await.unwrap();
+    let delivery = receipt.finished().await;
+    assert!(began.elapsed() < DAY * 5 + MINUTE * 5);
+    for (_, outcome) in &delivery.recipients {
+        assert!(matches!(outcome, Outcome::Failed(Cause::Expired(Some(_)))), "{outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dead_site_with_a_long_queue_delays_no_other() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.down("mx.dead.test");
+    // Slow beyond any patience, and its lane full.
+    world.thinks("mx.slow.test", MINUTE * 5);
+    let engine = engine(&world, &spool).await;
+    for n in 0..6_000 {
+        let to = if n % 2 == 0 { "x@dead.test" } else { "x@slow.test" };
+        drop(engine.submit(mail("", &[to])).await.unwrap());
+    }
+    let began = Instant::now();
+    for n in 0..100 {
+        let receipt = engine.submit(mail("", &[&format!("x@live{n}.test")])).await.unwrap();
+        assert!(receipt.finished().await.is_complete());
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(world.net().connects.iter().filter(|(host, _)| host == "mx.dead.test").count() < 5);
+    assert_eq!(world.net().most_busy["mx.slow.test"], 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_site_is_held_probed_by_one_and_released() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.down("mx.b.test");
+    let (observer, mut events) = ChannelObserver::new(10_000);
+    let engine = builder(&world, &spool).observer(observer).start().await.unwrap();
+    let mut receipts = Vec::new();
+    for n in 0..50 {
+        receipts.push(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
+    }
+    sleep(MINUTE * 20).await;
+    let connects: Vec<_> = world.net().connects.iter().map(|(_, at)| at.as_secs()).collect();
+    // 0, 30 s, 1, 2, 4, 5, 5 min behind each other at most, and only when something is due.
+    assert!((3..9).contains(&connects.len()), "{connects:?}");
+    assert!(connects.windows(2).all(|w| w[1] - w[0] >= 27), "{connects:?}");
+    assert_eq!(engine.stats().sites_held + engine.stats().lanes, engine.stats().sites_held * 2);
+    world.up("mx.b.test");
+    for receipt in receipts {
+        assert!(receipt.finished().await.is_complete());
+    }
+    assert_eq!(world.reached().len(), 50);
+    let mut names = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        names.push(event.name);
+    }
+    assert!(names.contains(&"site held"));
+    assert_eq!(names.iter().filter(|name| **name == "site released").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_engine_on_the_same_spool_delivers_the_rest() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, nth| if nth == 1 { 450 } else { 250 });
+    world.down("mx.c.test");
+    let first = engine(&world, &spool).await;
+    let mut ids = Vec::new();
+    for n in 0..300 {
+        let to = [format!("{n}@b.test"), format!("{n}@c.test")];
+        let receipt = first.submit(mail("", &[&to[0], &to[1]])).await.unwrap();
+        ids.push(receipt.id());
+    }
+    sleep(Duration::from_secs(5)).await;
+    first.shutdown(MINUTE).await;
+    assert_eq!(first.health(), Health::Closed);
+    assert!(matches!(first.submit(mail("", &["x@b.test"])).await, Err(SubmitError::Closed)));
+    assert_eq!(spool.stats().messages, 300);
+    world.up("mx.c.test");
+    let second = engine(&world, &spool).await;
+    let mut receipts = Vec::new();
+    for id in ids {
+        receipts.push(second.receipt(id).await.unwrap());
+    }
+    for receipt in receipts {
+        let id = receipt.id();
+        assert_eq!(receipt.finished().await.recipients.len(), 2);
+        assert!(second.receipt(id).await.is_err());
+    }
+    let reached = world.reached();
+    assert_eq!(reached.len(), 600);
+    assert!(reached.windows(2).all(|w| w[0] != w[1]), "nobody twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_finishes_what_is_in_flight_and_gives_back_the_rest() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.thinks("mx.b.test", Duration::from_secs(20));
+    let engine = builder(&world, &spool).options(with(|o| o.runs_per_site = 2)).start().await.unwrap();
+    for n in 0..10 {
+        drop(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
+    }
+    sleep(Duration::from_secs(25)).await;
+    let before = world.reached().len();
+    assert!((1..9).contains(&before));
+    let began = Instant::now();
+    engine.shutdown(MINUTE).await;
+    assert!(began.elapsed() < MINUTE, "it does not wait for the whole grace");
+    let reached = world.reached().len();
+    assert!(reached > before, "what was in flight arrived");
+    assert_eq!(usize::try_from(spool.stats().messages).unwrap(), 10 - reached, "and is settled");
+    let queues = spool.queues(None, 10).await.unwrap();
+    assert!(queues.iter().all(|queue| queue.due < Timestamp::NEVER), "nothing keeps its lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_that_is_over_breaks_off_without_ending_a_message() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.thinks("mx.b.test", MINUTE * 9);
+    let engine = engine(&world, &spool).await;
+    let receipt = engine.submit(mail("", &["x@b.test"])).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    engine.shutdown(Duration::from_secs(10)).await;
+    assert!(began.elapsed() <= Duration::from_secs(11));
+    assert_eq!(spool.entries(receipt.id()).await.unwrap().len(), 1, "it is not lost");
+    assert_eq!(engine.stats().delivered, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_stops_nothing() {
+    #[derive(Debug)]
+    struct Broken;
+    impl Observer for Broken {
+        fn on_event(&self, _: &Event<'_>) {
+            panic!("its own fault");
+        }
+    }
+    let (world, spool) = (World::new(), MemorySpool::new());
+    let engine = builder(&world, &spool).observer(Arc::new(Broken)).start().await.unwrap();
+    assert!(engine.submit(mail("", &["x@b.test"])).await.unwrap().finished().await.is_complete());
+    assert_eq!(engine.stats().observer_panics, 2);
+}
+
+fn with(change: impl FnOnce(&mut EngineOptions)) -> EngineOptions {
+    let mut options = EngineOptions::new();
+    change(&mut options);
+    options
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_saturated_site_waits_in_the_queue_of_the_site() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    for n in 0..20 {
+        world.hosted(&format!("d{n}.test"), "mx.provider.test");
+    }
+    world.thinks("mx.provider.test", Duration::from_secs(10));
+    let options = with(|o| (o.ready_per_site, o.runs_per_site) = (10, 2));
+    let engine = builder(&world, &spool).options(options).start().await.unwrap();
+    for n in 0..200 {
+        drop(engine.submit(mail("", &[&format!("{n}@d{}.test", n % 20)])).await.unwrap());
+    }
+    sleep(Duration::from_secs(30)).await;
+    let queues = spool.queues(None, 100).await.unwrap();
+    let site = queues.iter().find(|queue| queue.queue.as_str() == "mx.provider.test:25").unwrap();
+    assert!(site.entries > 100, "{queues:?}");
+    assert!(engine.stats().held <= 40, "{:?}", engine.stats());
+    sleep(MINUTE * 30).await;
+    assert_eq!(world.reached().len(), 200);
+    assert_eq!(world.net().most_busy["mx.provider.test"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_recipient_of_a_thousand_messages_reaches_one_terminal_state() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    for n in 0..50 {
+        let host = format!("mx.d{n}.test");
+        match n % 5 {
+            0 => world.rule(&host, |_, nth| if nth % 3 == 0 { 250 } else { 450 }),
+            1 => world.rule(&host, |to, _| if to.starts_with('3') { 550 } else { 250 }),
+            2 => world.thinks(&host, Duration::from_millis(700)),
+            _ => &world,
+        };
+    }
+    world.down("mx.d9.test").rule("mx.d8.test", |_, _| 421).no_route("d7.test", RouteError::NullMx);
+    let ledger = Arc::new(Ledger::default());
+    let options = with(|o| (o.entries, o.ready_per_site) = (5_000, 300));
+    let engine = builder(&world, &spool).observer(ledger.clone()).options(options).start().await.unwrap();
+    for n in 0..1_000 {
+        let to: Vec<_> = (0..50).map(|d| format!("{n}@d{d}.test")).collect();
+        let to: Vec<_> = to.iter().map(String::as_str).collect();
+        drop(engine.submit(mail("", &to)).await.unwrap());
+    }
+    sleep(MINUTE * 30).await;
+    world.up("mx.d9.test");
+    sleep(DAY * 2).await;
+    assert_eq!(spool.stats().messages, 0);
+    assert_eq!(engine.stats().held, 0);
+    let told = ledger.0.lock().unwrap();
+    assert_eq!(told.len(), 50_000);
+    assert!(told.values().all(|states| states.len() == 1), "one terminal state each");
+    let count = |state| told.values().filter(|states| states[0] == state).count();
+    // Ten domains refuse those that begin with 3; one domain takes no mail; one never answers but 421.
+    let refused = 10 * 111 + 1_000;
+    assert_eq!(count(RecipientState::Failed), refused);
+    assert_eq!(count(RecipientState::Expired), 1_000);
+    assert_eq!(count(RecipientState::Delivered), 48_000 - 1_110);
+    let reached = world.reached();
+    assert_eq!(reached.len(), 48_000 - 1_110);
+    assert!(reached.windows(2).all(|w| w[0] != w[1]), "nobody twice");
+}
+
+#[derive(Debug, Default)]
+struct Store(Mutex<Vec<String>>);
+
+impl Deliver for Store {
+    fn deliver<'a>(&'a self, item: &'a LocalItem, content: Content) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let mut store = self.0.lock().unwrap();
+            let Content::Whole(octets) = content else { panic!("small") };
+            assert!(octets.starts_with(b"Received: by us\r\nFrom:"));
+            store.extend(item.recipients.iter().map(|rcpt| rcpt.to.to_string()));
+            vec![Outcome::Delivered(Accepted::locally()); item.recipients.len()]
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn accepted_mail_is_delivered_locally_with_its_head_in_front() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.locally("here.test", "store").locally("nobody.test", "unknown");
+    let store = Arc::new(Store::default());
+    let engine = builder(&world, &spool).local(LocalId::new("store"), store.clone()).start().await.unwrap();
+    let accept = |to: &[&str]| {
+        let body = NewBody::Inline("From: a@a.test\r\n\r\nhi\r\n".into());
+        let recipients = to.iter().map(|to| Rcpt::new(ForwardPath::parse(to).unwrap())).collect();
+        let mut mail = NewMail::new(engine.new_id(), Mail::default(), recipients, body);
+        mail.head = "Received: by us\r\n".into();
+        mail
+    };
+    engine.accept(accept(&["x@here.test", "y@here.test"])).await.unwrap();
+    let waiting = engine.accept(accept(&["z@nobody.test"])).await.unwrap();
+    sleep(MINUTE).await;
+    assert_eq!(*store.0.lock().unwrap(), ["<x@here.test>", "<y@here.test>"]);
+    assert_eq!(engine.spool().entries(waiting).await.unwrap().len(), 1, "put off, not lost");
+    assert!(matches!(engine.accept(accept(&[])).await, Err(SubmitError::Message(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn receipts_beyond_their_number_still_tell_when() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.thinks("mx.b.test", Duration::from_secs(5));
+    let engine = builder(&world, &spool).options(with(|o| o.receipts = 1)).start().await.unwrap();
+    let first = engine.submit(mail("", &["1@b.test"])).await.unwrap();
+    let second = engine.submit(mail("", &["2@b.test"])).await.unwrap();
+    assert!(first.is_watched() && !second.is_watched());
+    assert!(second.finished().await.recipients.is_empty());
+    assert_eq!(world.reached().len(), 2);
+    drop(first);
+    assert!(engine.submit(mail("", &["3@b.test"])).await.unwrap().is_watched());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_curve_of_the_host_program_is_obeyed() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, _| 450);
+    let mut retry = Retry::new();
+    (retry.steps, retry.jitter_percent) = (vec![Duration::from_secs(1), Duration::from_secs(2)], 0);
+    retry.expire_null_sender = Duration::from_secs(10);
+    let engine = builder(&world, &spool).retry(retry).start().await.unwrap();
+    let began = Instant::now();
+    let receipt = engine.submit(mail("", &["x@b.test"])).await.unwrap();
+    assert!(!receipt.finished().await.is_complete());
+    assert!(began.elapsed() >= Duration::from_secs(10) && began.elapsed() < Duration::from_secs(11));
+    // At 0, 1, 3, 5, 7, 9 and, for the last time, 10 s.
+    assert_eq!(engine.stats().deferred, 6);
+}

@@ -1,0 +1,75 @@
+//! What every spool promises, asked of both, and what only the disk spool can promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![cfg(feature = "disk")]
+
+#[path = "spool/crash.rs"]
+mod crash;
+#[path = "spool/disk.rs"]
+mod disk;
+
+/// One test per promise and implementation.
+macro_rules! promises {
+    ($($promise:ident)*) => {
+        mod memory_spool {
+            use postroad::spool::{MemorySpool, contract};
+            $(#[tokio::test]
+            async fn $promise() {
+                contract::$promise(&MemorySpool::new()).await.unwrap();
+            })*
+        }
+        mod disk_spool {
+            use postroad::spool::{DiskSpool, contract};
+            $(#[tokio::test]
+            async fn $promise() {
+                let dir = tempfile::tempdir().unwrap();
+                let spool = DiskSpool::open(dir.path().join("spool")).unwrap();
+                contract::$promise(&spool).await.unwrap();
+                spool.close().await.unwrap();
+            })*
+        }
+        /// A promise that is added to the contract and not here would not be tested.
+        #[test]
+        fn every_promise_of_the_contract_is_tested() {
+            let source = [
+                include_str!("../src/spool/contract/claiming.rs"),
+                include_str!("../src/spool/contract/settling.rs"),
+                include_str!("../src/spool/contract/storing.rs"),
+            ];
+            let promised = source.concat().matches("(spool: &dyn Spool) -> Kept").count();
+            assert_eq!(promised, [$(stringify!($promise)),*].len());
+        }
+    };
+}
+
+promises! {
+    entries_are_claimed_in_order_of_due
+    a_claim_takes_from_one_queue_only
+    what_is_not_due_is_not_claimed
+    a_claimed_entry_is_hidden_until_its_lease_ends
+    an_old_token_is_fenced_off
+    a_late_settlement_counts_while_nobody_else_claimed
+    an_entry_is_settled_once
+    extending_keeps_a_claim
+    enqueuing_an_id_twice_stores_it_once
+    a_batch_is_stored_whole_or_not_at_all
+    fresh_entries_are_born_claimed
+    a_settlement_and_its_reports_are_one
+    a_retry_moves_the_entry
+    no_attempt_is_counted_where_none_was_made
+    a_parked_entry_is_set_aside
+    the_last_entry_takes_the_message_along
+    a_waiting_recipient_is_not_lost
+    bodies_come_back_as_they_were
+    a_staged_body_given_up_leaves_nothing
+    a_staged_body_is_used_once
+    queues_are_listed_with_their_first_due
+    a_scan_goes_through_everything
+    everything_about_a_message_comes_back
+    flush_and_wait_return
+}
