@@ -26,3 +26,18 @@ pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+
+#[cfg(feature = "tokio")]
+pub use self::attempt::Mailer;
+#[cfg(feature = "tokio")]
+pub use self::delivery::{Engine, Receipt};
+#[cfg(feature = "tokio")]
+pub use self::relay::{Relay, Rules};
+#[cfg(feature = "dns")]
+pub use self::route::MxResolver;
+#[cfg(feature = "tokio")]
+pub use self::server::Server;
+pub use self::smtp::address::EhloName;
+pub use self::smtp::sasl::Credentials;
+#[cfg(feature = "disk")]
+pub use self::spool::DiskSpool;
