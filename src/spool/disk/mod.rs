@@ -152,9 +152,10 @@ impl DiskSpool {
         let lock = lock(directory)?;
         let path = directory.join(DATABASE);
         let mut conn = schema::open_writer(&path, &options)?;
+        let page = schema::page_size(&conn).map_err(schema::failure)?;
         let found = schema::take_stock(&mut conn).map_err(schema::failure)?;
         let shared = Arc::new(Shared::new(options, found.next, found.stats));
-        let writer = Writer { conn, lock, shared: Arc::clone(&shared), ledger: Ledger::new(&found) };
+        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger: Ledger::new(&found) };
         let thread = std::thread::Builder::new()
             .name("postroad-spool".into())
             .spawn(move || writer.run())

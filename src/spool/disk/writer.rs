@@ -23,12 +23,14 @@ use super::apply::apply;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
 use super::rows::Row;
-use super::schema::{PAGE, count, failure};
+use super::schema::{count, failure};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    /// The size of a page of the database.
+    pub(super) page: u64,
     /// Held as long as anything is written.
     pub(super) lock: File,
     pub(super) shared: Arc<Shared>,
@@ -240,9 +242,8 @@ impl Writer {
             let pages = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |row| row.get(0)));
             count(pages.unwrap_or_default())
         };
-        let used = (pages("PRAGMA page_count")
-            - pages("PRAGMA freelist_count").min(pages("PRAGMA page_count")))
-        .saturating_mul(PAGE);
+        let free = pages("PRAGMA freelist_count");
+        let used = pages("PRAGMA page_count").saturating_sub(free).saturating_mul(self.page);
         let mut room = limit.saturating_sub(used);
         let mut kept = Vec::with_capacity(writes.len());
         for write in writes {
@@ -264,7 +265,7 @@ impl Writer {
     /// Moves the log into the database when it has grown. False when the spool is broken.
     fn checkpoint_when_due(&self) -> bool {
         let log = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").unwrap_or_default();
-        if log.saturating_mul(PAGE) < self.shared.options.wal_octets {
+        if log.saturating_mul(self.page) < self.shared.options.wal_octets {
             return true;
         }
         self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
