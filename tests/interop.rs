@@ -91,7 +91,8 @@ fn ten_thousand_messages_pass_from_smtp_source_to_smtp_sink_none_lost_none_doubl
     let recipients = || {
         let mut seen = BTreeMap::<String, usize>::new();
         for file in std::fs::read_dir(&log).unwrap().map_while(Result::ok) {
-            let octets = std::fs::read(file.path()).unwrap();
+            // It may be renamed while we look.
+            let octets = std::fs::read(file.path()).unwrap_or_default();
             for line in String::from_utf8_lossy(&octets).lines() {
                 if let Some(path) = line.strip_prefix("X-Rcpt-Args: ") {
                     *seen.entry(path.to_owned()).or_default() += 1;
@@ -205,8 +206,7 @@ fn python_smtplib_and_curl_submit_over_tls_with_auth_byte_for_byte() {
          except smtplib.SMTPNotSupportedError: pass\n\
          s.starttls(context=c); s.login('ada', 'open sesame')\n\
          s.sendmail('a@x.test', ['b@y.test'], body)\n\
-         try: s.login('ada', 'open sesame'); raise SystemExit('second AUTH was accepted')\n\
-         except smtplib.SMTPException: pass\n\
+         code, _ = s.docmd('AUTH', 'PLAIN AGFkYQBvcGVuIHNlc2FtZQ=='); assert code == 503, code\n\
          s.quit()\n\
          s = smtplib.SMTP_SSL('127.0.0.1', {}, context=c); s.login('ada', 'open sesame')\n\
          s.sendmail('a@x.test', ['c@y.test'], body); s.quit()\n\
