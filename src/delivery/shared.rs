@@ -79,8 +79,8 @@ pub enum Health {
     Running,
     /// The spool fails in a way that may pass; the engine tries again, ever more slowly.
     SpoolFailing,
-    /// The spool must be opened again: nothing new is claimed, and submitting fails. Start a new
-    /// engine on a spool opened anew.
+    /// The spool must be opened again: nothing is claimed and submitting fails until it was. A spool
+    /// that does not do so itself needs a new engine over one that is opened anew.
     SpoolPoisoned,
     /// It was shut down.
     Closed,
