@@ -1,1 +1,309 @@
-fn main() {}
+//! A relay: takes mail by SMTP, keeps it in a spool, delivers it. The whole crate in one program.
+//!
+//! ```text
+//! cargo run --release --example relay -- --listen 127.0.0.1:2525 --hostname mail.example.com \
+//!     --local example.com=maildir:./mail --relay-from 127.0.0.0/8 --route '*=smarthost.example.net:25'
+//! ```
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use postroad::attempt::{CarrierOptions, Maildir};
+use postroad::clock::SystemClock;
+use postroad::delivery::{Engine, EngineOptions, Retry};
+use postroad::hop::{Host, Require};
+use postroad::net::connect::TcpConnect;
+use postroad::net::tls::{ClientTls, ServerTls, TlsOptions};
+use postroad::relay::{Relay, Rules, Users};
+use postroad::route::{FixedRoutes, LocalId, Match, MxOptions, MxResolver};
+use postroad::server::{Network, Server, ServerOptions};
+use postroad::smtp::address::{Domain, EhloName, Mailbox};
+use postroad::smtp::server::AuthOffer;
+use postroad::spool::{DiskSpool, MemorySpool, Spool};
+
+#[path = "common/mod.rs"]
+mod common;
+
+/// A store-and-forward mail relay.
+#[derive(Parser)]
+struct Flags {
+    /// Speak ESMTP here, with STARTTLS; may be given again. Port 0 finds a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Speak ESMTP over TLS from the first octet here; may be given again.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen_tls: Vec<String>,
+    /// Speak LMTP here. Not there yet.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen_lmtp: Vec<String>,
+    /// Our name: in the greeting, in EHLO and in Received.
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    hostname: String,
+    /// Where mail is kept: a directory, or `memory:`, which loses it when the program ends.
+    #[arg(long, value_name = "DIR", default_value = "./spool")]
+    spool: String,
+    /// The DNS server to ask; default: the system's.
+    #[arg(long, value_name = "ADDR:PORT")]
+    resolver: Option<SocketAddr>,
+    /// The port of MX hosts.
+    #[arg(long, value_name = "PORT", default_value_t = 25)]
+    mx_port: u16,
+    /// A fixed next hop for a domain, or for all the rest: '*'; may be given again.
+    #[arg(long, value_name = "DOMAIN=HOST:PORT", value_parser = route)]
+    route: Vec<(Match, Host)>,
+    /// A domain of ours, delivered to a Maildir: DOMAIN=maildir:PATH; may be given again.
+    #[arg(long, value_name = "DOMAIN=STORE", value_parser = local)]
+    local: Vec<(Domain, PathBuf)>,
+    /// The certificate chain, PEM; default: self-signed for --hostname.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// What TLS next hops must show.
+    #[arg(long, value_name = "POLICY", default_value = "opportunistic")]
+    tls_policy: TlsPolicy,
+    /// An extra root, PEM, for verifying next hops.
+    #[arg(long, value_name = "FILE")]
+    trust_ca: Option<PathBuf>,
+    /// A user who may send to every domain; may be given again. Turns AUTH on, under TLS.
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
+    user: Vec<(String, String)>,
+    /// Offer AUTH without TLS too.
+    #[arg(long)]
+    auth_plaintext: bool,
+    /// A network whose hosts may send to every domain; may be given again.
+    #[arg(long, value_name = "CIDR")]
+    relay_from: Vec<Network>,
+    /// The largest message in octets.
+    #[arg(long, value_name = "BYTES", default_value_t = 26_214_400)]
+    max_message_size: u64,
+    /// The waits between tries, such as 1s,2s,4s; the last repeats. Default: 1m,5m,15m,30m,1h,2h,4h.
+    #[arg(long, value_name = "LIST", value_parser = common::durations)]
+    retry: Option<Waits>,
+    /// How long a message is tried before its sender is told.
+    #[arg(long, value_name = "DUR", default_value = "5d", value_parser = common::duration)]
+    expire: Duration,
+    /// Sign mail. Not there yet.
+    #[arg(long, value_name = "DOMAIN:SELECTOR:KEYFILE")]
+    dkim: Vec<String>,
+    /// The address that outbound connections come from.
+    #[arg(long, value_name = "IP")]
+    source: Vec<IpAddr>,
+    /// Inbound connections at once.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    max_connections: usize,
+    /// Caps every wait of the outbound client; for tests.
+    #[arg(long, value_name = "DUR", value_parser = common::duration)]
+    client_timeout: Option<Duration>,
+    /// Caps every wait of the server; for tests.
+    #[arg(long, value_name = "DUR", value_parser = common::duration)]
+    server_timeout: Option<Duration>,
+    /// Outbound connections per site.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    concurrency: usize,
+    /// Inbound connections from one IPv4 address or /64; loopback and --relay-from are exempt.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    max_connections_per_peer: usize,
+    /// Where mail to a bare <postmaster> goes; default: postmaster at the first --local domain.
+    #[arg(long, value_name = "ADDRESS")]
+    postmaster: Option<Mailbox>,
+    /// Serve metrics. Not there yet.
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<String>,
+}
+
+/// What the list of waits is called, so that the flag is not taken for a repeated one.
+type Waits = Vec<Duration>;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TlsPolicy {
+    /// Do not even try.
+    None,
+    /// Use it where it is offered.
+    Opportunistic,
+    /// Demand a certificate that is valid for the host's name.
+    Verify,
+}
+
+impl From<TlsPolicy> for Require {
+    fn from(policy: TlsPolicy) -> Self {
+        match policy {
+            TlsPolicy::None => Self::Cleartext,
+            TlsPolicy::Opportunistic => Self::Opportunistic,
+            TlsPolicy::Verify => Self::Verified,
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let flags: Flags = common::flags();
+    common::log();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(flags))
+}
+
+async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
+    if let Some(why) = flags.lacks() {
+        common::refuse(why);
+    }
+    let terminated = common::terminated()?;
+    let hostname = EhloName::new(&flags.hostname).unwrap_or_else(|error| common::refuse(error));
+    let spool = flags.spool();
+    let engine = flags.engine(&hostname, &spool).await.unwrap_or_else(|error| common::refuse(error));
+    let server =
+        Server::builder(Relay::new(engine.clone(), flags.rules(&hostname)), flags.server_options(&hostname))
+            .tls(flags.certificate().unwrap_or_else(|error| common::refuse(error)));
+    let server = flags.listen.iter().fold(server, |server, address| server.listen(address));
+    let server = flags.listen_tls.iter().fold(server, |server, address| server.listen_tls(address));
+    let server = server.start().await.unwrap_or_else(|error| common::refuse_start(&error));
+    common::ready(server.addresses());
+    terminated.await;
+    server.shutdown(Duration::from_secs(10)).await;
+    engine.shutdown(Duration::from_secs(20)).await;
+    spool.flush().await?;
+    Ok(())
+}
+
+impl Flags {
+    /// A flag that asks for what is not there: better refused than ignored.
+    fn lacks(&self) -> Option<&'static str> {
+        [
+            (self.listen.is_empty() && self.listen_tls.is_empty(), "--listen or --listen-tls is needed"),
+            (!self.listen_lmtp.is_empty(), "--listen-lmtp is not supported yet"),
+            (!self.dkim.is_empty(), "--dkim is not supported yet"),
+            (self.http.is_some(), "--http is not supported yet"),
+            (self.source.len() > 1, "more than one --source is not supported yet"),
+            (self.spool.starts_with("postgres:"), "--spool postgres: is not supported yet"),
+            (self.spool.starts_with("postgresql:"), "--spool postgresql: is not supported yet"),
+            (self.auth_plaintext && self.user.is_empty(), "--auth-plaintext needs --user"),
+        ]
+        .into_iter()
+        .find_map(|(asked, why)| asked.then_some(why))
+    }
+
+    fn spool(&self) -> Arc<dyn Spool> {
+        match self.spool.as_str() {
+            "memory:" => Arc::new(MemorySpool::new()),
+            directory => match DiskSpool::open(directory) {
+                Ok(spool) => Arc::new(spool),
+                Err(error) => common::refuse_start(&error),
+            },
+        }
+    }
+
+    async fn engine(&self, hostname: &EhloName, spool: &Arc<dyn Spool>) -> Result<Engine, Box<dyn Error>> {
+        let mut options = EngineOptions::new();
+        options.runs_per_site = self.concurrency;
+        let mut carrier = CarrierOptions::new(hostname.clone());
+        carrier.client.longest_wait = self.client_timeout;
+        carrier.limits.per_key = self.concurrency;
+        carrier.limits.total = options.runs;
+        let mut retry = Retry::new();
+        if let Some(steps) = &self.retry {
+            retry.steps.clone_from(steps);
+        }
+        retry.expire_null_sender = retry.expire_null_sender.min(self.expire);
+        retry.expire = self.expire;
+        let mut trust = TlsOptions::new();
+        if let Some(ca) = &self.trust_ca {
+            trust = trust.trust_pem(&common::read(ca)?)?;
+        }
+        let mut connect = TcpConnect::new();
+        connect.source = self.source.first().copied();
+        let mut engine = Engine::builder(Arc::clone(spool), hostname.clone())
+            .direct(self.routes(hostname)?)
+            .options(options)
+            .carrier(carrier)
+            .retry(retry)
+            .connect(Arc::new(connect))
+            .tls(ClientTls::new(trust, Arc::new(SystemClock))?);
+        for (domain, path) in &self.local {
+            let maildir = Maildir::open(path, Arc::new(SystemClock))?;
+            engine = engine.local(LocalId::new(domain.as_str()), Arc::new(maildir));
+        }
+        Ok(engine.start().await?)
+    }
+
+    fn routes(&self, hostname: &EhloName) -> Result<FixedRoutes, Box<dyn Error>> {
+        let mut mx = MxOptions::new();
+        mx.servers = self.resolver.into_iter().collect();
+        mx.port = self.mx_port;
+        mx.require = self.tls_policy.into();
+        mx.own_names = vec![hostname.as_domain().clone()];
+        let port = |address: &String| address.rsplit_once(':')?.1.parse().ok();
+        mx.own_ports = self.listen.iter().filter_map(port).collect();
+        let mut routes = FixedRoutes::new().otherwise(Arc::new(MxResolver::new(mx)?));
+        for (on, host) in &self.route {
+            routes = routes.host(on.clone(), host.clone(), self.tls_policy.into());
+        }
+        for (domain, _) in &self.local {
+            routes = routes.local(domain.clone(), LocalId::new(domain.as_str()));
+        }
+        Ok(routes)
+    }
+
+    fn rules(&self, hostname: &EhloName) -> Rules {
+        let mut rules = Rules::new(hostname.clone());
+        rules.local = self.local.iter().map(|(domain, _)| domain.clone()).collect();
+        rules.relay_from.clone_from(&self.relay_from);
+        rules.postmaster.clone_from(&self.postmaster);
+        if !self.user.is_empty() {
+            let users = self.user.iter().fold(Users::new(), |users, (name, word)| users.with(name, word));
+            rules.users = Some(Arc::new(users));
+        }
+        rules
+    }
+
+    fn server_options(&self, hostname: &EhloName) -> ServerOptions {
+        let mut options = ServerOptions::new(hostname.clone());
+        options.session.max_message_size = self.max_message_size;
+        options.session.auth = match (self.user.is_empty(), self.auth_plaintext) {
+            (true, _) => AuthOffer::Never,
+            (false, false) => AuthOffer::UnderTls,
+            (false, true) => AuthOffer::Always,
+        };
+        options.max_connections = self.max_connections;
+        options.max_per_network = self.max_connections_per_peer;
+        options.exempt.clone_from(&self.relay_from);
+        if let Some(cap) = self.server_timeout {
+            options.session.timeouts = options.session.timeouts.capped(cap);
+            options.tls_handshake = options.tls_handshake.min(cap);
+            options.write = options.write.min(cap);
+        }
+        options
+    }
+
+    fn certificate(&self) -> Result<ServerTls, Box<dyn Error>> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(chain), Some(key)) => common::certificate(chain, key),
+            _ => common::self_signed(&self.hostname),
+        }
+    }
+}
+
+fn route(text: &str) -> Result<(Match, Host), String> {
+    let (on, to) = text.split_once('=').ok_or("needs DOMAIN=HOST:PORT")?;
+    let on = on.parse().map_err(|error| format!("'{on}': {error}"))?;
+    Ok((on, common::host(to)?))
+}
+
+fn local(text: &str) -> Result<(Domain, PathBuf), String> {
+    let (domain, store) = text.split_once('=').ok_or("needs DOMAIN=maildir:PATH")?;
+    let domain = domain.parse().map_err(|error| format!("'{domain}': {error}"))?;
+    match store.split_once(':') {
+        Some(("maildir", path)) if !path.is_empty() => Ok((domain, path.into())),
+        Some(("lmtp", _)) => Err("delivery by lmtp: is not supported yet".into()),
+        _ => Err(format!("'{store}' is no store: maildir:PATH is one")),
+    }
+}
+
+fn user(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() => Ok((name.to_owned(), password.to_owned())),
+        _ => Err("needs NAME:PASSWORD".into()),
+    }
+}

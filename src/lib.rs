@@ -18,9 +18,26 @@ pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
 #[cfg(feature = "tokio")]
+pub mod relay;
+#[cfg(feature = "tokio")]
 pub mod route;
 #[cfg(feature = "tokio")]
 pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+
+#[cfg(feature = "tokio")]
+pub use self::attempt::Mailer;
+#[cfg(feature = "tokio")]
+pub use self::delivery::{Engine, Receipt};
+#[cfg(feature = "tokio")]
+pub use self::relay::{Relay, Rules};
+#[cfg(feature = "dns")]
+pub use self::route::MxResolver;
+#[cfg(feature = "tokio")]
+pub use self::server::Server;
+pub use self::smtp::address::EhloName;
+pub use self::smtp::sasl::Credentials;
+#[cfg(feature = "disk")]
+pub use self::spool::DiskSpool;

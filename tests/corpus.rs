@@ -1,5 +1,6 @@
 //! The corpus of the fuzz targets, and every input that ever broke one, as an ordinary test.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -7,12 +7,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use postroad::hop::Host;
 use postroad::net::tls::ServerTls;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The flags; a wrong one ends the program with 2 and a line that says why.
 pub(crate) fn flags<F: Parser>() -> F {
-    F::parse()
+    F::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            // Help was asked for.
+            error.exit()
+        }
+        let text = error.to_string();
+        let line: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        eprintln!("{}", line.join(" "));
+        std::process::exit(2)
+    })
 }
 
 /// Ends the program with 2: what was asked for cannot be done.
@@ -74,6 +84,17 @@ pub(crate) fn durations(text: &str) -> Result<Vec<Duration>, String> {
     text.split(',').map(duration).collect()
 }
 
+/// `HOST:PORT`, where HOST is a name or an address (an IPv6 address in brackets).
+pub(crate) fn host(text: &str) -> Result<Host, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Host::new(address.ip().into(), address.port()));
+    }
+    let (name, port) = text.rsplit_once(':').ok_or_else(|| format!("'{text}' needs HOST:PORT"))?;
+    let name = name.parse().map_err(|error| format!("'{name}': {error}"))?;
+    let port = port.parse().map_err(|_| format!("'{port}' is no port"))?;
+    Ok(Host::new(name, port))
+}
+
 /// A certificate that nobody else trusts, for `hostname`, localhost and loopback.
 pub(crate) fn self_signed(hostname: &str) -> Result<ServerTls, Box<dyn Error>> {
     let names = [hostname, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
@@ -83,5 +104,10 @@ pub(crate) fn self_signed(hostname: &str) -> Result<ServerTls, Box<dyn Error>> {
 
 /// A certificate chain and its key from PEM files.
 pub(crate) fn certificate(chain: &Path, key: &Path) -> Result<ServerTls, Box<dyn Error>> {
-    Ok(ServerTls::from_pem(&std::fs::read(chain)?, &std::fs::read(key)?)?)
+    Ok(ServerTls::from_pem(&read(chain)?, &read(key)?)?)
+}
+
+/// A file; the error names it.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }

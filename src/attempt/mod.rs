@@ -5,10 +5,12 @@
 //! anything for later: that is the engine's.
 mod carrier;
 mod local;
+mod mailer;
 mod outcome;
 mod quirks;
 mod run;
 
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
-pub use local::{Deliver, LocalItem};
+pub use local::{Deliver, LocalItem, Maildir};
+pub use mailer::{Mailer, MailerError, MailerOptions, SendError};
 pub use outcome::{Accepted, Cause, ConnectFault, Delivery, Feature, LocalFault, Outcome, Phase};

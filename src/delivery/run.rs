@@ -10,9 +10,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::BoxFuture;
 use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Work};
+use crate::clock::Timestamp;
 use crate::hop::Require;
-use crate::message::{Content, MessageId, ReadBody};
+use crate::message::{Content, ReadBody};
 use crate::route::{Hosts, LocalId};
+use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
 use crate::spool::{QueueName, SpoolError};
 
@@ -42,8 +44,8 @@ pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) 
     let deliveries = async {
         while let Some(job) = work.next().await {
             let outcomes = match (&deliver, work.current()) {
-                (Some(deliver), Some(id)) => {
-                    let item = LocalItem::new(id, job.mail, job.recipients);
+                (Some(deliver), Some((destination, accepted))) => {
+                    let item = LocalItem::new(job.mail, job.recipients, destination, accepted);
                     deliver.deliver(&item, job.content).await
                 }
                 _ => {
@@ -79,9 +81,9 @@ impl LaneWork {
         Self { shared, site, require, flight: VecDeque::new(), notes: RunNotes::default(), end: None }
     }
 
-    /// The message that was taken last.
-    fn current(&self) -> Option<MessageId> {
-        self.flight.back().map(|(entry, _)| entry.claim.token.message)
+    /// Where the entry that was taken last goes, and when it was accepted.
+    fn current(&self) -> Option<(Domain, Timestamp)> {
+        self.flight.back().map(|(entry, _)| (entry.claim.destination.clone(), entry.claim.accepted))
     }
 
     async fn take(&mut self) -> Option<Job> {

@@ -6,7 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::message::header::{Header, HeaderError};
+use crate::delivery::SubmitError;
+use crate::message::{Header, HeaderError};
 use crate::server::{BodyError, BodyStream};
 use crate::smtp::params::BodyKind;
 use crate::spool::{BodyWriter, NewBody, Spool, SpoolError};
@@ -30,6 +31,8 @@ pub(super) enum Unfit {
     Loop(usize),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Engine(#[from] SubmitError),
 }
 
 /// Takes all of `body`.
@@ -127,9 +130,10 @@ impl Scan {
     fn add(&mut self, chunk: &[u8]) {
         self.octets += chunk.len() as u64;
         self.eight_bit = self.eight_bit || !chunk.is_ascii();
+        let [_, last] = self.last;
         self.last = match chunk {
             [.., a, b] => [*a, *b],
-            [b] => [self.last[1], *b],
+            [b] => [last, *b],
             [] => self.last,
         };
     }
@@ -153,3 +157,39 @@ impl Scan {
 
 /// Most messages are smaller, and this many times the number of sessions is what memory must hold.
 const IN_MEMORY: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(chunks: &[&str]) -> Scan {
+        let mut scan = Scan::default();
+        chunks.iter().for_each(|chunk| scan.add(chunk.as_bytes()));
+        scan
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_octets_unless_only_the_sender_can_know() {
+        for (declared, content, kind) in [
+            (BodyKind::EightBit, "plain", BodyKind::SevenBit),
+            (BodyKind::SevenBit, "gr\u{fc}n", BodyKind::EightBit),
+            (BodyKind::EightBit, "gr\u{fc}n", BodyKind::EightBit),
+            (BodyKind::Binary, "plain", BodyKind::Binary),
+        ] {
+            assert_eq!(scanned(&[content]).kind(declared), kind, "{declared:?} {content}");
+        }
+    }
+
+    #[test]
+    fn a_missing_line_end_is_seen_across_pieces() {
+        for (chunks, missing) in [
+            (&["a\r\n"][..], ""),
+            (&["a\r", "\n"], ""),
+            (&["a", "\r", "", "\n"], ""),
+            (&["a"], "\r\n"),
+            (&["a\r\n", "b"], "\r\n"),
+        ] {
+            assert_eq!(scanned(chunks).missing_end(), missing, "{chunks:?}");
+        }
+    }
+}

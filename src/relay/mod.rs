@@ -31,17 +31,19 @@
 mod gather;
 mod users;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tracing::{debug, info};
 
 pub use users::{Authenticator, Users};
 
 use self::gather::{Unfit, gather};
 use crate::BoxFuture;
-use crate::delivery::Engine;
-use crate::message::{MessageId, Received, With};
+use crate::delivery::{Engine, NewMail, SubmitError};
+use crate::message::{HeaderError, MessageId, Received, With};
 use crate::server::{
     BodyStream, Conversation, Handler, Network, Peer, SessionInfo, Transaction, Verdict, bad_credentials,
     relaying_denied,
@@ -103,15 +105,16 @@ impl Rules {
     }
 
     fn postmaster(&self) -> Option<Mailbox> {
-        self.postmaster.clone().or_else(|| Mailbox::parse(&format!("postmaster@{}", self.local.first()?)).ok())
+        self.postmaster
+            .clone()
+            .or_else(|| Mailbox::parse(&format!("postmaster@{}", self.local.first()?)).ok())
     }
 }
 
 /// Accepts mail by [`Rules`] and hands it to an [`Engine`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Relay(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     engine: Engine,
     rules: Rules,
@@ -122,6 +125,12 @@ impl Relay {
     #[must_use]
     pub fn new(engine: Engine, rules: Rules) -> Self {
         Self(Arc::new(Shared { engine, rules }))
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("rules", &self.0.rules).finish_non_exhaustive()
     }
 }
 
@@ -175,5 +184,142 @@ impl Conversation for Session {
                 }
             }
         })
+    }
+}
+
+impl Shared {
+    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
+        let Transaction { mut mail, mut recipients, session, .. } = transaction;
+        let gathered = gather(body, mail.body, self.rules.max_hops, &**self.engine.spool()).await?;
+        // What a next hop must offer follows from the octets, not from what was declared.
+        mail.body = gathered.kind;
+        let id = self.engine.new_id();
+        let head = self.received(id, &mail, &recipients, &session);
+        for rcpt in &mut recipients {
+            if rcpt.to == ForwardPath::Postmaster
+                && let Some(postmaster) = self.rules.postmaster()
+            {
+                rcpt.to = postmaster.into();
+            }
+        }
+        let mut new = NewMail::new(id, mail, recipients, gathered.body);
+        new.head = head;
+        Ok(self.engine.accept(new).await?)
+    }
+
+    fn received(&self, id: MessageId, mail: &Mail, recipients: &[Rcpt], session: &SessionInfo) -> Bytes {
+        // The id was made from the wall time of this very moment.
+        let mut received = Received::new(self.rules.hostname.clone(), id, id.time());
+        received.hello.clone_from(&session.hello);
+        received.address = Some(session.peer.address.ip().to_canonical());
+        received.with = With {
+            extended: session.extended,
+            authenticated: session.user.is_some(),
+            smtputf8: mail.smtputf8,
+            ..With::default()
+        };
+        received.tls = session.tls.as_ref().map(|tls| format!("{} {}", tls.version, tls.cipher).into());
+        received.recipient = Received::single(recipients);
+        received.to_field()
+    }
+}
+
+/// What a client is told about a message that is not taken.
+fn refusal(unfit: &Unfit) -> Reply {
+    let (code, enhanced, text) = match unfit {
+        Unfit::Header(HeaderError::TooLong | HeaderError::TooManyFields) => {
+            (552, EnhancedCode::new(5, 3, 4), "the header is too large")
+        }
+        Unfit::Loop(_) => (554, EnhancedCode::new(5, 4, 6), "too many hops, this message goes in circles"),
+        Unfit::Spool(error) | Unfit::Engine(SubmitError::Spool(error)) => match error {
+            SpoolError::Full => (452, EnhancedCode::new(4, 3, 1), "insufficient system storage, try later"),
+            SpoolError::TooLarge => (552, EnhancedCode::new(5, 3, 4), "message too large"),
+            SpoolError::Invalid(_) => (554, EnhancedCode::new(5, 6, 0), "the message cannot be stored"),
+            _ => (451, EnhancedCode::new(4, 3, 0), "local error in processing, try later"),
+        },
+        Unfit::Engine(SubmitError::Message(_)) => {
+            (554, EnhancedCode::new(5, 6, 0), "the message cannot be stored")
+        }
+        Unfit::Engine(SubmitError::Closed) => {
+            (421, EnhancedCode::new(4, 3, 2), "service shutting down, try again later")
+        }
+        // `Body` is never heard: the session ended the message itself.
+        _ => (451, EnhancedCode::new(4, 3, 0), "local error in processing, try later"),
+    };
+    Reply::new(code, enhanced, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parsed_domain_decides_and_nothing_else() {
+        let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
+        rules.local = vec!["local.test".parse().unwrap()];
+        rules.relay_from = vec!["192.0.2.0/24".parse().unwrap()];
+        let (stranger, friend) = ("198.51.100.1".parse().unwrap(), "::ffff:192.0.2.9".parse().unwrap());
+        for (path, admitted) in [
+            ("a@local.test", true),
+            ("a@LOCAL.Test", true),
+            ("a%victim.test@local.test", true),
+            ("victim.test!a@local.test", true),
+            ("\"a@victim.test\"@local.test", true),
+            ("@victim.test:a@local.test", true),
+            ("postmaster", true),
+            ("a@victim.test", false),
+            ("\"a@local.test\"@victim.test", false),
+            ("a%local.test@victim.test", false),
+            ("local.test!a@victim.test", false),
+            ("@local.test:a@victim.test", false),
+            ("@local.test,@local.test:a@victim.test", false),
+            ("a@sub.local.test", false),
+            ("a@local.test.victim.test", false),
+            ("a@victimlocal.test", false),
+            ("a@[192.0.2.1]", false),
+            ("a@[IPv6:::1]", false),
+            ("postmaster@victim.test", false),
+            ("a@xn--local-9ta.test", false),
+        ] {
+            let to = ForwardPath::parse(path).unwrap();
+            assert_eq!(rules.admits(&to, stranger, None), admitted, "{path}");
+            assert!(rules.admits(&to, friend, None) && rules.admits(&to, stranger, Some("ada")), "{path}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_send_anything_by_default() {
+        let rules = Rules::new(EhloName::new("mx.test").unwrap());
+        for path in ["a@mx.test", "a@localhost", "postmaster", "a@[127.0.0.1]"] {
+            let to = ForwardPath::parse(path).unwrap();
+            assert!(!rules.admits(&to, "127.0.0.1".parse().unwrap(), None), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_bare_postmaster_is_somebody_wherever_there_is_mail_of_ours() {
+        let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
+        rules.local = vec!["one.test".parse().unwrap(), "two.test".parse().unwrap()];
+        assert_eq!(rules.postmaster().unwrap().to_string(), "postmaster@one.test");
+        rules.postmaster = Some("admin@elsewhere.test".parse().unwrap());
+        assert_eq!(rules.postmaster().unwrap().to_string(), "admin@elsewhere.test");
+    }
+
+    #[test]
+    fn what_may_help_later_is_4xx_and_what_cannot_is_5xx() {
+        let io = || std::io::Error::other("x");
+        for (unfit, code) in [
+            (Unfit::Spool(SpoolError::Full), 452),
+            (SpoolError::Poisoned.into(), 451),
+            (SpoolError::Storage(io()).into(), 451),
+            (SpoolError::Unknown(io()).into(), 451),
+            (SpoolError::TooLarge.into(), 552),
+            (Unfit::Engine(SubmitError::Spool(SpoolError::Full)), 452),
+            (SubmitError::Closed.into(), 421),
+            (Unfit::Loop(101), 554),
+            (HeaderError::TooLong.into(), 552),
+        ] {
+            assert_eq!(refusal(&unfit).code(), code, "{unfit}");
+        }
     }
 }

@@ -29,11 +29,14 @@ use crate::smtp::address::Domain;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct FixedRoutes {
-    exact: BTreeMap<Domain, Route>,
-    below: BTreeMap<Domain, Route>,
-    rest: Option<Route>,
+    exact: BTreeMap<Domain, Row>,
+    below: BTreeMap<Domain, Row>,
+    rest: Option<Row>,
     otherwise: Option<Arc<dyn Resolve>>,
 }
+
+/// What the table says of a destination.
+type Row = Result<Route, RouteError>;
 
 /// Which destinations an entry is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +91,12 @@ impl FixedRoutes {
     #[must_use]
     pub fn host(self, on: impl Into<Match>, host: Host, require: Require) -> Self {
         self.change(on.into(), |before| match before {
-            Some(Route::Hosts(mut hosts)) => {
+            Some(Ok(Route::Hosts(mut hosts))) => {
                 hosts.hosts.push(host);
                 hosts.require = hosts.require.max(require);
-                Route::Hosts(hosts)
+                Ok(Route::Hosts(hosts))
             }
-            _ => Route::Hosts(Hosts::new(vec![host], require)),
+            _ => Ok(Route::Hosts(Hosts::new(vec![host], require))),
         })
     }
 
@@ -101,7 +104,14 @@ impl FixedRoutes {
     /// hosts.
     #[must_use]
     pub fn local(self, on: impl Into<Match>, id: LocalId) -> Self {
-        self.change(on.into(), |_| Route::Local(id))
+        self.change(on.into(), |_| Ok(Route::Local(id)))
+    }
+
+    /// These destinations take no mail, as if they said so by a null MX (RFC 7505): what is sent to
+    /// them fails at once. Takes the place of what was there.
+    #[must_use]
+    pub fn no_mail(self, on: impl Into<Match>) -> Self {
+        self.change(on.into(), |_| Err(RouteError::NullMx))
     }
 
     /// Adds a host for all that nothing else matches; the resolver of [`FixedRoutes::otherwise`]
@@ -115,7 +125,7 @@ impl FixedRoutes {
     /// place of what was there.
     #[must_use]
     pub fn set(self, on: impl Into<Match>, route: Route) -> Self {
-        self.change(on.into(), |_| route)
+        self.change(on.into(), |_| Ok(route))
     }
 
     /// Who is asked for what matches nothing here, and for the addresses of hosts that are given
@@ -126,7 +136,7 @@ impl FixedRoutes {
         self
     }
 
-    fn change(mut self, on: Match, change: impl FnOnce(Option<Route>) -> Route) -> Self {
+    fn change(mut self, on: Match, change: impl FnOnce(Option<Row>) -> Row) -> Self {
         match on {
             Match::Domain(domain) => {
                 let before = self.exact.remove(&domain);
@@ -142,12 +152,12 @@ impl FixedRoutes {
     }
 
     /// The longest match.
-    fn find(&self, destination: &Domain) -> Option<&Route> {
+    fn find(&self, destination: &Domain) -> Option<&Row> {
         let exact = self.exact.get(destination);
         exact.or_else(|| self.find_below(destination)).or(self.rest.as_ref())
     }
 
-    fn find_below(&self, destination: &Domain) -> Option<&Route> {
+    fn find_below(&self, destination: &Domain) -> Option<&Row> {
         // An address literal is below nothing, though it may hold dots.
         if self.below.is_empty() || destination.as_literal().is_some() {
             return None;
@@ -177,8 +187,10 @@ impl Resolve for FixedRoutes {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
         Box::pin(async move {
             match (self.find(destination), &self.otherwise) {
-                (Some(Route::Hosts(hosts)), _) => Ok(Route::Hosts(self.with_addresses(hosts.clone()).await)),
-                (Some(local), _) => Ok(local.clone()),
+                (Some(Ok(Route::Hosts(hosts))), _) => {
+                    Ok(Route::Hosts(self.with_addresses(hosts.clone()).await))
+                }
+                (Some(other), _) => other.clone(),
                 (None, Some(resolver)) => resolver.route(destination).await,
                 (None, None) => Err(RouteError::NoRoute),
             }

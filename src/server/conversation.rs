@@ -62,8 +62,16 @@ pub(super) async fn serve(
         Some(tls) => Session::over_tls(config, tls.clone(), now),
         None => Session::new(config, now),
     };
-    let mut talk =
-        Talk { setup, session, wire, info: Arc::new(info), until: None, transaction: None, quit: false };
+    let mut talk = Talk {
+        setup,
+        session,
+        wire,
+        info: Arc::new(info),
+        until: None,
+        stalled: None,
+        transaction: None,
+        quit: false,
+    };
     match conversation {
         Ok(mut conversation) => {
             talk.listen_first(now).await;
@@ -84,6 +92,8 @@ struct Talk<'s> {
     info: Arc<SessionInfo>,
     /// The session's deadline.
     until: Option<Instant>,
+    /// Since when nothing is read because the handler does not read.
+    stalled: Option<Instant>,
     transaction: Option<(Mail, Vec<Rcpt>)>,
     quit: bool,
 }
@@ -188,7 +198,15 @@ impl Talk<'_> {
             return self.wire.poll_write(cx).map(Turn::Wrote);
         }
         if let Some(feed) = content {
-            ready!(feed.poll_room(cx));
+            if feed.poll_room(cx).is_pending() {
+                self.stalled.get_or_insert_with(|| SystemClock.now().mono);
+                return Poll::Pending;
+            }
+            if let Some(since) = self.stalled.take() {
+                // The client is not late by the time that it could not send.
+                let lost = SystemClock.now().mono.saturating_duration_since(since);
+                self.until = self.until.and_then(|until| until.checked_add(lost));
+            }
         }
         self.wire.poll_read(cx, self.until, content.is_some()).map(Turn::Read)
     }

@@ -131,6 +131,13 @@ impl EhloName {
     }
 }
 
+impl From<IpAddr> for EhloName {
+    /// The address literal, for a host without a name of its own.
+    fn from(ip: IpAddr) -> Self {
+        Self(ip.into())
+    }
+}
+
 impl fmt::Display for EhloName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

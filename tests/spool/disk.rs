@@ -162,7 +162,7 @@ async fn a_damaged_row_is_set_aside_and_blocks_nobody() {
     let spool = DiskSpool::open(dir.path()).unwrap();
     let claims = claim(&spool, 1).await;
     assert_eq!(claims[0].token.message, sample(5).id);
-    assert!(matches!(octets(&spool, &claims[0].body).await, Err(_)), "a lost body is noticed");
+    assert!(octets(&spool, &claims[0].body).await.is_err(), "a lost body is noticed");
     assert_eq!(claim(&spool, 9).await[0].token.message, sample(6).id);
     spool.flush().await.unwrap();
     let queue = &spool.queues(None, 9).await.unwrap()[0];
@@ -229,6 +229,38 @@ async fn a_settlement_that_may_wait_is_written_without_others() {
     );
     assert_eq!((first.unwrap(), second.unwrap()), (vec![], vec![]));
     assert_eq!(spool.counters().commits, before + 1);
+}
+
+#[tokio::test]
+async fn a_token_of_an_earlier_opening_is_an_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(vec![sample(1)], None).await.unwrap();
+    let old = claim(&spool, 1).await;
+    drop(spool);
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let new = claim(&spool, 1).await;
+    assert_eq!(spool.settle(vec![remove(&old[0])], Durability::Synced).await.unwrap(), [old[0].token]);
+    assert_eq!(spool.settle(vec![remove(&new[0])], Durability::Synced).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_flush_covers_more_than_one_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let lease = Some(Timestamp::NEVER);
+    let claims = spool.enqueue((0..1200).map(sample).collect(), lease).await.unwrap();
+    let hold = holding(dir.path());
+    for claim in &claims {
+        // Handed over, and nobody waits for it.
+        let mut call = spool.settle(vec![remove(claim)], Durability::Soon);
+        let waker = std::task::Waker::noop();
+        assert!(call.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    }
+    let release = async { drop(hold) };
+    let (flushed, ()) = tokio::join!(spool.flush(), release);
+    flushed.unwrap();
+    assert_eq!(spool.stats(), Stats::default());
 }
 
 #[tokio::test]
@@ -394,6 +426,14 @@ async fn staging_goes_on_in_little_memory() {
     let mut options = DiskOptions::new();
     options.staging_octets = 64 << 10;
     let spool = Arc::new(DiskSpool::open_with(dir.path(), options).unwrap());
+    // A body that would wait in memory goes to the disk once the memory is used up.
+    let mut writer = spool.stage().await.unwrap();
+    writer.write(vec![0; 60_000].into()).await.unwrap();
+    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(), Ok(0));
+    writer.write(vec![0; 10_000].into()).await.unwrap();
+    assert_eq!(count(), Ok(1));
+    drop(writer);
     let writers: Vec<_> = (0..20_u64)
         .map(|n| {
             let spool = Arc::clone(&spool);

@@ -188,7 +188,10 @@ impl Session {
         }
         if transaction.recipients >= self.config.max_recipients {
             // RFC 5321 §4.5.3.1.10. No fault: the client goes on with what it has.
-            return self.say("452 4.5.3 Too many recipients");
+            if !self.is_harvesting() {
+                self.say("452 4.5.3 Too many recipients");
+            }
+            return;
         }
         if !transaction.smtputf8 && rcpt.to.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
             return self.fault("553 5.6.7 The recipient address needs SMTPUTF8");
@@ -219,6 +222,17 @@ impl Session {
         self.state = State::Handshake;
     }
 
+    /// Counts a refused recipient; when there were too many, the session is over. The limit is high
+    /// because old lists have many dead addresses, but nobody guesses names in it for ever.
+    pub(super) fn is_harvesting(&mut self) -> bool {
+        self.refused_recipients += 1;
+        let too_many = self.refused_recipients > MAX_REFUSED;
+        if too_many {
+            self.end("421 4.7.0 Too many refused recipients, closing connection");
+        }
+        too_many
+    }
+
     /// A reply to a command that does nothing for a message.
     fn idle(&mut self, line: &str) {
         if !self.is_idle_too_long() {
@@ -227,7 +241,7 @@ impl Session {
     }
 
     /// Counts such a command; when there were too many, the session is over.
-    fn is_idle_too_long(&mut self) -> bool {
+    pub(super) fn is_idle_too_long(&mut self) -> bool {
         self.idle_commands += 1;
         let too_long = self.idle_commands > self.config.max_idle_commands;
         if too_long {
@@ -245,5 +259,7 @@ const fn is_allowed_in_clear(command: &Command) -> bool {
 
 pub(super) const NEED_HELLO: &str = "503 5.5.1 EHLO is needed first";
 
+/// Recipients refused between two messages: ten full transactions of RFC 5321 §4.5.3.1.8.
+const MAX_REFUSED: usize = 1000;
 /// The first octet of a TLS handshake, from a client that thinks TLS began with the connection.
 const TLS_HANDSHAKE: u8 = 22;

@@ -125,9 +125,14 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// These, with no single wait longer than `cap`.
+    /// The same, no single wait longer than `longest`.
     #[must_use]
-    pub fn capped(self, cap: Duration) -> Self {
-        Self { command: self.command.min(cap), line: self.line.min(cap), block: self.block.min(cap), ..self }
+    pub fn at_most(self, longest: Duration) -> Self {
+        Self {
+            command: self.command.min(longest),
+            line: self.line.min(longest),
+            block: self.block.min(longest),
+            ..self
+        }
     }
 }

@@ -96,6 +96,10 @@ impl Session {
             }
         }
         self.timer.content_begun(started, now);
+        if self.timer.deadline(&self.config.timeouts).is_some_and(|deadline| deadline <= now) {
+            // A client that sends chunk after tiny chunk is as slow as one that drips.
+            return self.end(TIMED_OUT);
+        }
         self.state = State::Chunk(Chunk { left: size, last, refused, taken: 0 });
         if size == 0 {
             self.chunk_complete(now);
@@ -227,6 +231,7 @@ impl Session {
 pub(super) const NEED_MAIL: &str = "503 5.5.1 MAIL is needed first";
 pub(super) const DEAD: &str = "503 5.5.1 The transaction has failed, RSET is needed";
 const NO_RECIPIENTS: &str = "554 5.5.1 No valid recipients";
+pub(super) const TIMED_OUT: &str = "421 4.4.2 Timed out, closing connection";
 const TOO_LARGE: &str = "552 5.3.4 Message too large";
 const BARE: &str = "554 5.6.0 Content contains a bare CR or LF";
 

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use super::Event;
 use super::config::{Config, Protocol};
+use super::content::TIMED_OUT;
 use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
@@ -45,6 +46,7 @@ pub struct Session {
     errors: u32,
     pub(super) auth_failures: u32,
     pub(super) idle_commands: u32,
+    pub(super) refused_recipients: usize,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Session {
             errors: 0,
             auth_failures: 0,
             idle_commands: 0,
+            refused_recipients: 0,
         };
         let protocol = match session.config.protocol {
             Protocol::Smtp => "ESMTP",
@@ -124,7 +127,7 @@ impl Session {
             }
             Input::Timeout => {
                 if self.deadline().is_some_and(|deadline| deadline <= now) {
-                    self.end("421 4.4.2 Timed out, closing connection");
+                    self.end(TIMED_OUT);
                 }
             }
         }
@@ -322,10 +325,20 @@ impl Session {
                     transaction.recipients += 1;
                 }
             }
-            Question::Mail(_) | Question::Rcpt => {}
+            Question::Mail(_) => {
+                if self.is_idle_too_long() {
+                    return;
+                }
+            }
+            Question::Rcpt => {
+                if self.is_harvesting() {
+                    return;
+                }
+            }
             Question::Message => {
                 self.transaction = None;
                 self.idle_commands = 0;
+                self.refused_recipients = 0;
             }
         }
         for _ in 0..times {

@@ -91,7 +91,8 @@ impl Writer {
                 self.look(look, &mut damaged);
             }
             turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
-            if !turn.writes.is_empty() && !(self.group(turn.writes) && self.checkpoint_when_due()) {
+            let sound = turn.writes.is_empty() || (self.group(turn.writes) && self.checkpoint_when_due());
+            if !sound {
                 return false;
             }
             if turn.last {

@@ -1,0 +1,308 @@
+//! A mailer sends one message now, through a relay of ours, and returns what became of it.
+//!
+//! For programs that have a provider to relay through and want the answer at once. It keeps no queue: what
+//! is deferred is the caller's to send again. What it shares with the engine is the carrier, so its
+//! connections are pooled and its replies read in the same way.
+
+mod address;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use self::address::Target;
+use super::{Carrier, CarrierOptions, Cause, ConnectFault, Delivery, Job, Outcome, Report, RunEnd, Work};
+use crate::BoxFuture;
+use crate::clock::{Clock, Rng, SystemClock};
+use crate::hop::{Host, Require};
+use crate::message::{Content, IntoSubmission, MessageId, Submission, SubmitContext, SubmitError};
+use crate::net::connect::{Connect, TcpConnect};
+use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
+use crate::pool::AcquireError;
+use crate::route::{Hosts, RouteError};
+use crate::smtp::address::{AddressError, EhloName};
+use crate::smtp::client::MAX_RECIPIENTS;
+use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::sasl::Credentials;
+
+/// How a mailer works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MailerOptions {
+    /// How connections are opened, used and limited. The name given in EHLO is `[127.0.0.1]` by
+    /// default, as mail programs behind address translation have it; relays that know their clients by
+    /// login do not look at it.
+    pub carrier: CarrierOptions,
+    /// Which certificates are trusted. Default: the system's roots.
+    pub tls: TlsOptions,
+    /// How to connect. Default: TCP.
+    pub connect: Arc<dyn Connect>,
+    /// What time it is. Default: the system's clock.
+    pub clock: Arc<dyn Clock>,
+    /// How long to wait for a connection when all are in use. Default: 1 min.
+    pub wait: Duration,
+}
+
+impl MailerOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = EhloName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+        Self {
+            carrier: CarrierOptions::new(name),
+            tls: TlsOptions::new(),
+            connect: Arc::new(TcpConnect::new()),
+            clock: Arc::new(SystemClock),
+            wait: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for MailerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why there is no mailer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MailerError {
+    /// The address is not `host`, `host:port` or `[address]:port`.
+    #[error("the relay's address is not host:port")]
+    Address,
+    /// The host's name is none.
+    #[error("the relay's name is malformed")]
+    Name(#[from] AddressError),
+    /// The URL is not `smtps://user:password@host:port` or the same with `smtp`.
+    #[error("the URL is not smtp://user:password@host:port or smtps://user:password@host:port")]
+    Url,
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+}
+
+/// Why nothing was sent. Once a server has looked at the envelope the answer is a [`Delivery`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The message is not complete.
+    #[error(transparent)]
+    Message(#[from] SubmitError),
+    /// All connections are in use.
+    #[error(transparent)]
+    Busy(#[from] AcquireError),
+    /// The relay could not be reached, did not show the TLS that is required, or did not let us in.
+    #[error("{0}")]
+    Unreachable(Cause),
+}
+
+/// Sends messages through a relay. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct Mailer {
+    carrier: Carrier,
+    hosts: Hosts,
+    site: Arc<str>,
+    options: MailerOptions,
+    rng: Rng,
+}
+
+impl Mailer {
+    /// A mailer through a provider's relay, `host:port`, logged in. TLS with a certificate that is valid
+    /// for the host: from the first octet on port 465, by STARTTLS on any other (587 when none is given).
+    ///
+    /// # Errors
+    /// [`MailerError`] with what is wrong in the address.
+    pub fn smarthost(address: &str, credentials: Credentials) -> Result<Self, MailerError> {
+        Self::to(Target::parse(address, SUBMISSION)?, Some(credentials), Require::Verified)
+    }
+
+    /// A mailer without TLS and without login, to `host:port` (25 when none is given): for a relay on the
+    /// same machine.
+    ///
+    /// # Errors
+    /// [`MailerError`] with what is wrong in the address.
+    pub fn cleartext(address: &str) -> Result<Self, MailerError> {
+        Self::to(Target::parse(address, 25)?, None, Require::Cleartext)
+    }
+
+    /// A mailer from a URL: `smtps://user:password@host` for TLS from the first octet (port 465), or
+    /// `smtp://…` for STARTTLS (port 587), which is required. What is special in a URL is written `%40`.
+    ///
+    /// # Errors
+    /// [`MailerError`]
+    pub fn from_url(url: &str) -> Result<Self, MailerError> {
+        let (target, credentials) = Target::from_url(url)?;
+        Self::to(target, credentials, Require::Verified)
+    }
+
+    /// A mailer to any hosts. `hosts.require` says what TLS they must show.
+    ///
+    /// # Errors
+    /// [`MailerError::Tls`] when TLS cannot be set up.
+    pub fn new(hosts: Hosts, options: MailerOptions) -> Result<Self, MailerError> {
+        let clock = Arc::clone(&options.clock);
+        let tls = ClientTls::new(options.tls.clone(), Arc::clone(&clock))?;
+        let carrier = Carrier::new(options.carrier.clone(), Arc::clone(&options.connect), tls, clock);
+        let site = hosts.site().into();
+        Ok(Self { carrier, hosts, site, options, rng: Rng::from_entropy() })
+    }
+
+    /// The same mailer with other options, and connections of its own.
+    ///
+    /// # Errors
+    /// [`MailerError::Tls`] when TLS cannot be set up.
+    pub fn configured(self, change: impl FnOnce(&mut MailerOptions)) -> Result<Self, MailerError> {
+        let mut options = self.options;
+        change(&mut options);
+        Self::new(self.hosts, options)
+    }
+
+    fn to(target: Target, credentials: Option<Credentials>, require: Require) -> Result<Self, MailerError> {
+        let mut host = Host::new(target.name, target.port);
+        if let Some(start) = target.tls_start {
+            host.tls_start = start;
+        }
+        let mut options = MailerOptions::new();
+        options.carrier.client.session.credentials = credentials;
+        Self::new(Hosts::new(vec![host], require), options)
+    }
+
+    /// Sends a message and returns what became of each recipient. A recipient that is refused does not
+    /// stop the others, and is no error.
+    ///
+    /// # Errors
+    /// [`SendError`] when no server has looked at the envelope; nothing was sent then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; whether the message was delivered is not known then.
+    pub async fn send(&self, mail: impl IntoSubmission) -> Result<Delivery, SendError> {
+        let now = self.options.clock.now().wall;
+        let context = SubmitContext::new(self.hostname(), now, MessageId::new(now, &self.rng));
+        let mut letter = Letter::new(mail.into_submission(&context)?, self.hosts.require);
+        for _ in 0..TRIES {
+            let permit = self.carrier.permit(&self.site, self.options.wait).await?;
+            match self.carrier.run(&self.hosts, permit, &mut letter).await {
+                RunEnd::Unreachable(cause) if !letter.is_begun() => {
+                    return Err(SendError::Unreachable(cause));
+                }
+                RunEnd::Unreachable(cause) => letter.settle_rest(&cause),
+                RunEnd::Drained | RunEnd::Lost => {}
+            }
+            if letter.is_settled() {
+                break;
+            }
+            let again = std::mem::take(&mut letter.again);
+            letter.waiting.extend(again);
+        }
+        let host = self.hosts.hosts.first().map(|host| Arc::new(host.clone()));
+        letter.settle_rest(&host.map_or(Cause::Route(RouteError::NoHost), |host| Cause::Connect {
+            host,
+            fault: ConnectFault::Lost,
+        }));
+        Ok(letter.into_delivery())
+    }
+
+    /// For Message-IDs: the domain of who logs in says more than the name in EHLO.
+    fn hostname(&self) -> EhloName {
+        let session = &self.options.carrier.client.session;
+        let domain = session.credentials.as_ref().and_then(|login| login.user().rsplit_once('@'));
+        domain.and_then(|(_, domain)| EhloName::new(domain).ok()).unwrap_or_else(|| session.ehlo.clone())
+    }
+}
+
+/// One message, as work: in parts, where it has more recipients than one transaction takes.
+struct Letter {
+    mail: Mail,
+    content: Bytes,
+    require: Require,
+    parts: Vec<Part>,
+    waiting: VecDeque<usize>,
+    /// Given to the run, in order, without a report.
+    given: VecDeque<usize>,
+    /// Not attempted in this run: one that does nothing for them must not have them again and again.
+    again: Vec<usize>,
+}
+
+struct Part {
+    recipients: Vec<Rcpt>,
+    outcomes: Option<Vec<Outcome>>,
+}
+
+impl Letter {
+    fn new(submission: Submission, require: Require) -> Self {
+        let Submission { mail, mut recipients, head, content, .. } = submission;
+        let content = if head.is_empty() {
+            content
+        } else {
+            let mut whole = BytesMut::with_capacity(head.len() + content.len());
+            whole.extend_from_slice(&head);
+            whole.extend_from_slice(&content);
+            whole.freeze()
+        };
+        let mut parts = Vec::new();
+        while !recipients.is_empty() {
+            let rest = recipients.split_off(recipients.len().min(MAX_RECIPIENTS));
+            parts.push(Part { recipients: std::mem::replace(&mut recipients, rest), outcomes: None });
+        }
+        let waiting = (0..parts.len()).collect();
+        Self { mail, content, require, parts, waiting, given: VecDeque::new(), again: Vec::new() }
+    }
+
+    fn is_begun(&self) -> bool {
+        self.parts.iter().any(|part| part.outcomes.is_some())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.parts.iter().all(|part| part.outcomes.is_some())
+    }
+
+    fn settle_rest(&mut self, cause: &Cause) {
+        for part in &mut self.parts {
+            let count = part.recipients.len();
+            part.outcomes.get_or_insert_with(|| vec![Outcome::Deferred(cause.clone()); count]);
+        }
+    }
+
+    fn into_delivery(self) -> Delivery {
+        let recipients = self.parts.into_iter().flat_map(|part| {
+            let to = part.recipients.into_iter().map(|rcpt| rcpt.to);
+            to.zip(part.outcomes.unwrap_or_default())
+        });
+        Delivery { recipients: recipients.collect() }
+    }
+}
+
+impl Work for Letter {
+    fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
+        let next = self.waiting.pop_front();
+        let job = next.and_then(|index| self.parts.get(index)).map(|part| Job {
+            mail: self.mail.clone(),
+            recipients: part.recipients.clone(),
+            content: Content::Whole(self.content.clone()),
+            require: self.require,
+        });
+        self.given.extend(next);
+        Box::pin(std::future::ready(job))
+    }
+
+    fn done(&mut self, report: Report) {
+        let Some(index) = self.given.pop_front() else { return };
+        match report {
+            Report::Outcomes(outcomes) => {
+                if let Some(part) = self.parts.get_mut(index) {
+                    part.outcomes = Some(outcomes);
+                }
+            }
+            Report::NotAttempted => self.again.push(index),
+        }
+    }
+}
+
+/// RFC 6409
+const SUBMISSION: u16 = 587;
+/// An idle connection can die at the very moment it is used; the next is new. A third for a relay that is
+/// just being restarted.
+const TRIES: usize = 3;

@@ -1,0 +1,269 @@
+//! A memory spool keeps the same promises as any other while the process lives, and nothing after.
+//!
+//! It is for hosts that keep their mail elsewhere until it is delivered, for relays that may lose
+//! what they hold, and for tests: it has no thread and no clock of its own, and the same calls give
+//! the same answers. It is bounded: what does not fit is refused with [`SpoolError::Full`].
+
+mod stage;
+mod state;
+
+use std::fmt;
+use std::future::ready;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{
+    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, NewMessage, QueueName, QueueSummary,
+    Settlement, Spool, SpoolError, Stats, Token, rules,
+};
+use crate::BoxFuture;
+use crate::clock::Timestamp;
+use crate::message::{Content, MessageId};
+use stage::{Hold, Writer};
+use state::State;
+
+/// How much a [`MemorySpool`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryOptions {
+    /// Octets of heads and bodies, staged ones included. Default 256 MiB; what the host can spare.
+    pub max_octets: u64,
+    /// Messages. Default 100,000, since an empty message costs memory too.
+    pub max_messages: usize,
+}
+
+impl MemoryOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { max_octets: 256 << 20, max_messages: 100_000 }
+    }
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A [`Spool`] in memory. Clones share what it holds.
+#[derive(Clone)]
+pub struct MemorySpool {
+    shared: Arc<Shared>,
+}
+
+impl MemorySpool {
+    /// An empty spool with the default limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(MemoryOptions::new())
+    }
+
+    /// An empty spool with these limits.
+    #[must_use]
+    pub fn with(options: MemoryOptions) -> Self {
+        Self { shared: Arc::new(Shared { options, state: Mutex::default() }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+}
+
+impl Default for MemorySpool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemorySpool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySpool").field("stats", &self.stats()).finish()
+    }
+}
+
+impl Spool for MemorySpool {
+    fn stage(&self) -> BoxFuture<'_, Result<Box<dyn BodyWriter>, SpoolError>> {
+        let mut state = self.state();
+        state.numbers += 1;
+        let hold = Hold { shared: Arc::clone(&self.shared), number: state.numbers };
+        state.staged.insert(hold.number, BytesMut::new());
+        let writer: Box<dyn BodyWriter> = Box::new(Writer { hold });
+        Box::pin(ready(Ok(writer)))
+    }
+
+    fn enqueue(
+        &self,
+        batch: Vec<NewMessage>,
+        lease: Option<Timestamp>,
+    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+        let mut state = self.state();
+        let result = state.admit(&self.shared.options, batch.iter()).map(|()| state.store(&batch, lease));
+        // A staged body that was not taken is given up here, which needs the lock.
+        drop(state);
+        drop(batch);
+        Box::pin(ready(result))
+    }
+
+    fn claim(&self, request: ClaimRequest) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+        Box::pin(ready(Ok(self.state().claim(&request))))
+    }
+
+    fn body(&self, body: &BodyRef) -> BoxFuture<'_, Result<Content, SpoolError>> {
+        let octets = body.at_hand.clone().or_else(|| {
+            let state = self.state();
+            let message = state.messages.get(&body.message).filter(|m| m.number == body.number)?;
+            Some(message.body.clone())
+        });
+        Box::pin(ready(octets.map(Content::Whole).ok_or(SpoolError::Corrupt)))
+    }
+
+    fn extend(&self, tokens: Vec<Token>, lease: Timestamp) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
+        let mut state = self.state();
+        let fenced = tokens
+            .into_iter()
+            .filter(|token| match state.held(token) {
+                Some(entry) => {
+                    entry.lease = Some((token.number, lease));
+                    false
+                }
+                None => true,
+            })
+            .collect();
+        Box::pin(ready(Ok(fenced)))
+    }
+
+    fn settle(
+        &self,
+        batch: Vec<Settlement>,
+        _durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
+        let mut state = self.state();
+        let result = batch.iter().try_for_each(rules::check_settlement).and_then(|()| {
+            let reports = batch.iter().filter(|s| !s.submit.is_empty() && state.is_held(&s.token));
+            state.admit(&self.shared.options, reports.flat_map(|s| &s.submit))?;
+            Ok(batch.iter().filter(|s| !state.settle(s)).map(|s| s.token).collect())
+        });
+        drop(state);
+        drop(batch);
+        Box::pin(ready(result))
+    }
+
+    fn queues(
+        &self,
+        after: Option<QueueName>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = state
+            .queues
+            .range((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(queue, places)| QueueSummary {
+                queue: queue.clone(),
+                entries: places.len() as u64,
+                due: state.first(places),
+            })
+            .collect();
+        Box::pin(ready(Ok(page)))
+    }
+
+    fn scan(
+        &self,
+        after: Option<(MessageId, u32)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, |(id, _)| Bound::Included(id));
+        let page = state
+            .messages
+            .range((from, Bound::Unbounded))
+            .flat_map(|(id, message)| message.entries.keys().map(move |entry| (*id, *entry)))
+            .filter(|at| after.is_none_or(|after| *at > after))
+            .filter_map(|(id, entry)| state.summary(id, entry))
+            .take(limit)
+            .collect();
+        Box::pin(ready(Ok(page)))
+    }
+
+    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
+        let state = self.state();
+        let numbers = state.messages.get(&message).into_iter().flat_map(|m| m.entries.keys());
+        let entries = numbers.filter_map(|entry| state.summary(message, *entry)).collect();
+        Box::pin(ready(Ok(entries)))
+    }
+
+    fn stats(&self) -> Stats {
+        self.state().stats
+    }
+
+    fn wait(&self, limit: Duration) -> BoxFuture<'_, ()> {
+        // Nobody else can put anything in.
+        Box::pin(tokio::time::sleep(limit))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), SpoolError>> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+struct Shared {
+    options: MemoryOptions,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::spool::contract::sample;
+    use crate::spool::{NewBody, Then};
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_and_fits_later() {
+        let spool = MemorySpool::with(MemoryOptions { max_octets: 1000, max_messages: 3 });
+        let sized = |n, size: usize| {
+            let mut message = sample(n);
+            message.body = NewBody::Inline(vec![b'x'; size].into());
+            message.head = Bytes::new();
+            message
+        };
+        assert!(matches!(spool.enqueue(vec![sized(1, 1001)], None).await, Err(SpoolError::TooLarge)));
+        assert!(matches!(
+            spool.enqueue(vec![sized(1, 600), sized(2, 600)], None).await,
+            Err(SpoolError::Full)
+        ));
+        assert_eq!(spool.stats(), Stats::default());
+        let lease = Timestamp::from_millis(5);
+        let claims = spool.enqueue(vec![sized(1, 600)], Some(lease)).await.unwrap();
+        assert!(matches!(spool.enqueue(vec![sized(2, 600)], None).await, Err(SpoolError::Full)));
+        let mut writer = spool.stage().await.unwrap();
+        writer.write(vec![0; 300].into()).await.unwrap();
+        assert!(matches!(writer.write(vec![0; 300].into()).await, Err(SpoolError::Full)));
+        drop(writer);
+        let done = Settlement {
+            token: claims[0].token,
+            recipients: Vec::new(),
+            attempted: true,
+            queue: None,
+            then: Then::Remove,
+            submit: Vec::new(),
+        };
+        assert_eq!(spool.settle(vec![done], Durability::Soon).await.unwrap(), Vec::new());
+        spool.enqueue(vec![sized(2, 10), sized(3, 10), sized(4, 10)], None).await.unwrap();
+        assert!(matches!(spool.enqueue(vec![sized(5, 10)], None).await, Err(SpoolError::Full)));
+        // An id that is there already needs no room.
+        spool.enqueue(vec![sized(4, 10)], None).await.unwrap();
+    }
+}
