@@ -14,7 +14,7 @@ use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
 use crate::spool::{Spool, SpoolError};
 
-use super::core::{Core, SiteNews, Todo};
+use super::core::Core;
 use super::event::{Event, Observers};
 use super::lane::Way;
 use super::options::EngineOptions;
@@ -23,6 +23,7 @@ use super::retry::Retry;
 use super::run;
 use super::settle::Finished;
 use super::settler::ToSettle;
+use super::todo::{SiteNews, Todo};
 
 /// What everybody in the engine has.
 #[derive(Debug)]
