@@ -270,7 +270,7 @@ impl Flags {
         options.max_per_network = self.max_connections_per_peer;
         options.exempt.clone_from(&self.relay_from);
         if let Some(cap) = self.server_timeout {
-            options.session.timeouts = options.session.timeouts.capped(cap);
+            options.session.timeouts = options.session.timeouts.at_most(cap);
             options.tls_handshake = options.tls_handshake.min(cap);
             options.write = options.write.min(cap);
         }

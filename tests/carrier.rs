@@ -53,13 +53,15 @@ async fn a_connection_that_died_idle_is_found_before_it_is_used() {
     let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
         talk.open("PIPELINING").await;
         talk.take(1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         talk.say("421 4.4.2 idle too long").await;
     });
     let carrier = in_memory(&peer, options());
     for _ in 0..2 {
         let (_, work) = run(&carrier, &peer, Require::Opportunistic, [job(Require::Opportunistic)]).await;
         assert_eq!(work.delivered(), 1, "{:?}", work.reports);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(carrier.usage().idle, 1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(peer.connections(), 2);
 }

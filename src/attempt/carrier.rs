@@ -173,9 +173,8 @@ impl Carrier {
     }
 
     pub(super) fn note_quirks(&self, connection: &Connection) {
-        let mut quirks = Quirks::default();
-        quirks.no_pipelining = connection.pipelining_broken();
-        quirks.no_chain = connection.chain_refused();
+        let quirks =
+            Quirks { no_pipelining: connection.pipelining_broken(), no_chain: connection.chain_refused() };
         if quirks != Quirks::default() {
             let now = self.shared.clock.now().mono;
             let mut book = self.shared.quirks.lock().unwrap_or_else(PoisonError::into_inner);

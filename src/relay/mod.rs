@@ -202,9 +202,12 @@ impl Shared {
                 rcpt.to = postmaster.into();
             }
         }
+        let (from, count, octets) = (mail.from.clone(), recipients.len(), gathered.body.size());
         let mut new = NewMail::new(id, mail, recipients, gathered.body);
         new.head = head;
-        Ok(self.engine.accept(new).await?)
+        self.engine.accept(new).await?;
+        info!(%id, peer = %session.peer.address, %from, recipients = count, octets, "message taken");
+        Ok(id)
     }
 
     fn received(&self, id: MessageId, mail: &Mail, recipients: &[Rcpt], session: &SessionInfo) -> Bytes {

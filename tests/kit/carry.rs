@@ -32,13 +32,14 @@ use crate::peer::{Authority, Peer, Talk};
 pub struct Wall(AtomicU64);
 
 impl Wall {
-    pub fn in_year(year: u64) -> Arc<Self> {
+    /// So many seconds after 1970.
+    pub fn at(seconds: u64) -> Arc<Self> {
         let clock = Self::default();
-        clock.set_year(year);
+        clock.set(seconds);
         Arc::new(clock)
     }
-    pub fn set_year(&self, year: u64) {
-        self.0.store((year - 1970) * 31_557_600_000 + 15_000_000_000, Ordering::SeqCst);
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds * 1000, Ordering::SeqCst);
     }
 }
 
@@ -68,7 +69,7 @@ pub fn carrier_with(
 }
 
 pub fn over_tcp(roots: Option<&Authority>) -> Carrier {
-    carrier_with(options(), Arc::new(TcpConnect::new()), roots, Wall::in_year(2026))
+    carrier_with(options(), Arc::new(TcpConnect::new()), roots, Wall::at(IN_2026))
 }
 
 pub fn in_memory(peer: &Peer, options: CarrierOptions) -> Carrier {
@@ -156,3 +157,5 @@ pub fn taker() -> impl Fn(Talk) -> BoxFuture<'static, ()> + Send + Sync + 'stati
         })
     }
 }
+
+pub const IN_2026: u64 = 1_770_000_000;

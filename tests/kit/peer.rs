@@ -78,7 +78,7 @@ impl Peer {
 
     /// The peer as a host of this name.
     pub fn host(&self, name: &str) -> Host {
-        let address = self.address.unwrap_or(([127, 0, 0, 1], 25).into());
+        let address = self.address.unwrap_or_else(|| ([127, 0, 0, 1], 25).into());
         Host::new(Domain::parse(name).unwrap(), address.port()).with_addresses(vec![address.ip()])
     }
 
@@ -301,7 +301,7 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(params, key), pem }
     }
 
-    /// A server's certificate for `name`, valid until the end of `year`.
+    /// A server's certificate for `name`, valid until the last day of `year` begins.
     pub fn issue(&self, name: &str, year: i32) -> ServerTls {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();

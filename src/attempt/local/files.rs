@@ -55,7 +55,9 @@ impl Files {
         // A name that is not on disk is a message that is not there after a crash.
         match sync_folder(&new) {
             Ok(()) => results,
-            Err(error) => results.into_iter().map(|result| result.and(Err(error.kind().into()))).collect(),
+            Err(error) => {
+                results.into_iter().map(|result| result.and_then(|()| Err(error.kind().into()))).collect()
+            }
         }
     }
 }
