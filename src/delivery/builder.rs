@@ -56,7 +56,7 @@ pub enum StartError {
     /// The spool does not answer.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// TLS cannot be set up with the system's roots: give [`EngineBuilder::tls`].
+    /// TLS cannot be set up: give [`EngineBuilder::tls`].
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
 }

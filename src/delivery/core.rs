@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::attempt::{Cause, ConnectFault, LocalFault, Outcome, RunEnd};
 use crate::clock::{Now, Rng, Timestamp};
@@ -21,8 +21,9 @@ use super::options::EngineOptions;
 use super::retry::Retry;
 use super::routes::{Answer, Routes};
 use super::schedule::Schedule;
-use super::settle::{Finished, Verdict};
+use super::settle::Verdict;
 use super::shape::{Hold, Pushed};
+use super::todo::{SiteNews, Todo};
 
 /// The engine's bookkeeping.
 #[derive(Debug)]
@@ -53,36 +54,6 @@ pub(crate) struct Core {
 struct Held {
     number: u64,
     weight: usize,
-}
-
-/// What is to be done when the lock is gone.
-#[derive(Debug, Default)]
-pub(crate) struct Todo {
-    pub(crate) finished: Vec<Finished>,
-    /// Lanes that may want a run.
-    pub(crate) starts: Vec<QueueName>,
-    pub(crate) news: Vec<SiteNews>,
-    /// Whether the dispatcher has something to look at.
-    pub(crate) wake: bool,
-}
-
-impl Todo {
-    fn finish(&mut self, entry: Entry, verdict: Verdict) {
-        self.finished.push(Finished { entry, verdict });
-    }
-
-    fn start(&mut self, site: &QueueName) {
-        if self.starts.last() != Some(site) {
-            self.starts.push(site.clone());
-        }
-    }
-}
-
-/// Something that happened to a site.
-#[derive(Debug)]
-pub(crate) enum SiteNews {
-    Held { site: QueueName, cause: Cause, wait: Duration },
-    Released { site: QueueName },
 }
 
 /// How a message that is about to be stored is stored.
@@ -266,7 +237,7 @@ impl Core {
 
     fn routed(&mut self, entry: Entry, answer: &Answer, now: Now, todo: &mut Todo) {
         match answer {
-            Ok(routed) => self.to_lane(entry, routed, now, todo),
+            Ok(routed) => self.enter_lane(entry, routed, now, todo),
             Err(error) if error.is_transient() => {
                 todo.finish(entry, Verdict::All(Outcome::Deferred(Cause::Route(*error))));
             }
@@ -274,7 +245,7 @@ impl Core {
         }
     }
 
-    fn to_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+    fn enter_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
         let (limits, free) = (self.limits(), self.free() + 1);
         let runs = match routed.way {
             Way::Hosts(_) => self.options.runs_per_site,

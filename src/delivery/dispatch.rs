@@ -35,7 +35,10 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         last: now,
         next_sweep: Some(now.mono),
         sweep_began: now.mono,
+        sweep_took: Duration::ZERO,
+        listening: true,
         next_lease: now.mono + shared.options.lease / 3,
+        next_starved: None,
         failures: 0,
         paused_until: None,
         shared,
@@ -57,7 +60,13 @@ struct Dispatcher {
     /// When the spool is looked through next; `None` while it is.
     next_sweep: Option<Instant>,
     sweep_began: Instant,
+    sweep_took: Duration,
+    /// Whether the spool is asked for what others put there. After an answer not again before a sweep
+    /// has looked: it may answer for no reason.
+    listening: bool,
     next_lease: Instant,
+    /// When lanes are looked at that wanted a run when there was none.
+    next_starved: Option<Instant>,
     /// Failures of the spool in a row.
     failures: u32,
     paused_until: Option<Instant>,
@@ -69,8 +78,7 @@ impl Dispatcher {
         let mut foreign: Option<BoxFuture<'_, ()>> = None;
         while *close.borrow_and_update() == Close::Open {
             self.step();
-            // Asked again only when a sweep has answered: it may return for no reason.
-            if foreign.is_none() && self.next_sweep.is_some() {
+            if foreign.is_none() && self.listening {
                 foreign = Some(shared.spool.wait(shared.options.sweep));
             }
             let wake = tokio::time::sleep(self.until_next());
@@ -84,6 +92,7 @@ impl Dispatcher {
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
+                    self.listening = false;
                     self.sweep_within(BETWEEN_SWEEPS);
                 }
                 () = wake => {}
@@ -124,16 +133,22 @@ impl Dispatcher {
         if now.mono >= self.next_lease && self.leases.is_empty() {
             self.extend_leases(now);
         }
-        if let Some(site) = shared.with(|core, _, _| core.next_starved()) {
-            shared.start_runs(&site);
+        // By time only, never because one of them starved again: that would spin.
+        if !shared.look(|core| core.has_starved()) {
+            self.next_starved = None;
+        } else if now.mono >= *self.next_starved.get_or_insert(now.mono + STARVED) {
+            self.next_starved = None;
+            for _ in 0..STARVED_AT_ONCE {
+                let Some(site) = shared.with(|core, _, _| core.next_starved()) else { break };
+                shared.start_runs(&site);
+            }
         }
     }
 
     /// How long until there is something to do that nobody wakes us for.
     fn until_next(&self) -> Duration {
         let now = self.shared.now();
-        let (due, starved, free) =
-            self.shared.look(|core| (core.schedule.wake(), core.has_starved(), core.free()));
+        let (due, free) = self.shared.look(|core| (core.schedule.wake(), core.free()));
         let mono = |at: Instant| at.saturating_duration_since(now.mono);
         let mut wait = mono(self.next_lease);
         if let Some(until) = self.paused_until {
@@ -144,9 +159,7 @@ impl Dispatcher {
             }
             wait = self.next_sweep.map_or(wait, |at| wait.min(mono(at)));
         }
-        if starved {
-            wait = wait.min(STARVED);
-        }
+        wait = self.next_starved.map_or(wait, |at| wait.min(mono(at)));
         // Never zero, so that nothing that is due and cannot be done spins.
         wait.max(Duration::from_millis(1))
     }
@@ -233,19 +246,18 @@ impl Dispatcher {
             }
             Err(error) => self.failed(&error),
         }
-        self.next_sweep = Some(now.mono + self.shared.options.sweep);
+        self.listening = true;
+        self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
+        self.next_sweep = Some(now.mono + self.shared.options.sweep.max(self.sweep_took * 20));
     }
 
     /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
     /// the time.
     fn sweep_within(&mut self, wait: Duration) {
         if let Some(next) = self.next_sweep {
-            let now = self.shared.now().mono;
-            let last = self.sweep_began;
-            let took = (next - self.shared.options.sweep.min(next.saturating_duration_since(last)))
-                .saturating_duration_since(last);
-            let earliest = last + (took * 20).max(BETWEEN_SWEEPS);
-            self.next_sweep = Some(next.min((now + wait).max(earliest)));
+            let earliest = self.sweep_began + (self.sweep_took * 20).max(BETWEEN_SWEEPS);
+            let wanted = self.shared.now().mono + wait;
+            self.next_sweep = Some(next.min(wanted.max(earliest)));
         }
     }
 
@@ -370,6 +382,8 @@ const JUMP: Duration = Duration::from_secs(60);
 /// How often a lane is looked at that wanted a run when there was no permit: permits are also given
 /// back by others, who tell nobody.
 const STARVED: Duration = Duration::from_secs(1);
+/// More than these start when other runs end.
+const STARVED_AT_ONCE: usize = 100;
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A spool that fails is asked this often.

@@ -113,7 +113,6 @@ pub struct EngineStats {
 impl Engine {
     /// Starts the building of an engine over `spool`, under the name that it gives in EHLO and in
     /// reports.
-    #[must_use]
     pub fn builder(spool: impl Into<AnySpool>, ehlo: EhloName) -> EngineBuilder {
         EngineBuilder::new(spool.into().0, ehlo)
     }

@@ -26,6 +26,7 @@ mod settle;
 mod settler;
 mod shape;
 mod shared;
+mod todo;
 
 pub use builder::{EngineBuilder, StartError};
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};

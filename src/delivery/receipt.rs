@@ -46,7 +46,8 @@ impl Receipt {
     /// Resolves when every recipient is in a terminal state, with the outcome of each that was
     /// settled while the receipt existed: delivered or failed, where a recipient whose time ran out
     /// counts as failed with [`Cause::Expired`](crate::attempt::Cause::Expired). That can take as
-    /// long as the message lives; it never resolves if the engine is shut down before.
+    /// long as the message lives; it never resolves if the engine is shut down before, or if another
+    /// process on the same spool settles the message.
     ///
     /// # Cancel safety
     /// Dropping the future drops the receipt. The message is not affected; `Engine::receipt` gives

@@ -61,7 +61,7 @@ impl Retry {
             return None;
         }
         let at = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX);
-        let step = self.steps.get(at).or(self.steps.last()).copied().unwrap_or(LAST_STEP);
+        let step = self.steps.get(at).or_else(|| self.steps.last()).copied().unwrap_or(LAST_STEP);
         let wait = rng.jitter(step.max(SHORTEST_STEP), self.jitter_percent);
         Some(now.after(wait).min(expires))
     }

@@ -14,7 +14,7 @@ use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
 use crate::spool::{Spool, SpoolError};
 
-use super::core::{Core, SiteNews, Todo};
+use super::core::Core;
 use super::event::{Event, Observers};
 use super::lane::Way;
 use super::options::EngineOptions;
@@ -23,6 +23,7 @@ use super::retry::Retry;
 use super::run;
 use super::settle::Finished;
 use super::settler::ToSettle;
+use super::todo::{SiteNews, Todo};
 
 /// What everybody in the engine has.
 #[derive(Debug)]
@@ -79,8 +80,8 @@ pub enum Health {
     Running,
     /// The spool fails in a way that may pass; the engine tries again, ever more slowly.
     SpoolFailing,
-    /// The spool must be opened again: nothing new is claimed, and submitting fails. Start a new
-    /// engine on a spool opened anew.
+    /// The spool must be opened again: nothing is claimed and submitting fails until it was. A spool
+    /// that does not do so itself needs a new engine over one that is opened anew.
     SpoolPoisoned,
     /// It was shut down.
     Closed,

@@ -48,6 +48,8 @@ struct Site {
     think: Duration,
     /// What is said to the end of content.
     content: u16,
+    /// Whether it closes the connection at MAIL.
+    breaks: bool,
 }
 
 /// A message that a host took for a recipient.
@@ -105,6 +107,12 @@ impl World {
         self
     }
 
+    /// It greets, and closes the connection when mail is to be sent.
+    pub fn breaks(&self, host: &str) -> &Self {
+        self.net().site(host).breaks = true;
+        self
+    }
+
     pub fn no_route(&self, destination: &str, error: RouteError) -> &Self {
         self.net().routes.insert(destination.into(), Err(error));
         self
@@ -140,6 +148,7 @@ impl Net {
             rule: Box::new(|_, _| 250),
             think: Duration::ZERO,
             content: 250,
+            breaks: false,
         })
     }
 
@@ -209,6 +218,7 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
             }
             Output::Event(event) => {
                 let code = match event {
+                    Event::Mail(_) if world.net().site(host).breaks => return,
                     Event::Mail(mail) => {
                         (from, to) = (mail.from.to_string(), Vec::new());
                         250
