@@ -253,6 +253,19 @@ impl Outcome {
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
     }
 
+    /// What it means for recipients that no host of their route could be used. Hosts that refuse mail
+    /// for good in their greeting refuse all of it (RFC 7504); a login that fails is our own fault, and
+    /// the mail waits until somebody has put it right.
+    #[must_use]
+    pub fn unreachable(cause: Cause) -> Self {
+        match cause {
+            Cause::Reply { host: Some(host), phase, reply } if phase != Phase::Auth => {
+                Self::of_reply(&host, phase, reply, None)
+            }
+            cause => Self::Deferred(cause),
+        }
+    }
+
     /// The cause, unless delivered.
     #[must_use]
     pub const fn cause(&self) -> Option<&Cause> {

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::attempt::{Cause, Outcome, Phase};
+use crate::attempt::{Cause, Outcome};
 use crate::clock::Rng;
 
 /// How hard one site is pushed.
@@ -43,19 +43,7 @@ pub(crate) struct Hold {
 impl Hold {
     /// What that means for a recipient.
     pub(crate) fn outcome(&self) -> Outcome {
-        outcome(self.cause.clone())
-    }
-}
-
-/// What it means for recipients that no host of their site could be used. Hosts that refuse mail for
-/// good in their greeting refuse all of it (RFC 7504); a login that fails is our own fault, and the
-/// mail waits until somebody has put it right.
-fn outcome(cause: Cause) -> Outcome {
-    match cause {
-        Cause::Reply { host: Some(host), phase, reply } if phase != Phase::Auth => {
-            Outcome::of_reply(&host, phase, reply, None)
-        }
-        cause => Outcome::Deferred(cause),
+        Outcome::unreachable(self.cause.clone())
     }
 }
 
@@ -152,6 +140,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::attempt::Phase;
     use crate::clock::{Clock, SystemClock};
     use crate::hop::Host;
     use crate::route::RouteError;
@@ -197,12 +186,16 @@ mod tests {
     fn a_greeting_may_refuse_for_good_and_a_login_only_for_now() {
         let host = Arc::new(Host::new(Domain::parse("mx.test").unwrap(), 25));
         let said = |phase, code| {
-            outcome(Cause::Reply { host: Some(host.clone()), phase, reply: Reply::plain(code, "no") })
+            Outcome::unreachable(Cause::Reply {
+                host: Some(host.clone()),
+                phase,
+                reply: Reply::plain(code, "no"),
+            })
         };
         assert!(matches!(said(Phase::Greeting, 554), Outcome::Failed(_)));
         assert!(matches!(said(Phase::Greeting, 421), Outcome::Deferred(_)));
         assert!(matches!(said(Phase::Auth, 535), Outcome::Deferred(_)));
-        assert!(matches!(outcome(CAUSE), Outcome::Deferred(_)));
+        assert!(matches!(Outcome::unreachable(CAUSE), Outcome::Deferred(_)));
     }
 
     #[test]
