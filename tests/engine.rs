@@ -446,6 +446,7 @@ impl Deliver for Store {
             let mut store = self.0.lock().unwrap();
             let Content::Whole(octets) = content else { panic!("small") };
             assert!(octets.starts_with(b"Received: by us\r\nFrom:"));
+            assert_eq!(item.id.time(), item.accepted);
             store.extend(item.recipients.iter().map(|rcpt| rcpt.to.to_string()));
             vec![Outcome::Delivered(Accepted::locally()); item.recipients.len()]
         })
