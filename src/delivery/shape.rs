@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::attempt::{Cause, Outcome, Phase};
+use crate::attempt::{Cause, Outcome};
 use crate::clock::Rng;
 
 /// How hard one site is pushed.
@@ -48,13 +48,10 @@ impl Hold {
 }
 
 /// What it means for recipients that no host of their site could be used. Hosts that refuse mail for
-/// good in their greeting refuse all of it (RFC 7504); a login that fails is our own fault, and the
-/// mail waits until somebody has put it right.
+/// good in their greeting refuse all of it (RFC 7504).
 fn outcome(cause: Cause) -> Outcome {
     match cause {
-        Cause::Reply { host: Some(host), phase, reply } if phase != Phase::Auth => {
-            Outcome::of_reply(&host, phase, reply, None)
-        }
+        Cause::Reply { host: Some(host), phase, reply } => Outcome::of_reply(&host, phase, reply, None),
         cause => Outcome::Deferred(cause),
     }
 }
@@ -152,6 +149,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::attempt::Phase;
     use crate::clock::{Clock, SystemClock};
     use crate::hop::Host;
     use crate::route::RouteError;
