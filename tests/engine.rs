@@ -659,6 +659,24 @@ async fn a_host_that_breaks_off_every_time_is_not_hammered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn mail_for_a_host_that_falls_silent_counts_its_attempts_and_the_host_is_held() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.silent("mx.b.test");
+    let engine = engine(&world, &spool).await;
+    let mut ids = Vec::new();
+    for n in 0..100 {
+        ids.push(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap().id());
+    }
+    sleep(MINUTE * 60).await;
+    let connects = world.net().connects.len();
+    assert!(connects < 100, "{connects} connections");
+    for id in ids {
+        let entries = engine.spool().entries(id).await.unwrap();
+        assert!(entries[0].attempts > 0, "{entries:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_engine_ends_when_its_last_handle_goes() {
     let (world, spool) = (World::new(), MemorySpool::new());
     let observer = Arc::new(Ledger::default());
