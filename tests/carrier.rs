@@ -190,6 +190,96 @@ async fn a_host_that_breaks_under_pipelining_is_spoken_to_slowly() {
     assert_eq!((end, work.delivered()), (RunEnd::Drained, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_host_that_never_answers_mail_or_talks_nonsense_costs_an_attempt() {
+    for (said, expected) in [(None, ConnectFault::TimedOut), (Some("hello?\n250 ok"), ConnectFault::Protocol)]
+    {
+        for (extensions, untried) in [("", 0), ("PIPELINING", 1)] {
+            let peer = Peer::in_memory(65536, move |mut talk: Talk| async move {
+                talk.open(extensions).await;
+                talk.until("MAIL").await;
+                if let Some(said) = said {
+                    talk.say(said).await;
+                }
+                talk.freeze().await;
+            });
+            let carrier = in_memory(&peer, options());
+            // Pipelining may be what broke it, once.
+            for _ in 0..untried {
+                let (_, work) =
+                    run(&carrier, &peer, Require::Opportunistic, [job(Require::Opportunistic)]).await;
+                assert_eq!(work.reports, [Report::NotAttempted], "{extensions}");
+            }
+            let (end, work) =
+                run(&carrier, &peer, Require::Opportunistic, [job(Require::Opportunistic)]).await;
+            assert_eq!(end, RunEnd::Lost);
+            let Outcome::Deferred(Cause::Connect { fault, .. }) = carry::first(&work) else { panic!() };
+            assert_eq!(*fault, expected, "{extensions}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_job_that_a_host_went_silent_on_was_attempted() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.open("PIPELINING CHUNKING").await;
+        talk.take(1).await;
+        talk.freeze().await;
+    });
+    let jobs = || [job(Require::Opportunistic), big(1_000_000)];
+    let (_, work) = run(&in_memory(&peer, options()), &peer, Require::Opportunistic, jobs()).await;
+    assert_eq!((work.delivered(), work.reports.len()), (1, 2));
+    assert!(matches!(&work.reports[1], Report::Outcomes(_)), "{:?}", work.reports);
+    let silent = Peer::in_memory(1 << 16, |mut talk: Talk| async move {
+        talk.open("PIPELINING CHUNKING").await;
+        talk.until("Hello").await;
+        talk.freeze().await;
+    });
+    let (_, work) = run(&in_memory(&silent, options()), &silent, Require::Opportunistic, jobs()).await;
+    let Outcome::Deferred(Cause::Unknown { .. }) = carry::first(&work) else { panic!("{:?}", work.reports) };
+    assert_eq!(work.reports[1], Report::NotAttempted);
+}
+
+#[tokio::test]
+async fn lmtp_to_a_host_is_a_clear_failure() {
+    let peer = Peer::on_tcp(taker()).await;
+    let mut hosts = Hosts::new(vec![peer.host("mx.test")], Require::Opportunistic);
+    hosts.protocol = postroad::route::Protocol::Lmtp;
+    let (end, work) = run_at(&over_tcp(None), &hosts, [job(Require::Opportunistic)]).await;
+    let RunEnd::Unreachable(cause @ Cause::Connect { fault: ConnectFault::NoLmtp, .. }) = end else {
+        panic!()
+    };
+    assert!(cause.to_string().ends_with("LMTP is not spoken to other hosts"), "{cause}");
+    assert_eq!((work.reports.len(), peer.connections()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_refused_a_chain_gets_one_transaction_at_a_time() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.open("PIPELINING CHUNKING").await;
+        while let Some(line) = talk.line().await {
+            let Some(size) = line.strip_prefix("BDAT ").and_then(|rest| rest.strip_suffix(" LAST")) else {
+                talk.say("250 ok").await;
+                continue;
+            };
+            talk.octets(size.parse().unwrap()).await;
+            let chained = talk.has_more().await;
+            talk.say("250 taken").await;
+            if chained {
+                talk.until("BDAT").await;
+                talk.octets(size.parse().unwrap()).await;
+                talk.say("503 no\n503 no\n503 no\n503 no").await;
+            }
+        }
+    });
+    let carrier = in_memory(&peer, options());
+    let jobs = || [job(Require::Opportunistic), job(Require::Opportunistic)];
+    let (_, work) = run(&carrier, &peer, Require::Opportunistic, jobs()).await;
+    assert_eq!((work.delivered(), &work.reports[1]), (1, &Report::NotAttempted));
+    let (_, work) = run(&carrier, &peer, Require::Opportunistic, jobs()).await;
+    assert_eq!(work.delivered(), 2);
+}
+
 /// Counts the writes that reach the transport.
 #[derive(Debug)]
 struct Counting(Peer, Arc<AtomicU64>);

@@ -446,6 +446,7 @@ impl Deliver for Store {
             let mut store = self.0.lock().unwrap();
             let Content::Whole(octets) = content else { panic!("small") };
             assert!(octets.starts_with(b"Received: by us\r\nFrom:"));
+            assert_eq!(item.id.time(), item.accepted);
             store.extend(item.recipients.iter().map(|rcpt| rcpt.to.to_string()));
             vec![Outcome::Delivered(Accepted::locally()); item.recipients.len()]
         })
@@ -655,6 +656,24 @@ async fn a_host_that_breaks_off_every_time_is_not_hammered() {
     let connects = world.net().connects.len();
     assert!(connects < 40, "{connects} connections");
     assert_eq!(spool.stats().messages, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_host_that_falls_silent_counts_its_attempts_and_the_host_is_held() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.silent("mx.b.test");
+    let engine = engine(&world, &spool).await;
+    let mut ids = Vec::new();
+    for n in 0..100 {
+        ids.push(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap().id());
+    }
+    sleep(MINUTE * 60).await;
+    let connects = world.net().connects.len();
+    assert!(connects < 100, "{connects} connections");
+    for id in ids {
+        let entries = engine.spool().entries(id).await.unwrap();
+        assert!(entries[0].attempts > 0, "{entries:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -221,6 +221,33 @@ async fn a_large_message_is_staged_and_comes_out_whole() {
 }
 
 #[tokio::test]
+async fn what_all_sessions_hold_in_memory_is_bounded_and_given_back() {
+    let spool = Arc::new(MemorySpool::new());
+    let engine = engine(spool.clone()).await;
+    let with = |octets| {
+        let mut rules = rules();
+        rules.max_in_memory = octets;
+        rules
+    };
+    // More than one read brings, so that the header must be held.
+    let long = format!("{}\r\nhi\r\n", format!("X: {}\r\n", "y".repeat(96)).repeat(900));
+    let mut client = connect(&engine, with(0), FRIEND).await;
+    for (content, code) in [("Subject: x\r\n\r\nhi\r\n", "250"), (&long, "452 4.3.1"), ("\r\nhi\r\n", "250")]
+    {
+        let reply = send(&mut client, "<a@x.test>", "<b@far.test>", content.as_bytes()).await;
+        assert!(reply.starts_with(code), "{code}: {reply}");
+        if code == "250" {
+            assert!(stored(&*spool, &reply).await.1.ends_with(content));
+        }
+    }
+    let mut client = connect(&engine, with(long.len()), FRIEND).await;
+    for _ in 0..3 {
+        let reply = send(&mut client, "<a@x.test>", "<b@far.test>", long.as_bytes()).await;
+        assert!(stored(&*spool, &reply).await.1.ends_with(&long));
+    }
+}
+
+#[tokio::test]
 async fn what_goes_in_circles_or_has_no_end_of_header_is_refused() {
     let spool = Arc::new(MemorySpool::new());
     let engine = engine(spool.clone()).await;

@@ -28,7 +28,7 @@ use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::reply::{EnhancedCode, Reply};
 use postroad::smtp::sasl::Login;
 use postroad::smtp::server::AuthOffer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -313,6 +313,55 @@ async fn a_half_closed_client_gets_the_replies_to_what_it_sent() {
     client.0.shutdown().await.unwrap();
     let replies = client.rest().await;
     assert!(replies.contains("\r\n250 2.0.0 taken\r\n"), "{replies}");
+}
+
+/// Brings one flight, then takes nothing: the peer has reset the connection.
+struct Reset(&'static [u8], bool);
+
+impl AsyncRead for Reset {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        b: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        // The greeting is taken first: this client is polite until it is gone.
+        if !self.1 {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_read(cx, b)
+    }
+}
+
+impl AsyncWrite for Reset {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, b: &[u8]) -> Poll<std::io::Result<usize>> {
+        if std::mem::replace(&mut self.1, true) {
+            return Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(b.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_with_its_replies_untaken_ends_the_session() {
+    // More replies than the session holds: it leaves the rest of the flight unread.
+    let flight = format!("EHLO c.test\r\n{FLIGHT}").replace("DATA\r\n", &"BDAT 0\r\n".repeat(7000));
+    let flight: &'static [u8] = Box::leak(flight.into_boxed_str()).as_bytes();
+    // A session that spins would not let go of its thread.
+    let (over, is_over) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let book = Arc::default();
+        let session = server(&book, options()).serve_io(Box::new(Reset(flight, false)), peer("192.0.2.1"));
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(session);
+        over.send(book.bodies()).unwrap();
+    });
+    let bodies = is_over.recv_timeout(Duration::from_secs(20)).expect("the session ends");
+    assert_eq!(bodies, [Err(BodyError::Aborted)]);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use self::files::{Files, LineEnds};
 use super::{Accepted, Cause, LocalFault, Outcome};
 use crate::BoxFuture;
 use crate::clock::{Clock, Rng, Timestamp};
-use crate::message::Content;
+use crate::message::{Content, MessageId};
 use crate::smtp::address::{Domain, ForwardPath};
 use crate::smtp::params::{Mail, Rcpt};
 
@@ -25,6 +25,9 @@ use crate::smtp::params::{Mail, Rcpt};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LocalItem {
+    /// The message's id, the same on each try: with the recipient it tells a store that it has this
+    /// already, as after a crash.
+    pub id: MessageId,
     /// The sender and the parameters.
     pub mail: Mail,
     /// The recipients, all at `destination`.
@@ -38,8 +41,14 @@ pub struct LocalItem {
 impl LocalItem {
     /// A message for these recipients.
     #[must_use]
-    pub const fn new(mail: Mail, recipients: Vec<Rcpt>, destination: Domain, accepted: Timestamp) -> Self {
-        Self { mail, recipients, destination, accepted }
+    pub const fn new(
+        id: MessageId,
+        mail: Mail,
+        recipients: Vec<Rcpt>,
+        destination: Domain,
+        accepted: Timestamp,
+    ) -> Self {
+        Self { id, mail, recipients, destination, accepted }
     }
 }
 

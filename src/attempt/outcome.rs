@@ -182,6 +182,9 @@ pub enum ConnectFault {
     /// The host offers no way to log in that we have.
     #[error("the host offers no way to log in")]
     NoLogin,
+    /// The route says LMTP, which is spoken to no host.
+    #[error("LMTP is not spoken to other hosts")]
+    NoLmtp,
     /// We lack sockets or other means.
     #[error("this host is out of resources")]
     Local,
@@ -241,14 +244,16 @@ impl Outcome {
     /// 2xx to the end of the content is delivery. 421 is temporary whatever it answers
     /// (RFC 5321 §3.8). 552 to RCPT means too many recipients, which is temporary
     /// (RFC 5321 §4.5.3.1.10). 521 and 554 as a greeting refuse this host's mail for good
-    /// (RFC 7504), everything else that is not 5xx is tried again: a reply of the wrong class never
+    /// (RFC 7504); a login that fails is our own fault, and the mail waits until somebody has put it
+    /// right. Everything else that is not 5xx is tried again: a reply of the wrong class never
     /// is success.
     #[must_use]
     pub fn of_reply(host: &Arc<Host>, phase: Phase, reply: Reply, tls: Option<TlsSeen>) -> Self {
         if phase == Phase::Content && reply.is_positive() {
             return Self::Delivered(Accepted::by(Arc::clone(host), reply, tls));
         }
-        let permanent = reply.is_permanent() && !(phase == Phase::Rcpt && reply.code() == 552);
+        let passes = phase == Phase::Auth || (phase == Phase::Rcpt && reply.code() == 552);
+        let permanent = reply.is_permanent() && !passes;
         let cause = Cause::Reply { host: Some(Arc::clone(host)), phase, reply };
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
     }
@@ -371,6 +376,7 @@ mod tests {
             (Phase::Rcpt, 250),
             (Phase::Data, 250),
             (Phase::Greeting, 421),
+            (Phase::Auth, 535),
         ] {
             assert!(matches!(of(phase, code), Outcome::Deferred(_)), "{phase:?} {code}");
         }

@@ -23,6 +23,8 @@ pub(super) struct Run<'a> {
     next: Option<Job>,
     /// Jobs without a report, oldest first.
     flights: VecDeque<Flight>,
+    /// The job on which the connection ended was reported.
+    blamed: bool,
 }
 
 enum Flight {
@@ -42,7 +44,7 @@ enum Stop {
 
 impl<'a> Run<'a> {
     pub(super) fn new(carrier: &'a Carrier, hosts: &'a Hosts, work: &'a mut dyn Work) -> Self {
-        Self { carrier, hosts, work, next: None, flights: VecDeque::new() }
+        Self { carrier, hosts, work, next: None, flights: VecDeque::new(), blamed: false }
     }
 
     pub(super) async fn carry(mut self, lease: Lease<Key, Connection>) -> RunEnd {
@@ -148,6 +150,8 @@ impl<'a> Run<'a> {
             }
             let flight = begin(held, job);
             self.flights.push_back(flight);
+            // Else they pile up where no connection can carry any.
+            self.report_decided();
         }
         None
     }
@@ -158,7 +162,8 @@ impl<'a> Run<'a> {
                 Flight::Decided(report) => self.work.done(report),
                 Flight::Begun { number: ours, .. } => {
                     if ours == number {
-                        self.work.done(report(held, number, result));
+                        let report = self.report(held, number, result);
+                        self.work.done(report);
                         break;
                     }
                     self.work.done(Report::NotAttempted);
@@ -166,6 +171,40 @@ impl<'a> Run<'a> {
             }
         }
         self.report_decided();
+    }
+
+    fn report(&mut self, connection: &Connection, number: u64, result: TransactionResult) -> Report {
+        let damaged = connection.content_failed() == Some(number);
+        let is_untouched = |result: &RecipientResult| *result == RecipientResult::NotAttempted;
+        let untouched = result.recipients.iter().all(is_untouched);
+        let open = result
+            .recipients
+            .iter()
+            .any(|result| is_untouched(result) || *result == RecipientResult::Unknown);
+        let oldest = open && connection.failure().is_some() && !std::mem::replace(&mut self.blamed, true);
+        let fault = match connection.failure() {
+            Some(Failure::TimedOut) => ConnectFault::TimedOut,
+            Some(Failure::Protocol(_)) => ConnectFault::Protocol,
+            _ => ConnectFault::Lost,
+        };
+        // A host that goes silent or talks nonsense does so again: that is an attempt, for the job that
+        // it did it to. One that may only have broken under pipelining is first spoken to slowly.
+        let attempted = oldest && fault != ConnectFault::Lost && !connection.pipelining_broken();
+        if untouched && !damaged && !attempted {
+            return Report::NotAttempted;
+        }
+        let host = connection.host();
+        let outcomes = result.recipients.into_iter().map(|recipient| match recipient {
+            RecipientResult::Replied { phase, reply } => {
+                Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
+            }
+            RecipientResult::Unknown => Outcome::Deferred(Cause::Unknown { host: Arc::clone(host) }),
+            RecipientResult::NotAttempted if damaged => Outcome::Deferred(Cause::Damaged),
+            RecipientResult::NotAttempted => {
+                Outcome::Deferred(Cause::Connect { host: Arc::clone(host), fault })
+            }
+        });
+        Report::Outcomes(outcomes.collect())
     }
 
     fn report_decided(&mut self) {
@@ -220,7 +259,7 @@ impl<'a> Run<'a> {
         for host in self.hosts.hosts.iter().take(MAX_HOSTS) {
             let host = Arc::new(host.clone());
             if self.hosts.protocol != Protocol::Smtp {
-                return Err((permit, Cause::Connect { host, fault: ConnectFault::Protocol }));
+                return Err((permit, Cause::Connect { host, fault: ConnectFault::NoLmtp }));
             }
             match self.carrier.dialer().open(&host, require, self.carrier.quirks(&host)).await {
                 Ok(connection) => return Ok(permit.hold(connection)),
@@ -276,26 +315,6 @@ const fn feature(lack: Lack) -> Feature {
         Lack::Binary => Feature::Binary,
         Lack::SmtpUtf8 => Feature::SmtpUtf8,
     }
-}
-
-fn report(connection: &Connection, number: u64, result: TransactionResult) -> Report {
-    let damaged = connection.content_failed() == Some(number);
-    let untouched = result.recipients.iter().all(|r| *r == RecipientResult::NotAttempted);
-    if untouched && !damaged {
-        return Report::NotAttempted;
-    }
-    let host = connection.host();
-    let outcomes = result.recipients.into_iter().map(|recipient| match recipient {
-        RecipientResult::Replied { phase, reply } => {
-            Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
-        }
-        RecipientResult::Unknown => Outcome::Deferred(Cause::Unknown { host: Arc::clone(host) }),
-        RecipientResult::NotAttempted if damaged => Outcome::Deferred(Cause::Damaged),
-        RecipientResult::NotAttempted => {
-            Outcome::Deferred(Cause::Connect { host: Arc::clone(host), fault: ConnectFault::Lost })
-        }
-    });
-    Report::Outcomes(outcomes.collect())
 }
 
 const fn phase_of(phase: client::Phase) -> Phase {

@@ -72,7 +72,7 @@ pub(crate) struct RunNotes {
     pub(crate) asked: bool,
     /// It tried an entry.
     pub(crate) tried: bool,
-    /// It gave an entry back untried.
+    /// It got nowhere with an entry: gave it back, or the host fell silent.
     pub(crate) failed: bool,
 }
 

@@ -10,12 +10,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::BoxFuture;
 use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Work};
-use crate::clock::Timestamp;
 use crate::hop::Require;
 use crate::message::{Content, ReadBody};
 use crate::route::{Hosts, LocalId};
-use crate::smtp::address::Domain;
-use crate::smtp::params::Rcpt;
+use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{QueueName, SpoolError};
 
 use super::core::RunNotes;
@@ -43,14 +41,10 @@ pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) 
         shared.locals.iter().find(|(known, _)| *known == id).map(|(_, deliver)| Arc::clone(deliver));
     let deliveries = async {
         while let Some(job) = work.next().await {
-            let outcomes = match (&deliver, work.current()) {
-                (Some(deliver), Some((destination, accepted))) => {
-                    let item = LocalItem::new(job.mail, job.recipients, destination, accepted);
-                    deliver.deliver(&item, job.content).await
-                }
-                _ => {
-                    vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); job.recipients.len()]
-                }
+            let count = job.recipients.len();
+            let outcomes = match (&deliver, work.item(job.mail, job.recipients)) {
+                (Some(deliver), Some(item)) => deliver.deliver(&item, job.content).await,
+                _ => vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); count],
             };
             work.done(Report::Outcomes(outcomes));
             // A store that never waits must not keep the thread.
@@ -81,9 +75,11 @@ impl LaneWork {
         Self { shared, site, require, flight: VecDeque::new(), notes: RunNotes::default(), end: None }
     }
 
-    /// Where the entry that was taken last goes, and when it was accepted.
-    fn current(&self) -> Option<(Domain, Timestamp)> {
-        self.flight.back().map(|(entry, _)| (entry.claim.destination.clone(), entry.claim.accepted))
+    /// The entry that was taken last, for a store.
+    fn item(&self, mail: Mail, recipients: Vec<Rcpt>) -> Option<LocalItem> {
+        let claim = &self.flight.back()?.0.claim;
+        let destination = claim.destination.clone();
+        Some(LocalItem::new(claim.token.message, mail, recipients, destination, claim.accepted))
     }
 
     async fn take(&mut self) -> Option<Job> {
@@ -130,7 +126,9 @@ impl Work for LaneWork {
             Report::Outcomes(outcomes) => {
                 let reached =
                     |outcome: &Outcome| !matches!(outcome, Outcome::Deferred(Cause::Connect { .. }));
-                if !std::mem::replace(&mut self.notes.tried, true) && outcomes.iter().any(reached) {
+                if !outcomes.iter().any(reached) {
+                    self.notes.failed = true;
+                } else if !std::mem::replace(&mut self.notes.tried, true) {
                     self.shared.with(|core, _, todo| core.worked(site, todo));
                 }
                 self.shared.settle(Finished { entry, verdict: Verdict::Tried { outcomes, offered } });

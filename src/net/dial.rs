@@ -56,7 +56,7 @@ impl fmt::Debug for ClientOptions {
 pub struct Quirks {
     /// Commands sent together.
     pub no_pipelining: bool,
-    /// A transaction behind the end of another.
+    /// A transaction behind the end of another, by dot or by BDAT: one at a time, then.
     pub no_chain: bool,
 }
 
@@ -159,7 +159,7 @@ impl Dialer {
         config.tls = tls;
         config.pipelining &= !quirks.no_pipelining;
         if quirks.no_chain {
-            config.window = 1;
+            (config.window, config.chain) = (1, false);
         }
         let patience = config.timeouts.block;
         let session = Session::new(config, self.clock.now().mono);

@@ -1,10 +1,13 @@
 //! Gathering takes a message's content off its stream and puts it where it can wait: in memory while
-//! it is small, staged in the spool when it grows.
+//! it is small, staged in the spool when it grows, or when all sessions together hold too much.
 //!
 //! On the way it finds out what the relay must know: the header's limits, loops, and whether the
 //! content really has eighth bits, which decides what a next hop must offer.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::delivery::SubmitError;
 use crate::message::{Header, HeaderError};
@@ -18,6 +21,8 @@ pub(super) struct Gathered {
     pub(super) body: NewBody,
     /// What the octets are, whatever was declared.
     pub(super) kind: BodyKind,
+    /// The memory that it takes; to be kept for as long as it does.
+    pub(super) share: Share,
 }
 
 /// Why a message is not taken.
@@ -29,6 +34,8 @@ pub(super) enum Unfit {
     Header(#[from] HeaderError),
     #[error("the message has passed {0} hosts")]
     Loop(usize),
+    #[error("too much is being received at once")]
+    Busy,
     #[error(transparent)]
     Spool(#[from] SpoolError),
     #[error(transparent)]
@@ -40,9 +47,11 @@ pub(super) async fn gather(
     mut body: BodyStream,
     declared: BodyKind,
     max_hops: usize,
+    memory: &Arc<Semaphore>,
     spool: &dyn Spool,
 ) -> Result<Gathered, Unfit> {
     let mut held = Held::default();
+    let mut share = Share::default();
     let mut writer: Option<Box<dyn BodyWriter>> = None;
     let mut scan = Scan::default();
     while let Some(chunk) = body.chunk().await {
@@ -52,12 +61,17 @@ pub(super) async fn gather(
             writer.write(chunk).await?;
             continue;
         }
+        let fits = share.grow(memory, chunk.len());
         held.add(chunk);
-        if held.octets > IN_MEMORY {
+        if held.octets > IN_MEMORY || !fits {
             let octets = std::mem::take(&mut held).join();
+            if !fits && !has_whole_header(&octets) {
+                return Err(Unfit::Busy);
+            }
             check_header(&octets, max_hops)?;
             let mut staged = spool.stage().await?;
             staged.write(octets).await?;
+            share = Share::default();
             writer = Some(staged);
         }
     }
@@ -80,7 +94,12 @@ pub(super) async fn gather(
             NewBody::Inline(octets)
         }
     };
-    Ok(Gathered { body, kind })
+    Ok(Gathered { body, kind, share })
+}
+
+/// What was staged is not looked at again.
+fn has_whole_header(octets: &[u8]) -> bool {
+    octets.starts_with(b"\r\n") || memchr::memmem::find(octets, b"\r\n\r\n").is_some()
 }
 
 fn check_header(octets: &[u8], max_hops: usize) -> Result<(), Unfit> {
@@ -88,6 +107,23 @@ fn check_header(octets: &[u8], max_hops: usize) -> Result<(), Unfit> {
     match Header::scan(octets)?.count("Received") {
         hops if hops > max_hops => Err(Unfit::Loop(hops)),
         _ => Ok(()),
+    }
+}
+
+/// A message's part of the memory of all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Share(Option<OwnedSemaphorePermit>);
+
+impl Share {
+    /// Takes more; false when there is none left.
+    fn grow(&mut self, memory: &Arc<Semaphore>, octets: usize) -> bool {
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(memory).try_acquire_many_owned(octets) else { return false };
+        match &mut self.0 {
+            Some(share) => share.merge(more),
+            None => self.0 = Some(more),
+        }
+        true
     }
 }
 
@@ -155,7 +191,7 @@ impl Scan {
     }
 }
 
-/// Most messages are smaller, and this many times the number of sessions is what memory must hold.
+/// Most messages are smaller. What all sessions together hold is bounded by [`Rules`](super::Rules).
 const IN_MEMORY: usize = 1024 * 1024;
 
 #[cfg(test)]

@@ -188,7 +188,15 @@ impl Talk<'_> {
         match turn {
             Turn::Wrote(taken) => self.wrote(taken),
             Turn::Read(Read::Octets) => self.feed(),
-            Turn::Read(Read::Eof) => self.session.handle(SystemClock.now().mono, Input::Eof),
+            Turn::Read(Read::Eof) => {
+                if self.wire.is_dead() {
+                    // What is left unread could only be answered to nobody, and the session, which
+                    // waits for its replies to be taken, would wait for ever.
+                    self.wire.input.clear();
+                    self.feed();
+                }
+                self.session.handle(SystemClock.now().mono, Input::Eof);
+            }
             Turn::Read(Read::TimedOut) => self.session.handle(SystemClock.now().mono, Input::Timeout),
         }
     }

@@ -299,6 +299,34 @@ fn what_follows_a_refused_chained_mail_is_void() {
 }
 
 #[test]
+fn the_refusal_of_a_chained_mail_counts_when_its_rset_was_accepted() {
+    // Only then is it certainly about this sender; and never when content was taken behind it.
+    for (rset, mail, end, result) in [
+        ("250 ok", "550 not you", "503 no", "Mail=550"),
+        ("250 ok", "451 later", "503 no", "Mail=451"),
+        ("250 ok", "550 not you", "250 taken", "unknown"),
+        ("250 ok", "503 nested MAIL", "503 no", "not-attempted"),
+        ("503 no RSET", "550 not you", "503 no", "not-attempted"),
+    ] {
+        let failure = if rset == "250 ok" { &mail[..3] } else { "503" };
+        chunking(&format!(
+            "{TWO}
+             S: 250 ok
+             S: 250 ok
+             S: 250 taken
+             E: done 1 Content=250
+             S: {rset}
+             S: {mail}
+             S: 503 no
+             S: {end}
+             E: done 2 {result}
+             E: failed ChainRefused({failure})
+             CLOSED"
+        ));
+    }
+}
+
+#[test]
 fn a_void_transaction_whose_connection_dies_is_unknown() {
     chunking(&format!(
         "{TWO}
@@ -461,7 +489,7 @@ fn the_next_mail_goes_behind_a_final_dot_only_if_asked_for() {
              S: 550 not you
              S: 250 ok
              S: 354 go
-             E: done 2 not-attempted
+             E: done 2 Mail=550
              E: failed ChainRefused(550)
              CLOSED"
         ),

@@ -50,6 +50,8 @@ struct Site {
     content: u16,
     /// Whether it closes the connection at MAIL.
     breaks: bool,
+    /// Whether it says nothing any more at MAIL.
+    silent: bool,
 }
 
 /// A message that a host took for a recipient.
@@ -113,6 +115,12 @@ impl World {
         self
     }
 
+    /// It greets, and says nothing more when mail is to be sent.
+    pub fn silent(&self, host: &str) -> &Self {
+        self.net().site(host).silent = true;
+        self
+    }
+
     pub fn no_route(&self, destination: &str, error: RouteError) -> &Self {
         self.net().routes.insert(destination.into(), Err(error));
         self
@@ -149,6 +157,7 @@ impl Net {
             think: Duration::ZERO,
             content: 250,
             breaks: false,
+            silent: false,
         })
     }
 
@@ -219,6 +228,10 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
             Output::Event(event) => {
                 let code = match event {
                     Event::Mail(_) if world.net().site(host).breaks => return,
+                    Event::Mail(_) if world.net().site(host).silent => {
+                        tokio::time::sleep(Duration::from_secs(3600)).await;
+                        return;
+                    }
                     Event::Mail(mail) => {
                         (from, to) = (mail.from.to_string(), Vec::new());
                         250

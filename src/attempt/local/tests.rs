@@ -6,7 +6,8 @@ use crate::smtp::address::ReversePath;
 fn item(to: &[&str]) -> LocalItem {
     let recipients = to.iter().map(|to| Rcpt::new(ForwardPath::parse(to).unwrap())).collect();
     let mail = Mail::new(ReversePath::parse("s@a.test").unwrap());
-    LocalItem::new(mail, recipients, Domain::parse("b.test").unwrap(), Timestamp::default())
+    let id = MessageId::from_octets([7; 16]);
+    LocalItem::new(id, mail, recipients, Domain::parse("b.test").unwrap(), Timestamp::default())
 }
 
 fn maildir() -> (tempfile::TempDir, Maildir) {

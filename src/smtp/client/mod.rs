@@ -17,8 +17,9 @@
 //!
 //! A transaction sent behind an unanswered one begins with RSET in the same write: a server may keep
 //! the envelope of content that it refused, and would deliver the next content under it. Where the
-//! MAIL of such a transaction is refused nonetheless, all that follows is void, and the connection is
-//! closed when what was sent is answered.
+//! MAIL of such a transaction is refused nonetheless, what follows it is void, and the connection is
+//! closed when what was sent is answered; the refusal counts when the RSET before it was accepted and
+//! no content was taken behind it.
 //!
 //! When a connection ends early, each open recipient gets the one honest answer:
 //! [`RecipientResult::Unknown`] when the last octet of the content had been taken by the transport,

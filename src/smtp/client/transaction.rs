@@ -51,6 +51,8 @@ pub(super) struct Open {
     pub(super) verb: Verb,
     /// It was begun behind an unanswered one.
     chained: bool,
+    /// The RSET in front of it was accepted: what is said to MAIL is about this transaction.
+    reset: bool,
     /// `None` while a recipient is unanswered or accepted.
     results: Vec<Option<RecipientResult>>,
     mail_accepted: bool,
@@ -61,6 +63,8 @@ pub(super) struct Open {
     /// RSET, or the MAIL of a chained one, was refused: under which envelope the server sees the rest
     /// is not known.
     void: bool,
+    /// The refusal of its MAIL, when that is what made it void and it is certainly about this one.
+    refusal: Option<Reply>,
     content: Content,
     given: u64,
     encoder: Encoder,
@@ -83,10 +87,12 @@ impl Open {
             plan,
             verb,
             chained,
+            reset: false,
             mail_accepted: false,
             answered: 0,
             accepted: 0,
             void: false,
+            refusal: None,
             content: Content::NotYet,
             given: 0,
             encoder: Encoder::new(),
@@ -163,9 +169,12 @@ impl Open {
         self.settle(RecipientResult::Replied { phase, reply });
     }
 
-    /// The server has not looked at it, or will never.
+    /// The server has not looked at it, or will never; unless it refused the MAIL.
     pub(super) fn give_up(&mut self) {
-        self.settle(RecipientResult::NotAttempted);
+        match self.refusal.take() {
+            Some(reply) => self.judge(Phase::Mail, reply),
+            None => self.settle(RecipientResult::NotAttempted),
+        }
     }
 
     /// The connection is gone.
@@ -215,6 +224,7 @@ impl Session {
     pub(super) fn accepted(&mut self, command: Command) {
         let Self { open, pipe, caps, .. } = self;
         let Some(open) = open.front_mut() else { return };
+        open.reset |= command == Command::Rset;
         match command {
             Command::Rset if open.plan == Plan::Steps => {
                 pipe.command(Command::Mail, |to| command::mail(to, caps, &open.transaction, open.spelling));
@@ -294,6 +304,8 @@ impl Session {
     fn mail_refused(&mut self, reply: Reply) {
         let Some(open) = self.open.front_mut() else { return };
         if open.chained {
+            // 503 is about the order of commands, never about the sender.
+            open.refusal = (open.reset && reply.code() != 503).then(|| reply.clone());
             return self.void(reply);
         }
         if !open.void {
