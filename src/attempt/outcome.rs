@@ -258,15 +258,12 @@ impl Outcome {
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
     }
 
-    /// What it means for recipients that no host of their route could be used. Hosts that refuse mail
-    /// for good in their greeting refuse all of it (RFC 7504); a login that fails is our own fault, and
-    /// the mail waits until somebody has put it right.
+    /// What it means for recipients that no host of their route could be used: what it said means what
+    /// [`Outcome::of_reply`] says, and all else may pass.
     #[must_use]
     pub fn unreachable(cause: Cause) -> Self {
         match cause {
-            Cause::Reply { host: Some(host), phase, reply } if phase != Phase::Auth => {
-                Self::of_reply(&host, phase, reply, None)
-            }
+            Cause::Reply { host: Some(host), phase, reply } => Self::of_reply(&host, phase, reply, None),
             cause => Self::Deferred(cause),
         }
     }
