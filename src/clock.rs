@@ -70,6 +70,11 @@ impl From<SystemTime> for Timestamp {
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time now.
     fn now(&self) -> Now;
+
+    /// The monotonic part alone, for those who ask often.
+    fn mono(&self) -> Instant {
+        self.now().mono
+    }
 }
 
 /// The machine's clock. Monotonic time follows the runtime's timers (so it stands still when a test
@@ -78,13 +83,18 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
+    #[allow(clippy::disallowed_methods, reason = "this is one of the two places that read a clock")]
     fn now(&self) -> Now {
+        Now { mono: self.mono(), wall: SystemTime::now().into() }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the other")]
+    fn mono(&self) -> Instant {
         #[cfg(feature = "tokio")]
-        let mono = tokio::time::Instant::now().into_std();
+        let now = tokio::time::Instant::now().into_std();
         #[cfg(not(feature = "tokio"))]
-        let mono = Instant::now();
-        Now { mono, wall: SystemTime::now().into() }
+        let now = Instant::now();
+        now
     }
 }
 
@@ -99,13 +109,13 @@ impl SteppedClock {
     /// A clock that shows `wall` now.
     #[must_use]
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self { start: Now { mono: SystemClock.now().mono, wall } }
+        Self { start: Now { mono: SystemClock.mono(), wall } }
     }
 }
 
 impl Clock for SteppedClock {
     fn now(&self) -> Now {
-        let mono = SystemClock.now().mono;
+        let mono = SystemClock.mono();
         Now { mono, wall: self.start.wall.after(mono.saturating_duration_since(self.start.mono)) }
     }
 }

@@ -216,7 +216,8 @@ async fn replies_are_the_same_wherever_the_clients_octets_are_cut() {
         tokio::task::yield_now().await;
         client.send(&script[cut..]).await;
         let replies = client.rest().await;
-        let (replies_0, log_0, bodies_0) = first.get_or_insert((replies.clone(), book.log(), book.bodies()));
+        let (replies_0, log_0, bodies_0) =
+            first.get_or_insert_with(|| (replies.clone(), book.log(), book.bodies()));
         assert_eq!(
             (&replies, &book.log(), &book.bodies()),
             (&*replies_0, &*log_0, &*bodies_0),

@@ -168,7 +168,7 @@ impl Carrier {
     }
 
     pub(super) fn quirks(&self, host: &Host) -> Quirks {
-        let now = self.shared.clock.now().mono;
+        let now = self.shared.clock.mono();
         self.shared.quirks.lock().unwrap_or_else(PoisonError::into_inner).of(host, now)
     }
 
@@ -176,7 +176,7 @@ impl Carrier {
         let quirks =
             Quirks { no_pipelining: connection.pipelining_broken(), no_chain: connection.chain_refused() };
         if quirks != Quirks::default() {
-            let now = self.shared.clock.now().mono;
+            let now = self.shared.clock.mono();
             let mut book = self.shared.quirks.lock().unwrap_or_else(PoisonError::into_inner);
             book.note(connection.host(), quirks, now);
         }

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn quirks_add_up_and_are_forgotten_after_an_hour() {
-        let (mut book, now) = (QuirkBook::default(), SystemClock.now().mono);
+        let (mut book, now) = (QuirkBook::default(), SystemClock.mono());
         let pipelining = Quirks { no_pipelining: true, ..Quirks::default() };
         let chain = Quirks { no_chain: true, ..Quirks::default() };
         book.note(&host(1), pipelining, now);
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room() {
-        let (mut book, now) = (QuirkBook::default(), SystemClock.now().mono);
+        let (mut book, now) = (QuirkBook::default(), SystemClock.mono());
         let quirks = Quirks { no_chain: true, ..Quirks::default() };
         for n in 0..=MAX_HOSTS {
             book.note(&host(n), quirks, now);

@@ -256,7 +256,7 @@ impl Dispatcher {
     fn sweep_within(&mut self, wait: Duration) {
         if let Some(next) = self.next_sweep {
             let earliest = self.sweep_began + (self.sweep_took * 20).max(BETWEEN_SWEEPS);
-            let wanted = self.shared.now().mono + wait;
+            let wanted = self.shared.mono() + wait;
             self.next_sweep = Some(next.min(wanted.max(earliest)));
         }
     }
@@ -293,7 +293,7 @@ impl Dispatcher {
         self.shared.spool_failed(error);
         let wait = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        self.paused_until = Some(self.shared.now().mono + wait);
+        self.paused_until = Some(self.shared.mono() + wait);
     }
 
     /// Finishes what is in flight, gives back the rest, and stores what came of it.
@@ -310,7 +310,7 @@ impl Dispatcher {
                 Close::Closing(deadline) => deadline,
                 Close::Open | Close::Closed => None,
             };
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(shared.now().mono));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(shared.mono()));
             if left.is_some_and(|left| left.is_zero()) {
                 // Breaking off closes connections and ends no message: what is between its last octet
                 // and the reply keeps its lease, and is tried again.
@@ -318,7 +318,7 @@ impl Dispatcher {
                 self.claims.abort_all();
             }
             // The leases of what takes long are kept alive to the end.
-            let lease = self.next_lease.saturating_duration_since(shared.now().mono);
+            let lease = self.next_lease.saturating_duration_since(shared.mono());
             let wait = left.filter(|left| !left.is_zero()).unwrap_or(lease).min(lease);
             tokio::select! {
                 biased;

@@ -193,7 +193,7 @@ impl Engine {
     /// The engine ends even if the future is dropped.
     pub async fn shutdown(&self, grace: Duration) {
         let shared = &self.inner.shared;
-        shared.close(Some(shared.now().mono + grace));
+        shared.close(Some(shared.mono() + grace));
         let mut closed = shared.close.subscribe();
         // Fails only when the engine is gone.
         let _ = closed.wait_for(|close| *close == Close::Closed).await;
@@ -209,7 +209,7 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let shared = &self.inner.shared;
-        let now = shared.now().mono;
+        let now = shared.mono();
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &shared.counts;
         let mut stats = EngineStats {

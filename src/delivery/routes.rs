@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn many_entries_wait_for_one_lookup() {
-        let (mut routes, now) = (Routes::default(), SystemClock.now().mono);
+        let (mut routes, now) = (Routes::default(), SystemClock.mono());
         for n in 0..5 {
             routes.wait(Entry::new(claim(n, "<>", &["a@b.test"])));
         }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn routes_at_hand_are_bounded() {
-        let (mut routes, now) = (Routes::default(), SystemClock.now().mono);
+        let (mut routes, now) = (Routes::default(), SystemClock.mono());
         for n in 0..MAX_KNOWN + 5 {
             routes.answered(&domain(n), route(), now);
         }

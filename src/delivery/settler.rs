@@ -51,13 +51,13 @@ struct Settler {
 
 /// Settles until told to end, and then until nothing is left or the engine is closed.
 pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceiver<ToSettle>) {
-    let again = shared.now().mono;
+    let again = shared.mono();
     let mut settler = Settler { shared, rest: VecDeque::new(), again, pause: FIRST_PAUSE };
     let mut items = Vec::new();
     let mut end = None;
     loop {
         let shared = Arc::clone(&settler.shared);
-        let pause = tokio::time::sleep(settler.again.saturating_duration_since(shared.now().mono));
+        let pause = tokio::time::sleep(settler.again.saturating_duration_since(shared.mono()));
         tokio::select! {
             biased;
             // First, or a stream of news would keep the rest waiting.
@@ -70,7 +70,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
                 ToSettle::Entry(finished) => batch.extend(prepare(&shared, *finished).await),
                 ToSettle::End(done) => {
                     end = Some(done);
-                    (settler.again, settler.pause) = (shared.now().mono, FIRST_PAUSE);
+                    (settler.again, settler.pause) = (shared.mono(), FIRST_PAUSE);
                 }
             }
         }
@@ -125,13 +125,13 @@ impl Settler {
         }
         self.store(batch).await;
         self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
-        self.again = self.shared.now().mono + self.pause;
+        self.again = self.shared.mono() + self.pause;
     }
 
     fn set_aside(&mut self, batch: Vec<Pending>, error: &SpoolError) {
         let shared = &self.shared;
         if self.rest.is_empty() {
-            self.again = shared.now().mono + self.pause;
+            self.again = shared.mono() + self.pause;
         }
         let never = matches!(error, SpoolError::TooLarge | SpoolError::Invalid(_));
         if !never {

@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_site_is_held_longer_each_time_and_probed_by_one_run() {
         let (mut shape, retry, rng) = (Shape::new(20), Retry::new(), Rng::seeded(1));
-        let mut now = SystemClock.now().mono;
+        let mut now = SystemClock.mono();
         assert_eq!(shape.runs(now), 20);
         for base in [30, 60, 120, 240, 300, 300, 300] {
             let Pushed::Held(wait) = shape.unreachable(now, 0, CAUSE, &retry, &rng) else { panic!() };
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_hold_does_not_outlast_the_retries_it_stands_for() {
         let (mut shape, rng) = (Shape::new(20), Rng::seeded(1));
-        let now = SystemClock.now().mono;
+        let now = SystemClock.mono();
         let steps = [1, 2, 3600].map(Duration::from_secs);
         let retry = Retry { steps: steps.to_vec(), ..Retry::new() };
         for longest in [1, 2, 120, 240, 300] {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_site_that_limits_us_is_narrowed_and_widened_slowly() {
         let (mut shape, rng) = (Shape::new(20), Rng::seeded(1));
-        let now = SystemClock.now().mono;
+        let now = SystemClock.mono();
         assert_eq!(shape.unreachable(now, 4, CAUSE, &Retry::new(), &rng), Pushed::Narrowed);
         assert_eq!(shape.runs(now), 4);
         assert_eq!(shape.runs(now + WIDEN_AFTER), 5);

@@ -92,6 +92,10 @@ impl Shared {
         self.clock.now()
     }
 
+    pub(crate) fn mono(&self) -> Instant {
+        self.clock.mono()
+    }
+
     /// Changes the core, and then does what follows from the change.
     pub(crate) fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut Core, Now, &mut Todo) -> T) -> T {
         let now = self.now();
@@ -131,7 +135,7 @@ impl Shared {
     /// Starts as many runs as the lane wants and may have: the permit first, then the work.
     pub(crate) fn start_runs(self: &Arc<Self>, site: &crate::spool::QueueName) {
         loop {
-            let now = self.now().mono;
+            let now = self.mono();
             let begun = self.core.lock().unwrap_or_else(PoisonError::into_inner).begin_run(site, now);
             match begun {
                 None => return,

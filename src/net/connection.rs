@@ -362,7 +362,7 @@ impl Connection {
     }
 
     fn now(&self) -> Instant {
-        self.clock.now().mono
+        self.clock.mono()
     }
 }
 

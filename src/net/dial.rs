@@ -162,7 +162,7 @@ impl Dialer {
             (config.window, config.chain) = (1, false);
         }
         let patience = config.timeouts.block;
-        let session = Session::new(config, self.clock.now().mono);
+        let session = Session::new(config, self.clock.mono());
         let tracer = Tracer(self.options.trace.clone());
         let clock = Arc::clone(&self.clock);
         let mut connection =

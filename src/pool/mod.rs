@@ -367,7 +367,7 @@ impl<K: Key, C: Keep> Shared<K, C> {
     }
 
     fn now(&self) -> Instant {
-        self.clock.now().mono
+        self.clock.mono()
     }
 
     fn lease(self: &Arc<Self>, key: K, grant: Grant<C>) -> Lease<K, C> {

@@ -57,7 +57,7 @@ pub(super) async fn serve(
         }
     }
     let conversation = setup.handler.connect(&info.peer).await;
-    let (config, now) = (Arc::clone(&setup.session), SystemClock.now().mono);
+    let (config, now) = (Arc::clone(&setup.session), SystemClock.mono());
     let session = match &info.tls {
         Some(tls) => Session::over_tls(config, tls.clone(), now),
         None => Session::new(config, now),
@@ -125,7 +125,7 @@ impl Talk<'_> {
         match read.await {
             Read::TimedOut => {}
             Read::Octets => self.feed(),
-            Read::Eof => self.session.handle(SystemClock.now().mono, Input::Eof),
+            Read::Eof => self.session.handle(SystemClock.mono(), Input::Eof),
         }
     }
 
@@ -179,7 +179,7 @@ impl Talk<'_> {
     }
 
     fn feed(&mut self) {
-        self.session.handle(SystemClock.now().mono, Input::Data(&mut self.wire.input));
+        self.session.handle(SystemClock.mono(), Input::Data(&mut self.wire.input));
     }
 
     /// Lets the socket do one thing. May be dropped and called again.
@@ -195,9 +195,9 @@ impl Talk<'_> {
                     self.wire.input.clear();
                     self.feed();
                 }
-                self.session.handle(SystemClock.now().mono, Input::Eof);
+                self.session.handle(SystemClock.mono(), Input::Eof);
             }
-            Turn::Read(Read::TimedOut) => self.session.handle(SystemClock.now().mono, Input::Timeout),
+            Turn::Read(Read::TimedOut) => self.session.handle(SystemClock.mono(), Input::Timeout),
         }
     }
 
@@ -207,12 +207,12 @@ impl Talk<'_> {
         }
         if let Some(feed) = content {
             if feed.poll_room(cx).is_pending() {
-                self.stalled.get_or_insert_with(|| SystemClock.now().mono);
+                self.stalled.get_or_insert_with(|| SystemClock.mono());
                 return Poll::Pending;
             }
             if let Some(since) = self.stalled.take() {
                 // The client is not late by the time that it could not send.
-                let lost = SystemClock.now().mono.saturating_duration_since(since);
+                let lost = SystemClock.mono().saturating_duration_since(since);
                 self.until = self.until.and_then(|until| until.checked_add(lost));
             }
         }
@@ -221,7 +221,7 @@ impl Talk<'_> {
 
     fn wrote(&mut self, taken: usize) {
         if taken > 0 {
-            self.session.handle(SystemClock.now().mono, Input::Sent(taken));
+            self.session.handle(SystemClock.mono(), Input::Sent(taken));
         }
     }
 
@@ -302,7 +302,7 @@ impl Talk<'_> {
             }
             Err(reply) => {
                 let first = self.setup.options.auth_delay;
-                let wait = self.setup.failures.failed(peer, first, SystemClock.now().mono);
+                let wait = self.setup.failures.failed(peer, first, SystemClock.mono());
                 debug!(%peer, ?wait, "login refused");
                 self.decide(Box::pin(tokio::time::sleep(wait))).await;
                 self.respond(negative(reply));
@@ -388,11 +388,11 @@ impl Talk<'_> {
                 let info = Arc::make_mut(&mut self.info);
                 // RFC 3207 §4.2: nothing learnt before survives.
                 (info.tls, info.hello, info.extended, info.user) = (Some(tls.clone()), None, false, None);
-                self.session.handle(SystemClock.now().mono, Input::TlsReady(tls));
+                self.session.handle(SystemClock.mono(), Input::TlsReady(tls));
             }
             None => {
                 self.wire.kill();
-                self.session.handle(SystemClock.now().mono, Input::Eof);
+                self.session.handle(SystemClock.mono(), Input::Eof);
             }
         }
     }

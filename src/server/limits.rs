@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_failed_login_is_answered_later_each_time_up_to_a_limit() {
-        let (book, now, second) = (Failures::default(), SystemClock.now().mono, Duration::from_secs(1));
+        let (book, now, second) = (Failures::default(), SystemClock.mono(), Duration::from_secs(1));
         let waits: Vec<_> = (0..7).map(|_| book.failed(ip("2001:db8::1"), second, now).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 16, 16]);
         assert_eq!(book.failed(ip("2001:db8::2"), second, now).as_secs(), 16, "the same /64");
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_failures_is_bounded() {
-        let (book, now, second) = (Failures::default(), SystemClock.now().mono, Duration::from_secs(1));
+        let (book, now, second) = (Failures::default(), SystemClock.mono(), Duration::from_secs(1));
         for n in 0..=u32::try_from(MAX_REMEMBERED).unwrap() {
             book.failed(IpAddr::V4((0x0100_0000 + n).into()), second, now);
         }

@@ -131,7 +131,7 @@ impl Wire {
     /// Ready when the client took too long to take our replies; the wire is dead then.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let patience = self.patience;
-        let by = *self.taken_by.get_or_insert_with(|| SystemClock.now().mono + patience);
+        let by = *self.taken_by.get_or_insert_with(|| SystemClock.mono() + patience);
         ready!(self.timer.poll(by, cx));
         self.kill();
         Poll::Ready(())
@@ -232,6 +232,7 @@ const LARGE: usize = READ / 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Clock, SystemClock};
 
     use std::future::poll_fn;
     use tokio::io::AsyncWriteExt;
@@ -242,9 +243,9 @@ mod tests {
         let mut wire = Wire::new(Box::new(ours), Duration::from_secs(5));
         wire.queue(Bytes::from(vec![b'x'; 40]));
         assert_eq!(poll_fn(|cx| wire.poll_write(cx)).await, 16);
-        let before = tokio::time::Instant::now();
+        let before = SystemClock.mono();
         assert_eq!(poll_fn(|cx| wire.poll_write(cx)).await, 0);
-        assert_eq!(before.elapsed().as_secs(), 5);
+        assert_eq!((SystemClock.mono() - before).as_secs(), 5);
         assert!(wire.is_dead() && !wire.has_output());
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, None, false)).await, Read::Eof);
     }
@@ -253,14 +254,14 @@ mod tests {
     async fn a_deadline_can_move_both_ways() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let mut wire = Wire::new(Box::new(ours), Duration::from_secs(5));
-        let start = tokio::time::Instant::now();
-        let at = |secs| Some((start + Duration::from_secs(secs)).into_std());
+        let start = SystemClock.mono();
+        let at = |secs| Some(start + Duration::from_secs(secs));
         let pending = poll_fn(|cx| Poll::Ready(wire.poll_read(cx, at(30), false).is_pending())).await;
         assert!(pending);
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, at(10), false)).await, Read::TimedOut);
-        assert_eq!(start.elapsed().as_secs(), 10);
+        assert_eq!((SystemClock.mono() - start).as_secs(), 10);
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, at(60), true)).await, Read::TimedOut);
-        assert_eq!(start.elapsed().as_secs(), 60);
+        assert_eq!((SystemClock.mono() - start).as_secs(), 60);
         theirs.write_all(b"abc").await.unwrap();
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, at(90), true)).await, Read::Octets);
         assert_eq!(wire.input, "abc");
@@ -273,7 +274,8 @@ mod tests {
         theirs.write_all(&[b'x'; 9000]).await.unwrap();
         assert_eq!(poll_fn(|cx| wire.poll_read(cx, None, false)).await, Read::Octets);
         wire.input.advance(9000);
-        poll_fn(|cx| Poll::Ready(assert!(wire.poll_read(cx, None, false).is_pending()))).await;
+        let waits = poll_fn(|cx| Poll::Ready(wire.poll_read(cx, None, false).is_pending())).await;
+        assert!(waits);
         assert_eq!(wire.input.capacity(), 0);
     }
 }

@@ -412,7 +412,7 @@ mod tests {
             "<\"a> b\"@c.test>",
             "<a@b.test> RET=FULL",
         ] {
-            assert_eq!(Mail::parse(text).unwrap().to_string(), text.replace("AUTH=<>", "AUTH=<>"));
+            assert_eq!(Mail::parse(text).unwrap().to_string(), text);
         }
         for text in [
             "<a@b.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;A+3Db@c.test",

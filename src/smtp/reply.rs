@@ -137,8 +137,12 @@ impl Reply {
             to.put_slice(&digits);
             to.put_u8(if lines.peek().is_some() { b'-' } else { b' ' });
             if let Some(code) = self.enhanced {
-                to.put_slice(code.to_string().as_bytes());
-                to.put_u8(b' ');
+                for (number, end) in
+                    [(u16::from(code.class), b'.'), (code.subject, b'.'), (code.detail, b' ')]
+                {
+                    put_number(to, number);
+                    to.put_u8(end);
+                }
             }
             to.put_slice(line.as_bytes());
             to.put_slice(b"\r\n");
@@ -267,8 +271,20 @@ const fn valid(code: u16) -> u16 {
     if code >= 200 && code < 600 { code } else { 451 }
 }
 
+/// Decimal, without the machinery of formatting: every reply of a session passes here.
+fn put_number(to: &mut BytesMut, number: u16) {
+    if number >= 10 {
+        put_number(to, number / 10);
+    }
+    to.put_u8(b'0' + u8::try_from(number % 10).unwrap_or_default());
+}
+
 fn clean(text: &str) -> Box<str> {
     let text = text.trim_end_matches(['\r', '\n']);
+    // Nearly every text is fit as it is.
+    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return text.into();
+    }
     text.replace("\r\n", "\n").chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 

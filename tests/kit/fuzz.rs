@@ -10,8 +10,11 @@ use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::reply::{EnhancedCode, Reply, ReplyParser};
 use postroad::smtp::{Input, Output, TlsInfo, client, server};
 
+/// Takes any input and panics when something is wrong.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("client_session", client_session),
     ("server_session", server_session),
     ("client_against_server", client_against_server),
@@ -184,8 +187,8 @@ pub fn client_against_server(data: &[u8]) {
     let body = |number: u64| {
         format!("N: {number}\r\n\r\n.\r\n{}\r\n", "x.".repeat(usize::try_from(number).unwrap_or(0) * 7))
     };
-    let mut cuts = cuts.iter().copied().chain(std::iter::repeat_n(255, 400));
-    while let Some(cut) = cuts.next() {
+    let cuts = cuts.iter().copied().chain(std::iter::repeat_n(255, 400));
+    for cut in cuts {
         loop {
             match client.poll() {
                 Output::Send(octets) | Output::SendSecret(octets) => {

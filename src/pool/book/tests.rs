@@ -14,7 +14,7 @@ fn kept(connection: u32, opened: Instant) -> Kept<u32> {
 
 fn epoch() -> Instant {
     use crate::clock::{Clock, SystemClock};
-    SystemClock.now().mono
+    SystemClock.mono()
 }
 
 fn take(book: &mut TestBook, key: char, now: Instant) -> (Option<Grant<u32>>, Vec<u32>) {

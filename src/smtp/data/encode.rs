@@ -169,7 +169,7 @@ mod tests {
         let text = content.iter().map(|b| char::from(*b)).collect::<String>();
         let text = text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
         let end = if text.is_empty() || text.ends_with("\r\n") { "" } else { "\r\n" };
-        (text + end).chars().map(|c| c as u32 as u8).collect()
+        (text + end).chars().map(|c| u8::try_from(c).unwrap()).collect()
     }
 
     #[test]

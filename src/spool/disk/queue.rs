@@ -308,7 +308,7 @@ impl Shared {
                 pending = self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let now = SystemClock.now().mono;
+            let now = SystemClock.mono();
             let waited = now.saturating_duration_since(*since.get_or_insert(now));
             if waited >= self.options.lazy || !pending.looks.is_empty() {
                 break waited >= self.options.lazy;
