@@ -112,7 +112,8 @@ impl Program {
     pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
         let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         let status = wait_for(&mut self.child);
-        (status, self.out.try_iter().collect())
+        // The program is gone, but who reads its last lines may not be done.
+        (status, std::iter::from_fn(|| self.out.recv_timeout(START).ok()).collect())
     }
 }
 
