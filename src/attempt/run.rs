@@ -8,7 +8,7 @@ use super::{Cause, ConnectFault, Feature, Outcome, Phase};
 use crate::hop::{Host, Refused, Require};
 use crate::net::connect::ConnectError;
 use crate::net::tls::HandshakeError;
-use crate::net::{Connection, OpenError};
+use crate::net::{Connection, OpenError, Step};
 use crate::pool::{Held, Lease, Permit};
 use crate::route::{Hosts, Protocol, RouteError};
 use crate::smtp::client::{self, BeginError, Failure, Lack, RecipientResult, Transaction, TransactionResult};
@@ -114,16 +114,17 @@ impl<'a> Run<'a> {
             if self.flights.is_empty() && stop.is_some() && held.is_reusable() {
                 return stop.unwrap_or(Stop::Lost);
             }
-            match held.next_done().await {
-                Some((number, result)) => self.settle(held, number, result),
-                None if held.is_reusable() => {
+            match held.next_step(stop.is_none()).await {
+                Step::Done(number, result) => self.settle(held, number, result),
+                Step::Room => {}
+                Step::Over if held.is_reusable() => {
                     // Nothing is open though flights wait: the connection knows nothing of them.
                     self.abandon();
                     if let Some(stop) = stop.take() {
                         return stop;
                     }
                 }
-                None => {
+                Step::Over => {
                     self.abandon();
                     return Stop::Lost;
                 }
