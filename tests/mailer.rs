@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use mail_builder::MessageBuilder;
 use postroad::attempt::{Cause, Mailer, Outcome, SendError};
-use postroad::hop::{Refused, Require};
+use postroad::hop::{Host, Refused, Require};
 use postroad::message::{Envelope, RawMessage};
 use postroad::net::tls::TlsOptions;
-use postroad::route::Hosts;
+use postroad::route::{FixedRoutes, Hosts, LocalId, RouteError};
+use postroad::smtp::address::{Domain, EhloName};
 use postroad::smtp::sasl::Credentials;
 
 use peer::{Authority, Peer, Talk, self_signed};
@@ -179,6 +180,73 @@ async fn an_incomplete_message_is_refused_before_anything_is_sent() {
     let refused = in_memory(&peer).send(MessageBuilder::new().subject("to nobody")).await;
     assert!(matches!(refused, Err(SendError::Message(_))));
     assert_eq!(peer.connections(), 0);
+}
+
+fn direct(routes: FixedRoutes, peer: &Peer) -> Mailer {
+    Mailer::direct(routes, EhloName::new("shop.test").unwrap())
+        .unwrap()
+        .configured(|options| options.connect = Arc::new(peer.clone()))
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_relay_each_domain_is_tried_on_its_own() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.open("PIPELINING").await?;
+        talk.take(99).await
+    });
+    let domain = |name: &str| Domain::parse(name).unwrap();
+    let host = |name: &str| Host::new(domain(name), 25);
+    let routes = FixedRoutes::new()
+        .host(domain("one.test"), host("mx.one.test"), Require::Cleartext)
+        .host(domain("two.test"), host("mx.two.test"), Require::Cleartext)
+        .local(domain("here.test"), LocalId::new("maildir"))
+        .no_mail(domain("none.test"));
+    let to = ["a@none.test", "b@two.test", "c@one.test", "d@unknown.test", "e@two.test", "f@here.test"];
+    let envelope = Envelope::parse("s@client.test", to).unwrap();
+    let message = RawMessage::new(envelope, "From: s@client.test\r\nSubject: x\r\n\r\nHello\r\n");
+    let delivery = direct(routes, &peer).send(message).await.unwrap();
+    let said: Vec<_> = delivery.recipients.iter().map(|(to, outcome)| (to.to_string(), outcome)).collect();
+    for ((to, outcome), expected) in said.iter().zip(to) {
+        assert_eq!(*to, format!("<{expected}>"), "in the order of the envelope");
+        match *outcome {
+            Outcome::Delivered(by) => {
+                let (_, domain) = expected.split_once('@').unwrap();
+                assert_eq!(by.host.as_ref().unwrap().name.as_str(), format!("mx.{domain}"));
+            }
+            Outcome::Failed(Cause::Route(RouteError::NullMx)) => assert_eq!(expected, "a@none.test"),
+            Outcome::Failed(Cause::Route(RouteError::NoRoute)) => assert_eq!(expected, "d@unknown.test"),
+            Outcome::Deferred(Cause::Local(_)) => assert_eq!(expected, "f@here.test"),
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+    assert_eq!((said.len(), peer.count("MAIL"), peer.count("RCPT")), (6, 2, 3));
+    assert_eq!(peer.count("EHLO shop.test"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_whose_host_is_not_there_stops_no_other() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        if talk.number == 1 {
+            talk.say("554 5.3.2 we take no mail").await;
+            return None;
+        }
+        talk.open("").await?;
+        talk.take(99).await
+    });
+    let domain = |name: &str| Domain::parse(name).unwrap();
+    let routes = ["one.test", "two.test"].into_iter().fold(FixedRoutes::new(), |routes, name| {
+        routes.host(domain(name), Host::new(domain(&format!("mx.{name}")), 25), Require::Cleartext)
+    });
+    let envelope = Envelope::parse("s@client.test", ["a@one.test", "b@two.test"]).unwrap();
+    let message = RawMessage::new(envelope, "From: s@client.test\r\nSubject: x\r\n\r\nHello\r\n");
+    let delivery = direct(routes, &peer).send(message).await.unwrap();
+    let outcomes: Vec<_> = delivery.recipients.into_iter().map(|(_, outcome)| outcome).collect();
+    let refused = outcomes
+        .iter()
+        .filter(|o| matches!(o, Outcome::Failed(Cause::Reply { reply, .. }) if reply.code() == 554));
+    let delivered = outcomes.iter().filter(|o| matches!(o, Outcome::Delivered(_)));
+    assert_eq!((refused.count(), delivered.count()), (1, 1), "{outcomes:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! A mailer sends one message now, through a relay of ours, and returns what became of it.
+//! A mailer sends one message now, and returns what became of it.
 //!
-//! For programs that have a provider to relay through and want the answer at once. It keeps no queue: what
-//! is deferred is the caller's to send again. What it shares with the engine is the carrier, so its
-//! connections are pooled and its replies read in the same way.
+//! For programs that have a provider to relay through, or that send to each domain's own hosts, and want
+//! the answer at once. It keeps no queue: what is deferred is the caller's to send again. What it shares
+//! with the engine is the carrier, so its connections are pooled and its replies read in the same way.
 
 mod address;
+mod direct;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::message::{Content, IntoSubmission, MessageId, Submission, SubmitConte
 use crate::net::connect::{Connect, TcpConnect};
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
 use crate::pool::AcquireError;
-use crate::route::{Hosts, RouteError};
+use crate::route::{Hosts, Resolve, RouteError};
 use crate::smtp::address::{AddressError, EhloName};
 use crate::smtp::client::MAX_RECIPIENTS;
 use crate::smtp::params::{Mail, Rcpt};
@@ -99,14 +100,22 @@ pub enum SendError {
     Unreachable(Cause),
 }
 
-/// Sends messages through a relay. Clones share connections.
+/// Sends messages through a relay, or to each domain's own hosts. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Mailer {
     carrier: Carrier,
-    hosts: Hosts,
-    site: Arc<str>,
+    way: Way,
     options: MailerOptions,
     rng: Rng,
+}
+
+/// Where messages go.
+#[derive(Debug, Clone)]
+enum Way {
+    /// All to the same hosts.
+    Relay(Hosts),
+    /// Each recipient to the hosts of its domain.
+    Direct(Arc<dyn Resolve>),
 }
 
 impl Mailer {
@@ -143,11 +152,28 @@ impl Mailer {
     /// # Errors
     /// [`MailerError::Tls`] when TLS cannot be set up.
     pub fn new(hosts: Hosts, options: MailerOptions) -> Result<Self, MailerError> {
+        Self::over(Way::Relay(hosts), options)
+    }
+
+    /// A mailer to each domain's own hosts, as `resolver` finds them. The routes say what TLS the hosts
+    /// must show. `ehlo` is the name under which others know this host: servers look at it.
+    ///
+    /// Each domain of a message is tried on its own, so [`send`](Self::send) tells of every recipient
+    /// what became of it; that no host of a domain could be reached is no error then.
+    ///
+    /// # Errors
+    /// [`MailerError::Tls`] when TLS cannot be set up.
+    pub fn direct(resolver: impl Resolve, ehlo: EhloName) -> Result<Self, MailerError> {
+        let mut options = MailerOptions::new();
+        options.carrier = CarrierOptions::new(ehlo);
+        Self::over(Way::Direct(Arc::new(resolver)), options)
+    }
+
+    fn over(way: Way, options: MailerOptions) -> Result<Self, MailerError> {
         let clock = Arc::clone(&options.clock);
         let tls = ClientTls::new(options.tls.clone(), Arc::clone(&clock))?;
         let carrier = Carrier::new(options.carrier.clone(), Arc::clone(&options.connect), tls, clock);
-        let site = hosts.site().into();
-        Ok(Self { carrier, hosts, site, options, rng: Rng::from_entropy() })
+        Ok(Self { carrier, way, options, rng: Rng::from_entropy() })
     }
 
     /// The same mailer with other options, and connections of its own.
@@ -157,7 +183,7 @@ impl Mailer {
     pub fn configured(self, change: impl FnOnce(&mut MailerOptions)) -> Result<Self, MailerError> {
         let mut options = self.options;
         change(&mut options);
-        Self::new(self.hosts, options)
+        Self::over(self.way, options)
     }
 
     fn to(target: Target, credentials: Option<Credentials>, require: Require) -> Result<Self, MailerError> {
@@ -181,10 +207,20 @@ impl Mailer {
     pub async fn send(&self, mail: impl IntoSubmission) -> Result<Delivery, SendError> {
         let now = self.options.clock.now().wall;
         let context = SubmitContext::new(self.hostname(), now, MessageId::new(now, &self.rng));
-        let mut letter = Letter::new(mail.into_submission(&context)?, self.hosts.require);
+        let submission = mail.into_submission(&context)?.whole();
+        match &self.way {
+            Way::Relay(hosts) => self.carry(hosts, submission).await,
+            Way::Direct(resolver) => Ok(self.send_direct(resolver, submission).await),
+        }
+    }
+
+    /// To one set of hosts.
+    async fn carry(&self, hosts: &Hosts, submission: Submission) -> Result<Delivery, SendError> {
+        let site = hosts.site();
+        let mut letter = Letter::new(submission, hosts.require);
         for _ in 0..TRIES {
-            let permit = self.carrier.permit(&self.site, self.options.wait).await?;
-            match self.carrier.run(&self.hosts, permit, &mut letter).await {
+            let permit = self.carrier.permit(&site, self.options.wait).await?;
+            match self.carrier.run(hosts, permit, &mut letter).await {
                 RunEnd::Unreachable(cause) if !letter.is_begun() => {
                     return Err(SendError::Unreachable(cause));
                 }
@@ -197,7 +233,7 @@ impl Mailer {
             let again = std::mem::take(&mut letter.again);
             letter.waiting.extend(again);
         }
-        let host = self.hosts.hosts.first().map(|host| Arc::new(host.clone()));
+        let host = hosts.hosts.first().map(|host| Arc::new(host.clone()));
         letter.settle_rest(&host.map_or(Cause::Route(RouteError::NoHost), |host| Cause::Connect {
             host,
             fault: ConnectFault::Lost,
@@ -210,6 +246,19 @@ impl Mailer {
         let session = &self.options.carrier.client.session;
         let domain = session.credentials.as_ref().and_then(|login| login.user().rsplit_once('@'));
         domain.and_then(|(_, domain)| EhloName::new(domain).ok()).unwrap_or_else(|| session.ehlo.clone())
+    }
+}
+
+impl Submission {
+    /// The same with the head joined to the content.
+    fn whole(self) -> Self {
+        if self.head.is_empty() {
+            return self;
+        }
+        let mut whole = BytesMut::with_capacity(self.head.len() + self.content.len());
+        whole.extend_from_slice(&self.head);
+        whole.extend_from_slice(&self.content);
+        Self { head: Bytes::new(), content: whole.freeze(), ..self }
     }
 }
 
@@ -233,15 +282,7 @@ struct Part {
 
 impl Letter {
     fn new(submission: Submission, require: Require) -> Self {
-        let Submission { mail, mut recipients, head, content, .. } = submission;
-        let content = if head.is_empty() {
-            content
-        } else {
-            let mut whole = BytesMut::with_capacity(head.len() + content.len());
-            whole.extend_from_slice(&head);
-            whole.extend_from_slice(&content);
-            whole.freeze()
-        };
+        let Submission { mail, mut recipients, content, .. } = submission;
         let mut parts = Vec::new();
         while !recipients.is_empty() {
             let rest = recipients.split_off(recipients.len().min(MAX_RECIPIENTS));

@@ -229,6 +229,16 @@ impl Outcome {
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
     }
 
+    /// What it means for recipients that no host of their route could be used: what it said means what
+    /// [`Outcome::of_reply`] says, and all else may pass.
+    #[must_use]
+    pub fn unreachable(cause: Cause) -> Self {
+        match cause {
+            Cause::Reply { host: Some(host), phase, reply } => Self::of_reply(&host, phase, reply, None),
+            cause => Self::Deferred(cause),
+        }
+    }
+
     /// The cause, unless delivered.
     #[must_use]
     pub const fn cause(&self) -> Option<&Cause> {

@@ -407,7 +407,8 @@ impl Core {
         };
         if let Some(cause) = cause.filter(|_| !self.closing) {
             let others = lane.runs();
-            if let Pushed::Held(wait) = lane.shape.unreachable(now.mono, others, cause.clone(), &self.rng) {
+            let pushed = lane.shape.unreachable(now.mono, others, cause.clone(), &self.retry, &self.rng);
+            if let Pushed::Held(wait) = pushed {
                 if let Some(outcome) = lane.shape.held(now.mono).map(Hold::outcome) {
                     lane.drain().for_each(|entry| todo.finish(entry, Verdict::All(outcome.clone())));
                 }

@@ -135,11 +135,14 @@ impl Engine {
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
         let submission = message.into_submission(&context)?;
+        // One recipient, as most messages have, is in order.
+        let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
+        let order = several.map(|rcpt| rcpt.to.clone()).collect();
         let body = NewBody::Inline(submission.content);
         let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
         mail.head = submission.head;
         let watch = self.store(mail, true).await?;
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), watch))
+        Ok(Receipt::new(id, Arc::clone(&shared.spool), watch, order))
     }
 
     /// Takes a message that was accepted from elsewhere, as it is. When it returns `Ok`, the message
@@ -164,7 +167,7 @@ impl Engine {
     }
 
     /// A receipt for a message that is in the spool: after a restart, or where none was kept. It
-    /// collects the outcomes from now on.
+    /// collects the outcomes from now on, and lists them by entry.
     ///
     /// # Errors
     /// [`ReceiptError`]: the message is settled already, or too many are watched.
@@ -176,7 +179,8 @@ impl Engine {
             return Err(ReceiptError::NotWaiting);
         }
         watch.opened(entries.iter().map(|entry| entry.entry));
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), Some(watch)))
+        let order = entries.into_iter().flat_map(|entry| entry.recipients).map(|r| r.rcpt.to).collect();
+        Ok(Receipt::new(id, Arc::clone(&shared.spool), Some(watch), order))
     }
 
     /// Ends the engine: nothing more is taken or claimed, what is in flight is finished and settled,

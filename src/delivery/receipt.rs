@@ -23,11 +23,18 @@ pub struct Receipt {
     id: MessageId,
     spool: Arc<dyn Spool>,
     watch: Option<Watch>,
+    /// The recipients in the order in which they are listed.
+    order: Vec<ForwardPath>,
 }
 
 impl Receipt {
-    pub(crate) const fn new(id: MessageId, spool: Arc<dyn Spool>, watch: Option<Watch>) -> Self {
-        Self { id, spool, watch }
+    pub(crate) const fn new(
+        id: MessageId,
+        spool: Arc<dyn Spool>,
+        watch: Option<Watch>,
+        order: Vec<ForwardPath>,
+    ) -> Self {
+        Self { id, spool, watch, order }
     }
 
     /// The message's id.
@@ -53,7 +60,7 @@ impl Receipt {
     /// Dropping the future drops the receipt. The message is not affected; `Engine::receipt` gives
     /// another one.
     pub async fn finished(self) -> Delivery {
-        let recipients = match &self.watch {
+        let mut recipients = match &self.watch {
             Some(watch) => watch.finished().await,
             None => {
                 // An error is no answer: the message may be there, so ask again.
@@ -63,6 +70,8 @@ impl Receipt {
                 Vec::new()
             }
         };
+        let places: HashMap<_, _> = self.order.iter().zip(0_usize..).collect();
+        recipients.sort_by_key(|(to, _)| places.get(to).copied());
         Delivery { recipients }
     }
 }

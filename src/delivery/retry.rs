@@ -16,7 +16,7 @@ pub struct Retry {
     /// The wait behind the first try, the second and so on; the last one repeats. Default: 1 min,
     /// 5 min, 15 min, 30 min, 1 h, 2 h, 4 h (RFC 5321 §4.5.4.1 wants 30 minutes or more once the
     /// first tries failed). A wait below a tenth of a second counts as one; an empty list as the
-    /// default's last step.
+    /// default's last step. A site that is down is left alone no longer than these waits either.
     pub steps: Vec<Duration>,
     /// By how many per cent a wait is changed at random, either way, so that what failed together is
     /// not tried together. Default: 10.
@@ -60,10 +60,15 @@ impl Retry {
         if now >= expires {
             return None;
         }
+        let wait = rng.jitter(self.step(tries), self.jitter_percent);
+        Some(now.after(wait).min(expires))
+    }
+
+    /// The wait behind the `tries`th try, without jitter.
+    pub(crate) fn step(&self, tries: u32) -> Duration {
         let at = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX);
         let step = self.steps.get(at).or_else(|| self.steps.last()).copied().unwrap_or(LAST_STEP);
-        let wait = rng.jitter(step.max(SHORTEST_STEP), self.jitter_percent);
-        Some(now.after(wait).min(expires))
+        step.max(SHORTEST_STEP)
     }
 
     /// The longest wait that [`Retry::next`] gives.

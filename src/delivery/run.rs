@@ -106,8 +106,14 @@ impl LaneWork {
                 }
                 Err(error) => {
                     self.shared.spool_failed(&error);
-                    let due = self.shared.now().wall.after(BODY_AGAIN);
-                    self.shared.settle(Finished { entry, verdict: Verdict::Back { queue: None, due } });
+                    let now = self.shared.now().wall;
+                    let verdict = if now >= entry.claim.expires {
+                        // Or it would never be tried, and never expire.
+                        Verdict::All(Outcome::Deferred(Cause::Local(LocalFault::Storage)))
+                    } else {
+                        Verdict::Back { queue: None, due: now.after(BODY_AGAIN) }
+                    };
+                    self.shared.settle(Finished { entry, verdict });
                 }
             }
         }

@@ -108,8 +108,14 @@ pub(crate) fn decide(finished: Finished, now: Timestamp, retry: &Retry, rng: &Rn
         }
     };
     let tries = claim.attempts.saturating_add(u32::from(attempted));
-    let due =
-        if unoffered && now < claim.expires { Some(now) } else { retry.next(tries, now, claim.expires, rng) };
+    // At once for those that were not offered, but only while there are fewer and fewer: the same try
+    // over and over would hammer the host.
+    let settled = outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Deferred(_)));
+    let due = if unoffered && settled && now < claim.expires {
+        Some(now)
+    } else {
+        retry.next(tries, now, claim.expires, rng)
+    };
     let mut news = Vec::with_capacity(outcomes.len());
     for (at, mut outcome) in waiting.into_iter().zip(outcomes.drain(..)) {
         let Some(recipient) = recipients.get_mut(at) else { continue };
@@ -242,6 +248,9 @@ mod tests {
         let decision = decide(Verdict::Tried { outcomes: vec![delivered()], offered: 1 });
         assert_eq!(decision.then, Then::Retry(T0));
         assert_eq!(decision.news.len(), 1);
+        let put_off = vec![Outcome::Deferred(refused(450))];
+        let decision = decide(Verdict::Tried { outcomes: put_off, offered: 1 });
+        assert!(matches!(decision.then, Then::Retry(due) if due > T0), "nothing settled, nothing at once");
     }
 
     #[test]

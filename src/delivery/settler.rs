@@ -3,11 +3,14 @@
 //!
 //! What follows from a settlement comes after it: the place is free, the schedule knows when the entry
 //! is due again, receipts resolve, observers are told. A settlement that was fenced off (somebody
-//! else has claimed the entry since) is nobody's news here. The spool's failures are waited out;
-//! nothing is forgotten, and nothing is told that is not stored.
+//! else has claimed the entry since) is nobody's news here. The spool's failures are waited out, until
+//! the engine is closed; nothing is forgotten, and nothing is told that is not stored. What the spool
+//! does not take is set aside and tried again now and then, and holds up no other: in a full spool it
+//! is the others that make room.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,7 +20,7 @@ use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, 
 use super::event::{About, Event};
 use super::report;
 use super::settle::{Decision, Finished, decide};
-use super::shared::Shared;
+use super::shared::{Close, Shared};
 
 /// What the settler is sent.
 #[derive(Debug)]
@@ -30,24 +33,50 @@ pub(crate) enum ToSettle {
 /// A decision with what is stored along with it.
 struct Pending {
     decision: Decision,
-    report: Option<NewMessage>,
+    /// How many recipients the report is about; none: there is no report.
     told: usize,
+    report: Option<NewMessage>,
+    /// An answer was not known: if it is fenced off now, that was by ourselves.
+    unsure: bool,
 }
 
-/// Settles until told to end.
+struct Settler {
+    shared: Arc<Shared>,
+    /// What the spool did not take. No more than there are entries held, and without the reports.
+    rest: VecDeque<Pending>,
+    /// When it is tried again.
+    again: Instant,
+    pause: Duration,
+}
+
+/// Settles until told to end, and then until nothing is left or the engine is closed.
 pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceiver<ToSettle>) {
+    let again = shared.now().mono;
+    let mut settler = Settler { shared, rest: VecDeque::new(), again, pause: FIRST_PAUSE };
     let mut items = Vec::new();
-    while from.recv_many(&mut items, BATCH).await > 0 {
+    let mut end = None;
+    loop {
+        let shared = Arc::clone(&settler.shared);
+        let pause = tokio::time::sleep(settler.again.saturating_duration_since(shared.now().mono));
+        tokio::select! {
+            biased;
+            // First, or a stream of news would keep the rest waiting.
+            () = pause, if !settler.rest.is_empty() => settler.try_rest().await,
+            _ = from.recv_many(&mut items, BATCH), if end.is_none() => {}
+        }
         let mut batch = Vec::with_capacity(items.len());
-        let mut end = None;
         for item in items.drain(..) {
             match item {
                 ToSettle::Entry(finished) => batch.extend(prepare(&shared, *finished).await),
-                ToSettle::End(done) => end = Some(done),
+                ToSettle::End(done) => {
+                    end = Some(done);
+                    (settler.again, settler.pause) = (shared.now().mono, FIRST_PAUSE);
+                }
             }
         }
-        store(&shared, batch).await;
-        if let Some(done) = end {
+        settler.store(batch).await;
+        let over = settler.rest.is_empty() || *shared.close.borrow() == Close::Closed;
+        if let Some(done) = end.take_if(|_| over) {
             let _ = done.send(());
             return;
         }
@@ -60,72 +89,86 @@ async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     let decision = decide(finished, shared.now().wall, &shared.retry, &shared.rng);
     let told = decision.to_report().count();
     let report = if told > 0 { report::write(shared, &decision).await } else { None };
-    Some(Pending { decision, report, told })
+    Some(Pending { decision, told, report, unsure: false })
 }
 
-/// Stores a batch, however long the spool takes to accept it.
-async fn store(shared: &Arc<Shared>, mut batch: Vec<Pending>) {
-    let mut pause = FIRST_PAUSE;
-    // After an answer that was not known, a settlement that is refused as too old was our own.
-    let mut unsure = false;
-    while !batch.is_empty() {
-        match call(shared, &batch).await {
-            Ok(fenced) => {
-                shared.spool_worked();
-                return settled(shared, batch, if unsure { &[] } else { &fenced });
-            }
-            Err(error) => {
-                unsure |= matches!(error, SpoolError::Unknown(_));
-                if batch.len() > 1 {
-                    batch = one_by_one(shared, batch, unsure).await;
-                } else if matches!(error, SpoolError::TooLarge | SpoolError::Invalid(_)) {
-                    refused(shared, &mut batch, &error);
-                    continue;
-                } else {
-                    shared.spool_failed(&error);
+impl Settler {
+    /// Stores a batch, or sets aside what cannot be stored.
+    async fn store(&mut self, batch: Vec<Pending>) {
+        if batch.is_empty() {
+            return;
+        }
+        let many = batch.len() > 1;
+        match self.call(batch).await {
+            Ok(()) if self.rest.is_empty() => self.shared.spool_worked(),
+            Ok(()) => {}
+            // One that cannot be stored must not keep the others.
+            Err((batch, error)) if many && !matches!(error, SpoolError::Poisoned | SpoolError::Closed) => {
+                for pending in batch {
+                    if let Err((single, error)) = self.call(vec![pending]).await {
+                        self.set_aside(single, &error);
+                    }
                 }
             }
-        }
-        if !batch.is_empty() {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            Err((batch, error)) => self.set_aside(batch, &error),
         }
     }
-}
 
-/// Stores what can be stored, and returns the rest: one that cannot must not keep the others.
-async fn one_by_one(shared: &Arc<Shared>, batch: Vec<Pending>, unsure: bool) -> Vec<Pending> {
-    let mut rest = Vec::new();
-    for pending in batch {
-        let mut single = vec![pending];
-        match call(shared, &single).await {
-            Ok(fenced) => settled(shared, single, if unsure { &[] } else { &fenced }),
-            Err(error @ (SpoolError::TooLarge | SpoolError::Invalid(_))) => {
-                refused(shared, &mut single, &error);
-                rest.append(&mut single);
+    /// Tries again what was set aside, a part at a time.
+    async fn try_rest(&mut self) {
+        let before = self.rest.len();
+        let mut batch: Vec<_> = self.rest.drain(..before.min(BATCH)).collect();
+        for pending in &mut batch {
+            if pending.told > 0 {
+                pending.report = report::write(&self.shared, &pending.decision).await;
+            }
+        }
+        self.store(batch).await;
+        self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
+        self.again = self.shared.now().mono + self.pause;
+    }
+
+    fn set_aside(&mut self, batch: Vec<Pending>, error: &SpoolError) {
+        let shared = &self.shared;
+        if self.rest.is_empty() {
+            self.again = shared.now().mono + self.pause;
+        }
+        let never = matches!(error, SpoolError::TooLarge | SpoolError::Invalid(_));
+        if !never {
+            shared.spool_failed(error);
+        }
+        for mut pending in batch {
+            // It is written again: many of them would be too much to keep.
+            pending.report = None;
+            if never {
+                tracing::error!(%error, "a settlement was refused");
+                if std::mem::take(&mut pending.told) == 0 {
+                    // Not even without a report: it waits for the end of its lease.
+                    let claim = &pending.decision.entry.claim;
+                    let lease = shared.options.lease;
+                    shared.with(|core, now, _| {
+                        core.release(&claim.token);
+                        core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
+                    });
+                    continue;
+                }
+            }
+            self.rest.push_back(pending);
+        }
+    }
+
+    /// Stores all of a batch, or gives it back.
+    async fn call(&self, mut batch: Vec<Pending>) -> Result<(), (Vec<Pending>, SpoolError)> {
+        match call(&self.shared, &batch).await {
+            Ok(fenced) => {
+                settled(&self.shared, batch, &fenced);
+                Ok(())
             }
             Err(error) => {
-                shared.spool_failed(&error);
-                rest.append(&mut single);
+                let unsure = matches!(error, SpoolError::Unknown(_));
+                batch.iter_mut().for_each(|pending| pending.unsure |= unsure);
+                Err((batch, error))
             }
-        }
-    }
-    rest
-}
-
-/// A settlement that the spool will never take: its report is given up, or, if it has none, the
-/// entry, which then waits for the end of its lease.
-fn refused(shared: &Arc<Shared>, single: &mut Vec<Pending>, error: &SpoolError) {
-    tracing::error!(%error, "a settlement was refused");
-    for pending in single.iter_mut() {
-        if pending.report.take().is_none() {
-            let claim = &pending.decision.entry.claim;
-            let lease = shared.options.lease;
-            shared.with(|core, now, _| {
-                core.release(&claim.token);
-                core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
-            });
-            return single.clear();
         }
     }
 }
@@ -163,7 +206,7 @@ fn copy(report: &NewMessage) -> Option<NewMessage> {
 fn settled(shared: &Arc<Shared>, batch: Vec<Pending>, fenced: &[Token]) {
     let fenced = |pending: &Pending| {
         let token = &pending.decision.entry.claim.token;
-        fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
+        !pending.unsure && fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
     };
     let (lost, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(fenced);
     shared.with(|core, now, todo| {

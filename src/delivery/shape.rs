@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use crate::attempt::{Cause, Outcome};
 use crate::clock::Rng;
 
+use super::retry::Retry;
+
 /// How hard one site is pushed.
 #[derive(Debug)]
 pub(crate) struct Shape {
@@ -43,16 +45,7 @@ pub(crate) struct Hold {
 impl Hold {
     /// What that means for a recipient.
     pub(crate) fn outcome(&self) -> Outcome {
-        outcome(self.cause.clone())
-    }
-}
-
-/// What it means for recipients that no host of their site could be used. Hosts that refuse mail for
-/// good in their greeting refuse all of it (RFC 7504).
-fn outcome(cause: Cause) -> Outcome {
-    match cause {
-        Cause::Reply { host: Some(host), phase, reply } => Outcome::of_reply(&host, phase, reply, None),
-        cause => Outcome::Deferred(cause),
+        Outcome::unreachable(self.cause.clone())
     }
 }
 
@@ -93,17 +86,25 @@ impl Shape {
         }
     }
 
-    /// A run could not use any host, while `others` were at work.
-    pub(crate) fn unreachable(&mut self, now: Instant, others: usize, cause: Cause, rng: &Rng) -> Pushed {
+    /// A run could not use any host, while `others` were at work. A hold is never longer than what
+    /// `retry` has an entry wait after as many tries: it must not outlast the retries it stands for,
+    /// least of all across a restart, where it is forgotten and the due times that it gave are not.
+    pub(crate) fn unreachable(
+        &mut self,
+        now: Instant,
+        others: usize,
+        cause: Cause,
+        retry: &Retry,
+        rng: &Rng,
+    ) -> Pushed {
         if others > 0 && self.hold.is_none() {
             self.cap = others.min(self.cap);
             self.changed = Some(now);
             return Pushed::Narrowed;
         }
-        let base =
-            FIRST_HOLD.saturating_mul(1_u32.checked_shl(self.holds).unwrap_or(u32::MAX)).min(LONGEST_HOLD);
-        let wait = rng.jitter(base, HOLD_JITTER_PERCENT);
+        let doubled = FIRST_HOLD.saturating_mul(1_u32.checked_shl(self.holds).unwrap_or(u32::MAX));
         self.holds = self.holds.saturating_add(1);
+        let wait = rng.jitter(doubled.min(LONGEST_HOLD).min(retry.step(self.holds)), HOLD_JITTER_PERCENT);
         self.barren = 0;
         self.hold = Some(Hold { since: now, until: now + wait, cause });
         Pushed::Held(wait)
@@ -160,11 +161,11 @@ mod tests {
 
     #[test]
     fn a_site_is_held_longer_each_time_and_probed_by_one_run() {
-        let (mut shape, rng) = (Shape::new(20), Rng::seeded(1));
+        let (mut shape, retry, rng) = (Shape::new(20), Retry::new(), Rng::seeded(1));
         let mut now = SystemClock.now().mono;
         assert_eq!(shape.runs(now), 20);
         for base in [30, 60, 120, 240, 300, 300, 300] {
-            let Pushed::Held(wait) = shape.unreachable(now, 0, CAUSE, &rng) else { panic!() };
+            let Pushed::Held(wait) = shape.unreachable(now, 0, CAUSE, &retry, &rng) else { panic!() };
             let base = Duration::from_secs(base);
             assert!(wait >= base * 9 / 10 && wait <= base * 11 / 10, "{wait:?} for {base:?}");
             assert_eq!(shape.runs(now), 0);
@@ -180,10 +181,22 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_does_not_outlast_the_retries_it_stands_for() {
+        let (mut shape, rng) = (Shape::new(20), Rng::seeded(1));
+        let now = SystemClock.now().mono;
+        let steps = [1, 2, 3600].map(Duration::from_secs);
+        let retry = Retry { steps: steps.to_vec(), ..Retry::new() };
+        for longest in [1, 2, 120, 240, 300] {
+            let Pushed::Held(wait) = shape.unreachable(now, 0, CAUSE, &retry, &rng) else { panic!() };
+            assert!(wait <= Duration::from_secs(longest) * 11 / 10, "{wait:?} for {longest} s");
+        }
+    }
+
+    #[test]
     fn a_site_that_limits_us_is_narrowed_and_widened_slowly() {
         let (mut shape, rng) = (Shape::new(20), Rng::seeded(1));
         let now = SystemClock.now().mono;
-        assert_eq!(shape.unreachable(now, 4, CAUSE, &rng), Pushed::Narrowed);
+        assert_eq!(shape.unreachable(now, 4, CAUSE, &Retry::new(), &rng), Pushed::Narrowed);
         assert_eq!(shape.runs(now), 4);
         assert_eq!(shape.runs(now + WIDEN_AFTER), 5);
         assert_eq!(shape.runs(now + WIDEN_AFTER), 5);
@@ -195,12 +208,16 @@ mod tests {
     fn a_greeting_may_refuse_for_good_and_a_login_only_for_now() {
         let host = Arc::new(Host::new(Domain::parse("mx.test").unwrap(), 25));
         let said = |phase, code| {
-            outcome(Cause::Reply { host: Some(host.clone()), phase, reply: Reply::plain(code, "no") })
+            Outcome::unreachable(Cause::Reply {
+                host: Some(host.clone()),
+                phase,
+                reply: Reply::plain(code, "no"),
+            })
         };
         assert!(matches!(said(Phase::Greeting, 554), Outcome::Failed(_)));
         assert!(matches!(said(Phase::Greeting, 421), Outcome::Deferred(_)));
         assert!(matches!(said(Phase::Auth, 535), Outcome::Deferred(_)));
-        assert!(matches!(outcome(CAUSE), Outcome::Deferred(_)));
+        assert!(matches!(Outcome::unreachable(CAUSE), Outcome::Deferred(_)));
     }
 
     #[test]

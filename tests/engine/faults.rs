@@ -23,6 +23,10 @@ pub enum Fault {
     Storage,
     /// Settling fails for want of room.
     Full,
+    /// Settling fails for want of room where there is a report to store.
+    NoReports,
+    /// No body can be read.
+    Bodies,
     /// Settling happens, and the answer says that this is not known.
     SettledUnknown,
 }
@@ -80,6 +84,10 @@ impl Spool for Faulty {
     }
 
     fn body(&self, body: &BodyRef) -> BoxFuture<'_, Result<Content, SpoolError>> {
+        if *self.state.0.lock().unwrap() == Fault::Bodies {
+            let error = SpoolError::Storage(io::Error::other("as the test has it"));
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.inner.body(body)
     }
 
@@ -99,6 +107,7 @@ impl Spool for Faulty {
             match self.call()? {
                 Fault::Storage => Err(SpoolError::Storage(io::Error::other("as the test has it"))),
                 Fault::Full => Err(SpoolError::Full),
+                Fault::NoReports if batch.iter().any(|s| !s.submit.is_empty()) => Err(SpoolError::Full),
                 Fault::SettledUnknown => {
                     self.inner.settle(batch, durability).await?;
                     Err(SpoolError::Unknown(io::Error::other("as the test has it")))

@@ -164,7 +164,7 @@ const WAL_KEPT: i64 = 64 << 20;
 const WRITER_CACHE_KIB: i64 = 8 << 10;
 
 /// Against a person's shell that holds the lock for a moment.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
 pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
 

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::*;
+use crate::clock::{Clock, SystemClock};
 use crate::spool::contract::{remove, sample};
 
 #[tokio::test]
@@ -56,4 +57,26 @@ async fn a_sender_put_together_by_hand_cannot_break_a_line() {
         address,
     });
     assert!(matches!(spool.enqueue(vec![forged], None).await, Err(SpoolError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_shell_that_holds_the_lock_is_waited_for_once_and_not_once_per_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let shell = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = SystemClock.now().mono;
+    let calls: Vec<_> = (0..50)
+        .map(|n| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.enqueue(vec![sample(n)], None).await })
+        })
+        .collect();
+    for call in calls {
+        assert!(matches!(call.await.unwrap(), Err(SpoolError::Storage(_))));
+    }
+    // Fifty waits of 200 ms would be ten seconds.
+    assert!(SystemClock.now().mono - began < Duration::from_secs(5));
+    shell.execute_batch("ROLLBACK").unwrap();
+    spool.enqueue(vec![sample(1)], None).await.unwrap();
 }

@@ -136,7 +136,8 @@ impl Writer {
                     // Moves the log into the database, if that has room, so that it can start anew.
                     let _ = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)");
                 }
-                if writes.len() == 1 {
+                // One that waits for a person's shell need not wait once more for each call.
+                if writes.len() == 1 || is_busy(&error) {
                     writes.into_iter().for_each(|write| write.fail(failure_again(&error)));
                     return true;
                 }
@@ -301,6 +302,10 @@ pub(super) fn lock_staged(shared: &Shared) -> MutexGuard<'_, HashMap<u64, Held>>
 
 fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// [`failure`] of an error that is needed once more.

@@ -30,8 +30,9 @@ use state::State;
 #[non_exhaustive]
 pub struct MemoryOptions {
     /// Octets of heads and bodies, staged ones included. Default 256 MiB; what the host can spare.
+    /// Settlements and their reports may use as much again, so that a full spool can empty itself.
     pub max_octets: u64,
-    /// Messages. Default 100,000, since an empty message costs memory too.
+    /// Messages, without reports. Default 100,000, since an empty message costs memory too.
     pub max_messages: usize,
 }
 
@@ -144,7 +145,13 @@ impl Spool for MemorySpool {
         let mut state = self.state();
         let result = batch.iter().try_for_each(rules::check_settlement).and_then(|()| {
             let reports = batch.iter().filter(|s| !s.submit.is_empty() && state.is_held(&s.token));
-            state.admit(&self.shared.options, reports.flat_map(|s| &s.submit))?;
+            // As much again for reports, so that a full spool can empty itself: a report needs none.
+            let MemoryOptions { max_octets, max_messages } = self.shared.options;
+            let room = MemoryOptions {
+                max_octets: max_octets.saturating_mul(2),
+                max_messages: max_messages.saturating_mul(2),
+            };
+            state.admit(&room, reports.flat_map(|s| &s.submit))?;
             Ok(batch.iter().filter(|s| !state.settle(s)).map(|s| s.token).collect())
         });
         drop(state);
@@ -265,5 +272,24 @@ mod tests {
         assert!(matches!(spool.enqueue(vec![sized(5, 10)], None).await, Err(SpoolError::Full)));
         // An id that is there already needs no room.
         spool.enqueue(vec![sized(4, 10)], None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_takes_the_reports_that_empty_it() {
+        let spool = MemorySpool::with(MemoryOptions { max_octets: 10_000, max_messages: 3 });
+        let lease = Timestamp::from_millis(5);
+        let claims = spool.enqueue((1..=3).map(sample).collect(), Some(lease)).await.unwrap();
+        assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
+        let failed = |(n, claim): (u64, &Claim)| Settlement {
+            token: claim.token,
+            recipients: Vec::new(),
+            attempted: true,
+            queue: None,
+            then: Then::Remove,
+            submit: vec![sample(n)],
+        };
+        let batch: Vec<_> = (10..).zip(&claims).map(failed).collect();
+        assert_eq!(spool.settle(batch, Durability::Soon).await.unwrap(), Vec::new());
+        assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
     }
 }
