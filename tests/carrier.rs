@@ -254,6 +254,46 @@ async fn lmtp_to_a_host_is_a_clear_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_transaction_stands_behind_large_content_and_where_wanted_behind_a_dot() {
+    let large = || streamed(100_000, (0..2).map(|_| Ok(Bytes::from(vec![b'x'; 50_000]))).collect());
+    let small = || job(Require::Opportunistic);
+    let table: [(&str, bool, &dyn Fn() -> Job, bool); 3] = [
+        ("PIPELINING CHUNKING", false, &large, true),
+        ("PIPELINING", true, &small, true),
+        ("PIPELINING", false, &small, false),
+    ];
+    for (extensions, chain, job, expected) in table {
+        let chained = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&chained);
+        let peer = Peer::in_memory(1 << 20, move |mut talk: Talk| {
+            let seen = Arc::clone(&seen);
+            async move {
+                talk.open(extensions).await;
+                while let Some(line) = talk.line().await {
+                    if line.starts_with("BDAT") {
+                        talk.octets(100_000).await;
+                    } else if line == "DATA" {
+                        talk.say("354 go").await;
+                        talk.until(".").await;
+                    } else {
+                        talk.say("250 ok").await;
+                        continue;
+                    }
+                    seen.fetch_add(u64::from(talk.has_more().await), Ordering::SeqCst);
+                    talk.say("250 taken").await;
+                }
+            }
+        });
+        let mut options = options();
+        options.client.session.chain = chain;
+        let carrier = in_memory(&peer, options);
+        let (end, work) = run(&carrier, &peer, Require::Opportunistic, [job(), job()]).await;
+        assert_eq!((end, work.delivered()), (RunEnd::Drained, 2));
+        assert_eq!(chained.load(Ordering::SeqCst) > 0, expected, "{extensions} {chain}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_refused_a_chain_gets_one_transaction_at_a_time() {
     let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
         talk.open("PIPELINING CHUNKING").await;

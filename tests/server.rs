@@ -316,6 +316,22 @@ async fn a_half_closed_client_gets_the_replies_to_what_it_sent() {
     assert!(replies.contains("\r\n250 2.0.0 taken\r\n"), "{replies}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_late_by_the_time_that_its_handler_did_not_read() {
+    let book = Book::holding();
+    let mut client = session(&book, options()).await;
+    client.send(format!("EHLO c.test\r\n{FLIGHT}")).await;
+    client.expect(&["250", "250", "250", "354"]).await;
+    let line = [&[b'x'; 998][..], b"\r\n"].concat();
+    while tokio::time::timeout(Duration::from_secs(2), client.send(&line)).await.is_ok() {}
+    // Far beyond what the least rate allows for that much.
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    book.hold.as_ref().unwrap().1.notify_one();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    client.send("\r\n.\r\n").await;
+    client.expect(&["250"]).await;
+}
+
 /// Brings one flight, then takes nothing: the peer has reset the connection.
 struct Reset(&'static [u8], bool);
 

@@ -13,4 +13,6 @@ mod run;
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
 pub use local::{Deliver, LocalItem, Maildir};
 pub use mailer::{Mailer, MailerError, MailerOptions, SendError};
-pub use outcome::{Accepted, Cause, ConnectFault, Delivery, Feature, LocalFault, Outcome, Phase};
+pub use outcome::{Accepted, Cause, ConnectFault, Delivery, LocalFault, Outcome, Phase};
+
+pub use crate::smtp::client::Feature;

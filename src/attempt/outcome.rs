@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::hop::{Host, Refused, TlsSeen};
 use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
+use crate::smtp::client::Feature;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// The result of one try for one recipient.
@@ -188,36 +189,6 @@ pub enum ConnectFault {
     /// We lack sockets or other means.
     #[error("this host is out of resources")]
     Local,
-}
-
-/// Something a message needs and a host does not offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Feature {
-    /// Its SIZE limit is below the message's size (RFC 1870).
-    #[error("the message is larger than the host accepts")]
-    Size,
-    /// 8BITMIME (RFC 6152).
-    #[error("the message is 8-bit and the host does not offer 8BITMIME")]
-    EightBit,
-    /// BINARYMIME (RFC 3030).
-    #[error("the message is binary and the host does not offer BINARYMIME")]
-    Binary,
-    /// SMTPUTF8 (RFC 6531).
-    #[error("the message needs SMTPUTF8 and the host does not offer it")]
-    SmtpUtf8,
-}
-
-impl Feature {
-    /// The status code for reports.
-    #[must_use]
-    pub const fn status(self) -> EnhancedCode {
-        match self {
-            Self::Size => EnhancedCode::new(5, 3, 4),
-            Self::EightBit | Self::Binary => EnhancedCode::new(5, 6, 3),
-            Self::SmtpUtf8 => EnhancedCode::new(5, 6, 7),
-        }
-    }
 }
 
 /// Why local delivery failed.

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::carrier::{Carrier, Job, Report, RunEnd, Work};
-use super::{Cause, ConnectFault, Feature, Outcome, Phase};
+use super::{Cause, ConnectFault, Outcome, Phase};
 use crate::hop::{Host, Refused, Require};
 use crate::net::connect::ConnectError;
 use crate::net::tls::HandshakeError;
-use crate::net::{Connection, OpenError};
+use crate::net::{Connection, OpenError, Step};
 use crate::pool::{Held, Lease, Permit};
 use crate::route::{Hosts, Protocol, RouteError};
-use crate::smtp::client::{self, BeginError, Failure, Lack, RecipientResult, Transaction, TransactionResult};
+use crate::smtp::client::{self, BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 
 type Key = Arc<str>;
 
@@ -114,16 +114,17 @@ impl<'a> Run<'a> {
             if self.flights.is_empty() && stop.is_some() && held.is_reusable() {
                 return stop.unwrap_or(Stop::Lost);
             }
-            match held.next_done().await {
-                Some((number, result)) => self.settle(held, number, result),
-                None if held.is_reusable() => {
+            match held.next_step(stop.is_none()).await {
+                Step::Done(number, result) => self.settle(held, number, result),
+                Step::Room => {}
+                Step::Over if held.is_reusable() => {
                     // Nothing is open though flights wait: the connection knows nothing of them.
                     self.abandon();
                     if let Some(stop) = stop.take() {
                         return stop;
                     }
                 }
-                None => {
+                Step::Over => {
                     self.abandon();
                     return Stop::Lost;
                 }
@@ -296,24 +297,15 @@ fn begin(held: &mut Held<Key, Connection>, job: Job) -> Flight {
             held.count_use();
             Flight::Begun { number, recipients }
         }
-        Err(BeginError::Lacks(lack)) => {
+        Err(BeginError::Lacks(feature)) => {
             let host = Arc::clone(held.host());
-            every(Outcome::Failed(Cause::Lacks { host, feature: feature(lack) }))
+            every(Outcome::Failed(Cause::Lacks { host, feature }))
         }
         Err(BeginError::Recipients) => {
             let host = Arc::clone(held.host());
             every(Outcome::Deferred(Cause::Connect { host, fault: ConnectFault::Local }))
         }
         Err(BeginError::NotReady) => Flight::Decided(Report::NotAttempted),
-    }
-}
-
-const fn feature(lack: Lack) -> Feature {
-    match lack {
-        Lack::Size => Feature::Size,
-        Lack::EightBit => Feature::EightBit,
-        Lack::Binary => Feature::Binary,
-        Lack::SmtpUtf8 => Feature::SmtpUtf8,
     }
 }
 

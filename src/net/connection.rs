@@ -43,6 +43,16 @@ pub struct Connection {
     reading: bool,
 }
 
+/// What became of waiting for a connection.
+pub(crate) enum Step {
+    /// A transaction, by its number, is over.
+    Done(u64, TransactionResult),
+    /// Another transaction can begin.
+    Room,
+    /// Nothing is open, or the session has ended.
+    Over,
+}
+
 struct Feed {
     transaction: u64,
     content: Content,
@@ -177,13 +187,28 @@ impl Connection {
     /// reader of content may have lost a piece.
     pub async fn next_done(&mut self) -> Option<(u64, TransactionResult)> {
         loop {
+            match self.next_step(false).await {
+                Step::Done(number, result) => return Some((number, result)),
+                Step::Room => {}
+                Step::Over => return None,
+            }
+        }
+    }
+
+    /// As [`next_done`](Self::next_done); with `or_room`, for one who found that nothing could begin,
+    /// also until something can.
+    pub(crate) async fn next_step(&mut self, or_room: bool) -> Step {
+        loop {
             self.pump();
             if let Some((number, result)) = self.done.pop_front() {
                 self.feeds.retain(|feed| feed.transaction != number);
-                return Some((number, result));
+                return Step::Done(number, result);
             }
             if self.failure().is_some() || (self.session.is_idle() && self.wire.is_drained()) {
-                return None;
+                return Step::Over;
+            }
+            if or_room && self.can_begin() {
+                return Step::Room;
             }
             match self.wanted.take() {
                 Some(number) => self.read_content(number).await,

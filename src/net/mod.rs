@@ -11,5 +11,6 @@ mod trace;
 mod wire;
 
 pub use connection::Connection;
+pub(crate) use connection::Step;
 pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
 pub use trace::{TraceFn, TraceLine};

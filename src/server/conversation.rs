@@ -213,6 +213,7 @@ impl Talk<'_> {
             if let Some(since) = self.stalled.take() {
                 // The client is not late by the time that it could not send.
                 let lost = SystemClock.mono().saturating_duration_since(since);
+                self.session.excuse(lost);
                 self.until = self.until.and_then(|until| until.checked_add(lost));
             }
         }

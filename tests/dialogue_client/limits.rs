@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use postroad::smtp::client::{BeginError, Config, Event, Lack, Session, Transaction};
+use postroad::smtp::client::{BeginError, Config, Event, Feature, Session, Transaction};
 use postroad::smtp::error::Misuse;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::{Input, Output};
@@ -66,14 +66,14 @@ fn a_message_that_the_server_cannot_carry_is_not_begun() {
     let mut without_chunking = config();
     without_chunking.chunking = false;
     for (config, ehlo, send, lack) in [
-        (config(), ALL, "a size=1001", Lack::Size),
-        (config(), PIPELINING, "mail=<s@a>+BODY=8BITMIME a", Lack::EightBit),
-        (config(), CHUNKING, "mail=<s@a>+BODY=BINARYMIME a", Lack::Binary),
-        (config(), "250-mx\r\n250 BINARYMIME\r\n", "mail=<s@a>+BODY=BINARYMIME a", Lack::Binary),
-        (without_chunking, ALL, "mail=<s@a>+BODY=BINARYMIME a", Lack::Binary),
-        (config(), PIPELINING, "mail=<s@a>+SMTPUTF8 a", Lack::SmtpUtf8),
-        (config(), PIPELINING, "mail=<grün@a> a", Lack::SmtpUtf8),
-        (config(), PIPELINING, "mail=<> rcpt=<grün@a>", Lack::SmtpUtf8),
+        (config(), ALL, "a size=1001", Feature::Size),
+        (config(), PIPELINING, "mail=<s@a>+BODY=8BITMIME a", Feature::EightBit),
+        (config(), CHUNKING, "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
+        (config(), "250-mx\r\n250 BINARYMIME\r\n", "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
+        (without_chunking, ALL, "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
+        (config(), PIPELINING, "mail=<s@a>+SMTPUTF8 a", Feature::SmtpUtf8),
+        (config(), PIPELINING, "mail=<grün@a> a", Feature::SmtpUtf8),
+        (config(), PIPELINING, "mail=<> rcpt=<grün@a>", Feature::SmtpUtf8),
     ] {
         let mut peer = Peer::new(&config);
         peer.say("220 mx\r\n");

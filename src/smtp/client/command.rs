@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{BeginError, Lack, Transaction};
+use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
 use crate::smtp::params::{BodyKind, Rcpt, Ret};
@@ -27,11 +27,11 @@ pub(super) fn check(
     let lacks = |lack| Err(BeginError::Lacks(lack));
     // RFC 1870 §3: 0 is no fixed limit.
     if caps.size.is_some_and(|limit| limit > 0 && transaction.size > limit) {
-        return lacks(Lack::Size);
+        return lacks(Feature::Size);
     }
     match transaction.mail.body {
-        BodyKind::EightBit if !caps.eight_bit => return lacks(Lack::EightBit),
-        BodyKind::Binary if !(caps.binary && caps.chunking && chunking) => return lacks(Lack::Binary),
+        BodyKind::EightBit if !caps.eight_bit => return lacks(Feature::EightBit),
+        BodyKind::Binary if !(caps.binary && caps.chunking && chunking) => return lacks(Feature::Binary),
         _ => {}
     }
     // RFC 6531 §3.2; a domain alone has a form that every server takes.
@@ -42,7 +42,7 @@ pub(super) fn check(
     match utf8 {
         false => Ok(Spelling::Ascii),
         true if caps.smtputf8 => Ok(Spelling::Utf8),
-        true => lacks(Lack::SmtpUtf8),
+        true => lacks(Feature::SmtpUtf8),
     }
 }
 

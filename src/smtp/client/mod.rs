@@ -39,7 +39,7 @@ use std::time::Duration;
 use super::address::EhloName;
 use super::error::ProtocolError;
 use super::params::{Mail, Rcpt};
-use super::reply::Reply;
+use super::reply::{EnhancedCode, Reply};
 use super::sasl::Credentials;
 
 pub use session::Session;
@@ -296,19 +296,35 @@ pub enum BeginError {
     Recipients,
     /// The message needs what the server does not offer.
     #[error("the server lacks something that the message needs")]
-    Lacks(Lack),
+    Lacks(Feature),
 }
 
-/// What a server does not offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Something a message needs and a host does not offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub enum Lack {
-    /// Its SIZE limit is below the message's size.
+pub enum Feature {
+    /// Its SIZE limit is below the message's size (RFC 1870).
+    #[error("the message is larger than the host accepts")]
     Size,
-    /// 8BITMIME
+    /// 8BITMIME (RFC 6152).
+    #[error("the message is 8-bit and the host does not offer 8BITMIME")]
     EightBit,
-    /// BINARYMIME with CHUNKING
+    /// BINARYMIME (RFC 3030).
+    #[error("the message is binary and the host does not offer BINARYMIME")]
     Binary,
-    /// SMTPUTF8
+    /// SMTPUTF8 (RFC 6531).
+    #[error("the message needs SMTPUTF8 and the host does not offer it")]
     SmtpUtf8,
+}
+
+impl Feature {
+    /// The status code for reports.
+    #[must_use]
+    pub const fn status(self) -> EnhancedCode {
+        match self {
+            Self::Size => EnhancedCode::new(5, 3, 4),
+            Self::EightBit | Self::Binary => EnhancedCode::new(5, 6, 3),
+            Self::SmtpUtf8 => EnhancedCode::new(5, 6, 7),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::slice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -182,6 +182,12 @@ impl Session {
         let question = if replies.len() == expected { self.question.take() } else { None };
         self.answered(question.ok_or(Misuse::WrongCount)?, replies, 1);
         Ok(())
+    }
+
+    /// The caller did not read for `time` while content flowed: the client is not late by that, save
+    /// against [`Timeouts::content`](super::Timeouts::content). The next [`Output::Wait`] says until when.
+    pub fn excuse(&mut self, time: Duration) {
+        self.timer.excuse(time);
     }
 
     /// Whether octets were left unread in the caller's buffer that can be read now: give

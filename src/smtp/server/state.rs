@@ -150,6 +150,14 @@ impl Timer {
         }
     }
 
+    /// The host took no content for so long.
+    pub(super) fn excuse(&mut self, time: Duration) {
+        if let Some(flow) = &mut self.flow {
+            flow.began = flow.began.checked_add(time).unwrap_or(flow.began);
+            flow.last = flow.last.checked_add(time).unwrap_or(flow.last);
+        }
+    }
+
     pub(super) const fn content_ended(&mut self, now: Instant) {
         self.flow = None;
         self.since = now;
