@@ -134,6 +134,26 @@ async fn a_poisoned_spool_stops_the_engine_without_a_spin_and_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_more_is_tried_that_a_poisoned_spool_could_not_settle() {
+    let (world, spool) = (World::new(), Faulty::new());
+    world.thinks("mx.b.test", Duration::from_secs(5));
+    let engine = faulty(&world, &spool).options(with(|o| o.runs_per_site = 1)).start().await.unwrap();
+    let mut receipts = Vec::new();
+    for n in 0..10 {
+        receipts.push(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
+    }
+    sleep(Duration::from_secs(7)).await;
+    spool.set(Fault::Poisoned);
+    sleep(MINUTE * 5).await;
+    assert!((1..=3).contains(&world.reached().len()), "{:?}", world.reached());
+    spool.set(Fault::None);
+    for receipt in receipts {
+        assert!(receipt.finished().await.is_complete());
+    }
+    assert_eq!(world.reached().len(), 10, "nobody twice");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_settlement_whose_answer_was_lost_is_told_once() {
     for fault in [Fault::Storage, Fault::SettledUnknown, Fault::Full] {
         let (world, spool) = (World::new(), Faulty::new());
