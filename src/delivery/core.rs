@@ -43,6 +43,8 @@ pub(crate) struct Core {
     /// Lanes that wanted a run when there was none to be had.
     starved: VecDeque<QueueName>,
     pub(crate) closing: bool,
+    /// The spool must be opened again: what is tried now could not be settled, and would be tried twice.
+    pub(crate) halted: bool,
     /// Since when tries count for expiry: the start, or the last jump of the clock.
     since: Now,
     options: EngineOptions,
@@ -88,6 +90,7 @@ impl Core {
             runs: 0,
             starved: VecDeque::new(),
             closing: false,
+            halted: false,
             since: now,
             options,
             retry,
@@ -278,11 +281,11 @@ impl Core {
     pub(crate) fn begin_run(&mut self, site: &QueueName, now: Instant) -> Option<Way> {
         let free = self.options.runs.saturating_sub(self.runs);
         let lane = self.lanes.get_mut(site).filter(|_| !self.closing)?;
-        if free == 0 && lane.ready() > 0 && lane.runs() == 0 {
+        if (free == 0 || self.halted) && lane.ready() > 0 && lane.runs() == 0 {
             self.starve(site);
             return None;
         }
-        if !lane.wants_run(now, free) {
+        if self.halted || !lane.wants_run(now, free) {
             return None;
         }
         lane.run_begins();
@@ -331,14 +334,14 @@ impl Core {
         todo: &mut Todo,
     ) -> Option<Entry> {
         let limits = self.limits();
-        let (free, closing) = (self.free(), self.closing);
+        let (free, stopped) = (self.free(), self.closing || self.halted);
         let (retry, since) = (&self.retry, self.since.wall);
         let lane = self.lanes.get_mut(site)?;
         if !std::mem::replace(&mut notes.asked, true) {
             lane.run_works();
         }
         let mut taken = None;
-        while !closing && let Some(entry) = lane.pop() {
+        while !stopped && let Some(entry) = lane.pop() {
             let claim = &entry.claim;
             if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
                 continue; // somebody else has it now

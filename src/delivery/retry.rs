@@ -23,6 +23,8 @@ pub struct Retry {
     pub jitter_percent: u32,
     /// How long a message is tried before its sender is told. Default: 5 days
     /// (RFC 5321 §4.5.4.1 wants at least 4 to 5). Taken at acceptance: a change holds for new mail.
+    /// It is noticed when the message's turn comes: where a site takes less than is sent to it, that
+    /// can be later, by as long as what was due before takes.
     pub expire: Duration,
     /// The same for mail with the null sender, which nobody waits for. Default: 1 day.
     pub expire_null_sender: Duration,

@@ -7,6 +7,7 @@
 use crate::attempt::{Cause, LocalFault, Outcome};
 use crate::clock::{Rng, Timestamp};
 use crate::message::{ReportKind, wants_report};
+use crate::spool::rules::cut;
 use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
 
 use super::lane::Entry;
@@ -131,7 +132,7 @@ pub(crate) fn decide(finished: Finished, now: Timestamp, retry: &Retry, rng: &Rn
         };
         match &outcome {
             Outcome::Delivered(accepted) => {
-                recipient.note = accepted.reply.as_ref().map(|reply| cut(reply.to_string()));
+                recipient.note = accepted.reply.as_ref().map(|reply| cut(&reply.to_string()).into());
             }
             // The last cause is there already, or is what it quotes.
             Outcome::Failed(Cause::Expired(_)) if !attempted => {}
@@ -148,21 +149,8 @@ pub(crate) fn decide(finished: Finished, now: Timestamp, retry: &Retry, rng: &Rn
 }
 
 fn note(cause: &Cause) -> Box<str> {
-    cut(cause.to_string())
+    cut(&cause.to_string()).into()
 }
-
-/// As much of a text as the spool keeps.
-fn cut(mut text: String) -> Box<str> {
-    let mut end = text.len().min(MAX_NOTE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text.into_boxed_str()
-}
-
-/// [`Recipient::note`] is kept up to this size.
-const MAX_NOTE: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -262,11 +250,5 @@ mod tests {
         assert!(!decision.attempted && decision.news.is_empty());
         assert_eq!((&decision.queue, &decision.then), (&queue, &Then::Retry(T0)));
         assert_eq!(decision.recipients, decision.entry.claim.recipients);
-    }
-
-    #[test]
-    fn notes_are_cut_between_characters() {
-        assert_eq!(cut("ü".repeat(600)).len(), 1024);
-        assert_eq!(cut(format!("x{}", "ü".repeat(600))).len(), 1023);
     }
 }

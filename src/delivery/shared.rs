@@ -80,7 +80,7 @@ pub enum Health {
     Running,
     /// The spool fails in a way that may pass; the engine tries again, ever more slowly.
     SpoolFailing,
-    /// The spool must be opened again: nothing is claimed and submitting fails until it was. A spool
+    /// The spool must be opened again: nothing is tried and submitting fails until it was. A spool
     /// that does not do so itself needs a new engine over one that is opened anew.
     SpoolPoisoned,
     /// It was shut down.
@@ -158,6 +158,7 @@ impl Shared {
         let poisoned = matches!(error, SpoolError::Poisoned | SpoolError::Closed);
         let health = if poisoned { Health::SpoolPoisoned } else { Health::SpoolFailing };
         if self.set_health(health) != health {
+            self.halt(poisoned);
             tracing::error!(%error, "the spool failed");
             self.observers.tell(&Event::SpoolFailed { poisoned });
         }
@@ -166,6 +167,7 @@ impl Shared {
     /// Notes that the spool works.
     pub(crate) fn spool_worked(&self) {
         if self.health() != Health::Running && self.set_health(Health::Running) != Health::Running {
+            self.halt(false);
             self.observers.tell(&Event::SpoolRecovered);
         }
     }
@@ -175,6 +177,11 @@ impl Shared {
             return Health::Closed;
         }
         health(self.health.load(Ordering::Relaxed))
+    }
+
+    /// Lanes that are stopped by this look again every second.
+    fn halt(&self, halted: bool) {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).halted = halted;
     }
 
     fn set_health(&self, new: Health) -> Health {

@@ -38,7 +38,7 @@ pub mod contract;
 mod disk;
 mod error;
 mod memory;
-mod rules;
+pub(crate) mod rules;
 
 #[cfg(feature = "disk")]
 pub use disk::{DiskCounters, DiskOptions, DiskSpool};

@@ -43,7 +43,7 @@ pub(crate) fn cut(note: &str) -> &str {
 }
 
 /// What [`super::Recipient::note`] promises: enough for a reply of several lines.
-pub(crate) const MAX_NOTE: usize = 1024;
+const MAX_NOTE: usize = 1024;
 
 /// More destinations than any server takes recipients, and few enough to number in 20 bits.
 pub(crate) const MAX_ENTRIES: usize = 65_536;
