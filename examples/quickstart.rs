@@ -306,7 +306,7 @@ impl Tally {
         let rule = format!("  {}", dim(&"─".repeat(98)));
         println!(
             "\n  {}",
-            bold("destination        which             sent  delivered  failed  put off  why")
+            bold("destination      which                   sent  delivered  failed  put off  why")
         );
         println!("{rule}");
         for (domain, nature, count) in PLAN {

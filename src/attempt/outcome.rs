@@ -215,7 +215,8 @@ impl Outcome {
     /// 2xx to the end of the content is delivery. 421 is temporary whatever it answers
     /// (RFC 5321 §3.8). 552 to RCPT means too many recipients, which is temporary
     /// (RFC 5321 §4.5.3.1.10). 521 and 554 as a greeting refuse this host's mail for good
-    /// (RFC 7504); a login that fails is our own fault, and the mail waits until somebody has put it
+    /// (RFC 7504), any other greeting only this connection, as where our address is blocked for a
+    /// while; a login that fails is our own fault, and the mail waits until somebody has put it
     /// right. Everything else that is not 5xx is tried again: a reply of the wrong class never
     /// is success.
     #[must_use]
@@ -223,7 +224,12 @@ impl Outcome {
         if phase == Phase::Content && reply.is_positive() {
             return Self::Delivered(Accepted::by(Arc::clone(host), reply, tls));
         }
-        let passes = phase == Phase::Auth || (phase == Phase::Rcpt && reply.code() == 552);
+        let passes = match phase {
+            Phase::Auth => true,
+            Phase::Greeting => !matches!(reply.code(), 521 | 554),
+            Phase::Rcpt => reply.code() == 552,
+            _ => false,
+        };
         let permanent = reply.is_permanent() && !passes;
         let cause = Cause::Reply { host: Some(Arc::clone(host)), phase, reply };
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
@@ -344,13 +350,18 @@ mod tests {
             (Phase::Rcpt, 250),
             (Phase::Data, 250),
             (Phase::Greeting, 421),
+            (Phase::Greeting, 550), // blocked, which is no word about the recipients
             (Phase::Auth, 535),
         ] {
             assert!(matches!(of(phase, code), Outcome::Deferred(_)), "{phase:?} {code}");
         }
-        for (phase, code) in
-            [(Phase::Rcpt, 550), (Phase::Content, 552), (Phase::Greeting, 521), (Phase::Mail, 553)]
-        {
+        for (phase, code) in [
+            (Phase::Rcpt, 550),
+            (Phase::Content, 552),
+            (Phase::Greeting, 521),
+            (Phase::Greeting, 554),
+            (Phase::Mail, 553),
+        ] {
             assert!(matches!(of(phase, code), Outcome::Failed(_)), "{phase:?} {code}");
         }
     }
