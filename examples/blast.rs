@@ -18,7 +18,7 @@ use postroad::hop::{Host, Require};
 use postroad::message::Content;
 use postroad::net::connect::TcpConnect;
 use postroad::net::tls::{ClientTls, TlsOptions};
-use postroad::net::{ClientOptions, Connection, Dialer, Quirks};
+use postroad::net::{ClientOptions, Connection, Dialer, Quirks, Step};
 use postroad::smtp::address::{Domain, EhloName, ForwardPath, ReversePath};
 use postroad::smtp::client::{Phase, RecipientResult, Transaction, TransactionResult};
 use postroad::smtp::params::{Mail, Rcpt};
@@ -207,9 +207,14 @@ impl Load {
                 begun.push_back(now());
                 more = self.keep;
             }
-            let Some((_, result)) = connection.next_done().await else { break };
-            let took = begun.pop_front().map_or(Duration::ZERO, |at| now() - at);
-            tally.count(result, took);
+            match connection.next_step(more && self.left.load(Ordering::Relaxed) > 0).await {
+                Step::Done(_, result) => {
+                    let took = begun.pop_front().map_or(Duration::ZERO, |at| now() - at);
+                    tally.count(result, took);
+                }
+                Step::Room => {}
+                Step::Over => break,
+            }
         }
         if let Some(failure) = connection.failure() {
             tally.complaint.get_or_insert_with(|| format!("{failure:?}"));

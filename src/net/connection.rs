@@ -44,7 +44,8 @@ pub struct Connection {
 }
 
 /// What became of waiting for a connection.
-pub(crate) enum Step {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
     /// A transaction, by its number, is over.
     Done(u64, TransactionResult),
     /// Another transaction can begin.
@@ -196,8 +197,12 @@ impl Connection {
     }
 
     /// As [`next_done`](Self::next_done); with `or_room`, for one who found that nothing could begin,
-    /// also until something can.
-    pub(crate) async fn next_step(&mut self, or_room: bool) -> Step {
+    /// also until something can. What is begun then leaves in the same write as the end of the
+    /// transaction before it.
+    ///
+    /// # Cancel safety
+    /// As [`next_done`](Self::next_done).
+    pub async fn next_step(&mut self, or_room: bool) -> Step {
         loop {
             self.pump();
             if let Some((number, result)) = self.done.pop_front() {

@@ -10,7 +10,6 @@ pub mod tls;
 mod trace;
 mod wire;
 
-pub use connection::Connection;
-pub(crate) use connection::Step;
+pub use connection::{Connection, Step};
 pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
 pub use trace::{TraceFn, TraceLine};
