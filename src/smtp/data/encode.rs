@@ -9,6 +9,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr2, memmem};
 
+use super::lines::is_clean;
+
 /// Dot-stuffs one message, chunk by chunk. Chunks that need no change pass as they are, without
 /// being copied.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ impl Encoder {
         }
         match chunk.get(from..to) {
             None | Some([]) => {}
-            Some(rest) if lines_are_clean(rest) => self.stuff(rest, from, sink),
+            Some(rest) if is_clean(rest) => self.stuff(rest, from, sink),
             Some(rest) => self.repair(rest, from, sink),
         }
     }
@@ -123,16 +125,6 @@ impl Encoder {
             at += taken;
         }
     }
-}
-
-/// Whether CR and LF stand only in pairs. No branch in the loop, so that it is compiled to vector
-/// instructions: this reads every octet that is sent.
-fn lines_are_clean(chunk: &[u8]) -> bool {
-    let mut bad = chunk.first() == Some(&b'\n') || chunk.last() == Some(&b'\r');
-    for (before, octet) in chunk.iter().zip(chunk.iter().skip(1)) {
-        bad |= (*before == b'\r') != (*octet == b'\n');
-    }
-    !bad
 }
 
 #[cfg(test)]

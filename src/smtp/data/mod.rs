@@ -6,6 +6,8 @@
 
 mod decode;
 mod encode;
+mod lines;
 
 pub use decode::{Decoder, LineRules, Piece};
 pub use encode::Encoder;
+pub use lines::is_clean;
