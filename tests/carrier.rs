@@ -29,6 +29,7 @@ use postroad::hop::{Host, Refused, Require};
 use postroad::message::{Content, ReadBody};
 use postroad::net::connect::{Connect, ConnectError, Io};
 use postroad::route::Hosts;
+use postroad::smtp::address::Domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use carry::{big, carrier_with, in_memory, job, options, over_tcp, rcpts, run, run_at, taker};
@@ -163,6 +164,31 @@ async fn a_temporary_cause_outweighs_a_permanent_one() {
         matches!(end, RunEnd::Unreachable(Cause::Connect { fault: ConnectFault::Refused, .. })),
         "{end:?}"
     );
+}
+
+#[tokio::test]
+async fn a_run_tries_five_addresses_and_two_of_a_host_before_more_of_it() {
+    #[derive(Debug, Default)]
+    struct BlackHole(std::sync::Mutex<Vec<Host>>);
+    impl Connect for BlackHole {
+        fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+            self.0.lock().unwrap().push(host.clone());
+            Box::pin(async { Err(ConnectError::TimedOut) })
+        }
+    }
+    let host = |name: &str, addresses: std::ops::Range<u8>| {
+        let addresses = addresses.map(|n| [192, 0, 2, n].into()).collect();
+        Host::new(Domain::parse(name).unwrap(), 25).with_addresses(addresses)
+    };
+    let hosts = vec![host("mx1.test", 0..9), host("mx2.test", 10..12), host("mx3.test", 20..29)];
+    let hole = Arc::new(BlackHole::default());
+    let carrier = carrier_with(options(), hole.clone(), None, Arc::new(SystemClock));
+    let hosts = Hosts::new(hosts, Require::Opportunistic);
+    let (end, _) = run_at(&carrier, &hosts, [job(Require::Opportunistic)]).await;
+    assert!(matches!(end, RunEnd::Unreachable(_)), "{end:?}");
+    let tried: Vec<_> =
+        hole.0.lock().unwrap().iter().map(|host| (host.name.to_string(), host.addresses.len())).collect();
+    assert_eq!(tried, [("mx1.test".into(), 2), ("mx2.test".into(), 2), ("mx3.test".into(), 1)]);
 }
 
 #[tokio::test(start_paused = true)]

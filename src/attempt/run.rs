@@ -257,8 +257,8 @@ impl<'a> Run<'a> {
             Lease::Open(permit) => permit,
         };
         let mut worst: Option<Cause> = None;
-        for host in self.hosts.hosts.iter().take(MAX_HOSTS) {
-            let host = Arc::new(host.clone());
+        for host in self.hosts.first(MAX_ADDRESSES) {
+            let host = Arc::new(host);
             if self.hosts.protocol != Protocol::Smtp {
                 return Err((permit, Cause::Connect { host, fault: ConnectFault::NoLmtp }));
             }
@@ -365,5 +365,6 @@ const fn telling(cause: &Cause) -> u8 {
     }
 }
 
-/// How many hosts of a route one run tries: beyond, a route of black holes would hold a permit for hours.
-const MAX_HOSTS: usize = 10;
+/// How many addresses of a route one run tries, over all its hosts: RFC 5321 §5.1 asks for two at least,
+/// and each may take the 30 s that a black hole takes, with a permit held.
+const MAX_ADDRESSES: usize = 5;
