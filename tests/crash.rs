@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kit::process::{Program, wait_until};
+use kit::process::{Program, dumped, wait_until};
 use postroad::clock::Rng;
 
 /// How many times the relay is killed. Each round takes about half a second.
@@ -59,7 +59,7 @@ fn every_acknowledged_message_arrives_though_the_relay_is_killed_again_and_again
     let last = relay(&spool, sink.address());
     // Names are looked at only when there are files enough: there are thousands.
     wait_until("all acknowledged messages at the sink", || {
-        let enough = std::fs::read_dir(&dump).unwrap().count() >= acknowledged.len();
+        let enough = dumped(&dump).len() >= acknowledged.len();
         let seen = if enough { arrived(&dump) } else { BTreeMap::new() };
         acknowledged.iter().all(|name| seen.contains_key(name))
     });
@@ -135,8 +135,8 @@ fn send_until_cut_off(to: SocketAddr, name: &str, told: &mpsc::Sender<String>) -
 /// The names of the messages that have arrived, with how many copies came.
 fn arrived(dump: &Path) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
-    for file in std::fs::read_dir(dump).unwrap().map_while(Result::ok) {
-        let text = String::from_utf8_lossy(&std::fs::read(file.path()).unwrap_or_default()).into_owned();
+    for path in dumped(dump) {
+        let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
         if let Some(name) = text.lines().find_map(|line| line.strip_prefix("X-Crash: ")) {
             *seen.entry(name.trim().to_owned()).or_default() += 1;
         }

@@ -46,8 +46,7 @@ fn dumping_sink(dir: &Path) -> Program {
 
 /// What a dumping sink holds.
 fn dumped(dir: &Path) -> Vec<Vec<u8>> {
-    let files = std::fs::read_dir(dir.join("dump")).unwrap().map_while(Result::ok);
-    files.map(|file| std::fs::read(file.path()).unwrap()).collect()
+    kit::process::dumped(&dir.join("dump")).iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 #[test]

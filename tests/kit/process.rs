@@ -152,6 +152,12 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// The messages that a dumping sink has kept. It writes each under another name first.
+pub fn dumped(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir).expect("the sink's folder").map_while(Result::ok);
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "eml")).collect()
+}
+
 /// A port that was free a moment ago, for programs that cannot choose one themselves.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
