@@ -131,6 +131,8 @@ impl Open {
         match self.verb {
             Verb::Bdat => pipe.octets(chunk),
             Verb::Data if chunk.len() < COPY_BELOW => {
+                // The end and some doubled dots included: growing for them would copy it all again.
+                pipe.reserve(chunk.len() + 64);
                 pipe.write(|to| self.encoder.encode_into(&chunk, to));
                 pipe.flush_if_full();
             }
