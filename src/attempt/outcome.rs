@@ -104,6 +104,12 @@ pub enum Cause {
         /// Which host.
         host: Arc<Host>,
     },
+    /// The host takes fewer recipients at once; the others of the same try were accepted or refused.
+    /// It belongs in the next transaction, at once, and is no failure (RFC 5321 §4.5.3.1.10).
+    LeftOver {
+        /// Which host.
+        host: Arc<Host>,
+    },
     /// Local delivery failed.
     Local(LocalFault),
     /// The time for delivering ran out; the last cause before that, if there was a try.
@@ -271,6 +277,7 @@ impl Cause {
             Self::Connect { .. } | Self::Unknown { .. } => EnhancedCode::new(class, 4, 1),
             Self::Tls { .. } => EnhancedCode::new(class, 7, 10),
             Self::Lacks { feature, .. } => feature.status(),
+            Self::LeftOver { .. } => EnhancedCode::new(class, 5, 3),
             Self::Local(LocalFault::NoMailbox) => EnhancedCode::new(class, 1, 1),
             Self::Local(LocalFault::MailboxFull) => EnhancedCode::new(class, 2, 2),
             Self::Local(_) => EnhancedCode::new(class, 3, 0),
@@ -289,6 +296,7 @@ impl Cause {
             Self::Connect { host, .. }
             | Self::Tls { host, .. }
             | Self::Lacks { host, .. }
+            | Self::LeftOver { host }
             | Self::Unknown { host } => Some(host),
             _ => None,
         }
@@ -322,6 +330,7 @@ impl fmt::Display for Cause {
                     "{host}: the connection ended before the message was answered; it may have been delivered"
                 )
             }
+            Self::LeftOver { host } => write!(f, "{host} takes fewer recipients at once"),
             Self::Local(fault) => write!(f, "{fault}"),
             Self::Expired(None) => f.write_str("could not be delivered in time"),
             Self::Expired(Some(last)) => write!(f, "could not be delivered in time; last: {last}"),

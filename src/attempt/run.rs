@@ -196,6 +196,7 @@ impl<'a> Run<'a> {
         }
         let host = connection.host();
         let outcomes = result.recipients.into_iter().map(|recipient| match recipient {
+            RecipientResult::LeftOver => Outcome::Deferred(Cause::LeftOver { host: Arc::clone(host) }),
             RecipientResult::Replied { phase, reply } => {
                 Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
             }

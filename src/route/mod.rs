@@ -42,13 +42,23 @@ pub struct Hosts {
     pub protocol: Protocol,
     /// What TLS they must show.
     pub require: Require,
+    /// Whether it is proven that these are the destination's hosts: by a table of ours, not by plain
+    /// DNS, which somebody on the way can forge. Mail with REQUIRETLS goes to no others
+    /// (RFC 8689 §4.2.1).
+    pub proven: bool,
 }
 
 impl Hosts {
-    /// Hosts that speak SMTP.
+    /// Hosts that speak SMTP, as a table of ours has them.
     #[must_use]
     pub const fn new(hosts: Vec<Host>, require: Require) -> Self {
-        Self { hosts, protocol: Protocol::Smtp, require }
+        Self { hosts, protocol: Protocol::Smtp, require, proven: true }
+    }
+
+    /// The same, known from where they can be forged.
+    #[must_use]
+    pub fn unproven(self) -> Self {
+        Self { proven: false, ..self }
     }
 
     /// The identity of this set of hosts, whatever their order: all destinations hosted by one

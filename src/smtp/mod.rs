@@ -63,6 +63,7 @@ pub enum Output<E> {
 
 /// The TLS of a connection, as far as a session needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsInfo {
     /// The protocol version, such as `TLSv1.3`.
     pub version: Box<str>,

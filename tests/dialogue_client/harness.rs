@@ -262,6 +262,7 @@ pub(crate) fn show(event: &Event) -> String {
         Event::Reset => "reset".into(),
         Event::Done { transaction, result } => {
             let each = result.recipients.iter().map(|r| match r {
+                RecipientResult::LeftOver => " left-over".into(),
                 RecipientResult::Replied { phase, reply } => format!(" {phase:?}={}", reply.code()),
                 RecipientResult::Unknown => " unknown".into(),
                 RecipientResult::NotAttempted => " not-attempted".into(),

@@ -66,8 +66,7 @@ fn drive_client(session: &mut client::Session, now: Instant, begun: &mut u64, do
                 }
             }
             Output::StartTls => {
-                session
-                    .handle(now, Input::TlsReady(TlsInfo { version: "TLSv1.3".into(), cipher: "X".into() }));
+                session.handle(now, Input::TlsReady(TlsInfo::new("TLSv1.3", "X")));
             }
             Output::Event(client::Event::WantBody { .. }) => {
                 let _ = session.body(Bytes::from_static(BODY));
@@ -142,8 +141,7 @@ fn drive_server(session: &mut server::Session, now: Instant, options: u8, stored
                 session.handle(now, Input::Sent(octets.len()));
             }
             Output::StartTls => {
-                session
-                    .handle(now, Input::TlsReady(TlsInfo { version: "TLSv1.3".into(), cipher: "X".into() }));
+                session.handle(now, Input::TlsReady(TlsInfo::new("TLSv1.3", "X")));
             }
             Output::Event(event) => {
                 match event {

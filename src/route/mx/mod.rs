@@ -169,7 +169,7 @@ impl Plan {
         // them and sorting by preference does it.
         options.rng.shuffle(&mut usable);
         usable.sort_by_key(|(candidate, _)| candidate.preference);
-        Ok(Hosts::new(within_limit(usable, options), options.require))
+        Ok(Hosts::new(within_limit(usable, options), options.require).unproven())
     }
 }
 

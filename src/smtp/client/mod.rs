@@ -238,6 +238,9 @@ pub enum RecipientResult {
     Unknown,
     /// It was certainly not delivered, and the server said nothing about it: requeue it at once.
     NotAttempted,
+    /// The server takes fewer recipients in one transaction (RFC 9422, or 452 behind accepted ones,
+    /// RFC 5321 §4.5.3.1.10): it belongs in the next one, at once.
+    LeftOver,
 }
 
 /// Which command of a transaction a reply answers.
@@ -315,6 +318,12 @@ pub enum Feature {
     /// SMTPUTF8 (RFC 6531).
     #[error("the message needs SMTPUTF8 and the host does not offer it")]
     SmtpUtf8,
+    /// REQUIRETLS (RFC 8689), which is offered under TLS only.
+    #[error("the message needs REQUIRETLS and the host does not offer it")]
+    RequireTls,
+    /// DELIVERBY (RFC 2852), for a message that is to be returned when it is late.
+    #[error("the message has to be delivered by a time and the host does not offer DELIVERBY")]
+    DeliverBy,
 }
 
 impl Feature {
@@ -325,6 +334,10 @@ impl Feature {
             Self::Size => EnhancedCode::new(5, 3, 4),
             Self::EightBit | Self::Binary => EnhancedCode::new(5, 6, 3),
             Self::SmtpUtf8 => EnhancedCode::new(5, 6, 7),
+            // RFC 8689 §4.2.1
+            Self::RequireTls => EnhancedCode::new(5, 7, 30),
+            // RFC 2852 §4.1.4.2
+            Self::DeliverBy => EnhancedCode::new(5, 3, 3),
         }
     }
 }

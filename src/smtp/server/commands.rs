@@ -154,6 +154,7 @@ impl Session {
             Some("530 5.7.0 Authentication required")
         } else if (mail.auth.is_some() && !self.offers_auth())
             || (mail.body == BodyKind::Binary && !self.config.binary)
+            || (mail.require_tls || mail.by.is_some() || mail.hold.is_some() || mail.priority.is_some())
         {
             // RFC 5321 §4.1.1.11: it was not announced.
             Some("555 5.5.4 Parameter not recognised")

@@ -2,7 +2,16 @@
 
 use std::fmt;
 
-use super::address::{ForwardPath, ReversePath};
+use super::address::ReversePath;
+
+mod rcpt;
+mod release;
+mod xtext;
+
+pub use rcpt::{Notify, OriginalRecipient, Rcpt};
+pub use release::{ByMode, DeliverBy, Hold, Priority};
+pub(crate) use release::{parse_time, write_time};
+pub use xtext::XText;
 
 /// What the octets of a body may be (RFC 6152, RFC 3030). Ordered by how much a hop must offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -23,113 +32,6 @@ pub enum Ret {
     Full,
     /// Its header only.
     Headers,
-}
-
-/// When the sender wants a report about a recipient (RFC 3461 §4.1). The default is failures only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Notify {
-    /// On delivery.
-    pub success: bool,
-    /// On failure.
-    pub failure: bool,
-    /// On delay.
-    pub delay: bool,
-}
-
-impl Notify {
-    /// `NOTIFY=NEVER`
-    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
-}
-
-impl fmt::Display for Notify {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
-        let mut wanted = wanted.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
-        f.write_str(wanted.next().unwrap_or("NEVER"))?;
-        wanted.try_for_each(|name| write!(f, ",{name}"))
-    }
-}
-
-/// Text that travels as xtext (RFC 3461 §4): decoded here, encoded on the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct XText(Box<str>);
-
-impl XText {
-    /// From decoded text.
-    ///
-    /// # Errors
-    /// When it is longer than `max` octets encoded, or not printable ASCII; the former is the
-    /// RFC's own limit for the parameter at hand.
-    pub fn new(text: &str, max: usize) -> Result<Self, ParamError> {
-        let value = Self(text.into());
-        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || value.to_string().len() > max {
-            return Err(ParamError::Value);
-        }
-        Ok(value)
-    }
-
-    /// From the wire: printable ASCII with `+XX` for what may not stand there.
-    ///
-    /// # Errors
-    /// When the encoding is broken, or the decoded octets are not printable ASCII.
-    pub fn decode(wire: &str, max: usize) -> Result<Self, ParamError> {
-        if wire.len() > max {
-            return Err(ParamError::Value);
-        }
-        let mut text = String::with_capacity(wire.len());
-        let mut octets = wire.bytes();
-        while let Some(octet) = octets.next() {
-            let decoded = match octet {
-                b'+' => {
-                    let high = octets.next().and_then(hex).ok_or(ParamError::Value)?;
-                    let low = octets.next().and_then(hex).ok_or(ParamError::Value)?;
-                    high << 4 | low
-                }
-                b'!'..=b'~' if octet != b'=' => octet,
-                _ => return Err(ParamError::Value),
-            };
-            text.push(char::from(decoded));
-        }
-        Self::new(&text, max)
-    }
-
-    /// The decoded text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Upper-case hexadecimal only, as RFC 3461 §4 has it.
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
-impl fmt::Display for XText {
-    /// Encoded, as on the wire.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for b in self.0.bytes() {
-            if (b'!'..=b'~').contains(&b) && b != b'+' && b != b'=' {
-                write!(f, "{}", char::from(b))?;
-            } else {
-                write!(f, "+{b:02X}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The original recipient as the sender named it (RFC 3461 §4.2).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OriginalRecipient {
-    /// The address type, `rfc822` as a rule.
-    pub kind: Box<str>,
-    /// The address, decoded.
-    pub address: XText,
 }
 
 /// RFC 3461 §4.4: ENVID is at most 100 characters.
@@ -170,6 +72,15 @@ pub struct Mail {
     pub envid: Option<XText>,
     /// `AUTH=`: the identity that submitted the message, `<>` included (RFC 4954 §5).
     pub auth: Option<XText>,
+    /// `REQUIRETLS`: no host may be given the message but over TLS that was verified, and only one that
+    /// promises the same (RFC 8689).
+    pub require_tls: bool,
+    /// `BY=`: how soon it has to be delivered (RFC 2852).
+    pub by: Option<DeliverBy>,
+    /// `HOLDFOR=` or `HOLDUNTIL=`: when it may be sent (RFC 4865).
+    pub hold: Option<Hold>,
+    /// `MT-PRIORITY=` (RFC 6710)
+    pub priority: Option<Priority>,
 }
 
 impl Mail {
@@ -218,6 +129,14 @@ impl Mail {
             }
             "ENVID" => self.envid = Some(XText::decode(given()?, MAX_ENVID)?),
             "AUTH" => self.auth = Some(XText::decode(given()?, MAX_ORCPT)?),
+            "REQUIRETLS" if value.is_none() => self.require_tls = true,
+            "REQUIRETLS" => return Err(ParamError::Value),
+            "BY" => self.by = Some(DeliverBy::parse(given()?)?),
+            // RFC 4865 §4: one of the two.
+            "HOLDFOR" | "HOLDUNTIL" if self.hold.is_some() => return Err(ParamError::Twice),
+            "HOLDFOR" => self.hold = Some(Hold::parse_interval(given()?)?),
+            "HOLDUNTIL" => self.hold = Some(Hold::parse_time(given()?)?),
+            "MT-PRIORITY" => self.priority = Some(Priority::parse(given()?)?),
             _ => return Err(ParamError::Unknown),
         }
         Ok(())
@@ -250,59 +169,17 @@ impl fmt::Display for Mail {
         if let Some(auth) = &self.auth {
             write!(f, " AUTH={auth}")?;
         }
-        Ok(())
-    }
-}
-
-/// RCPT TO with its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rcpt {
-    /// The forward path.
-    pub to: ForwardPath,
-    /// `NOTIFY=`
-    pub notify: Option<Notify>,
-    /// `ORCPT=`
-    pub orcpt: Option<OriginalRecipient>,
-}
-
-impl Rcpt {
-    /// RCPT TO without parameters.
-    #[must_use]
-    pub const fn new(to: ForwardPath) -> Self {
-        Self { to, notify: None, orcpt: None }
-    }
-
-    /// Parses what stands behind `RCPT TO:`, from the opening bracket on.
-    ///
-    /// # Errors
-    /// [`ArgumentError`] with what is wrong.
-    pub fn parse(argument: &str) -> Result<Self, ArgumentError> {
-        let (path, rest) = split_path(argument)?;
-        let mut rcpt = Self::new(ForwardPath::parse(path)?);
-        let mut seen = Vec::new();
-        for (keyword, value) in parameters(rest) {
-            once(&mut seen, keyword)?;
-            let value = value.ok_or(ParamError::Value);
-            match keyword.to_ascii_uppercase().as_str() {
-                "NOTIFY" => rcpt.notify = Some(notify(value?)?),
-                "ORCPT" => rcpt.orcpt = Some(orcpt(value?)?),
-                _ => return Err(ParamError::Unknown.into()),
-            }
+        if self.require_tls {
+            f.write_str(" REQUIRETLS")?;
         }
-        Ok(rcpt)
-    }
-}
-
-impl fmt::Display for Rcpt {
-    /// The path and its parameters, as behind `RCPT TO:`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.to)?;
-        if let Some(notify) = &self.notify {
-            write!(f, " NOTIFY={notify}")?;
+        if let Some(by) = &self.by {
+            write!(f, " BY={by}")?;
         }
-        if let Some(orcpt) = &self.orcpt {
-            write!(f, " ORCPT={};{}", orcpt.kind, orcpt.address)?;
+        if let Some(hold) = &self.hold {
+            write!(f, " {hold}")?;
+        }
+        if let Some(priority) = &self.priority {
+            write!(f, " MT-PRIORITY={priority}")?;
         }
         Ok(())
     }
@@ -321,37 +198,6 @@ pub enum ArgumentError {
     /// A parameter is wrong.
     #[error(transparent)]
     Param(#[from] ParamError),
-}
-
-fn notify(value: &str) -> Result<Notify, ParamError> {
-    // RFC 3461 §4.1: NEVER stands alone.
-    if value.eq_ignore_ascii_case("NEVER") {
-        return Ok(Notify::NEVER);
-    }
-    let mut wanted = Notify::NEVER;
-    for word in value.split(',') {
-        let flag = match word.to_ascii_uppercase().as_str() {
-            "SUCCESS" => &mut wanted.success,
-            "FAILURE" => &mut wanted.failure,
-            "DELAY" => &mut wanted.delay,
-            _ => return Err(ParamError::Value),
-        };
-        if std::mem::replace(flag, true) {
-            return Err(ParamError::Twice);
-        }
-    }
-    Ok(wanted)
-}
-
-fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
-    let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
-    if kind.is_empty()
-        || value.len() > MAX_ORCPT
-        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    {
-        return Err(ParamError::Value);
-    }
-    Ok(OriginalRecipient { kind: kind.into(), address: XText::decode(address, MAX_ORCPT)? })
 }
 
 fn digits(text: &str) -> Option<u64> {
@@ -411,6 +257,8 @@ mod tests {
             "<a@b.test> SIZE=12 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb AUTH=<>",
             "<\"a> b\"@c.test>",
             "<a@b.test> RET=FULL",
+            "<a@b.test> REQUIRETLS BY=-120;NT HOLDFOR=3600 MT-PRIORITY=-3",
+            "<a@b.test> BY=120;R HOLDUNTIL=2026-11-21T12:00:00Z MT-PRIORITY=9",
         ] {
             assert_eq!(Mail::parse(text).unwrap().to_string(), text);
         }
@@ -439,6 +287,8 @@ mod tests {
             ("<a@b> ENVID=+4", value),
             ("<a@b> ENVID=+0A", value),
             ("<a@b> ENVID=+0d+0a", value),
+            ("<a@b> REQUIRETLS=1", value),
+            ("<a@b> HOLDFOR=1 HOLDUNTIL=2026-11-21T12:00:00Z", twice),
             ("a@b", ArgumentError::Path),
             ("<a@b", ArgumentError::Path),
             ("<a@b>SIZE=1", ArgumentError::Path),

@@ -1,0 +1,121 @@
+//! The session's questions, put to the handler, and its answers as they go over the wire.
+
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::Talk;
+use crate::clock::{Clock, SystemClock};
+use crate::server::handler::{Conversation, Transaction};
+use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::sasl::Login;
+use crate::smtp::server::Event;
+
+impl Talk<'_> {
+    pub(super) async fn on_event(&mut self, event: Event, conversation: &mut dyn Conversation) {
+        match event {
+            Event::Hello { name, extended } => {
+                self.settle(conversation);
+                let info = Arc::make_mut(&mut self.info);
+                (info.hello, info.extended) = (Some(name.into()), extended);
+            }
+            Event::Auth(login) => self.authenticate(&login, conversation).await,
+            Event::Mail(mail) => {
+                self.settle(conversation);
+                let info = Arc::clone(&self.info);
+                let reply = match self.decide(conversation.sender(&mail, &info)).await {
+                    Ok(()) => {
+                        self.transaction = Some((mail, Vec::new()));
+                        Reply::new(250, EnhancedCode::new(2, 1, 0), "sender ok")
+                    }
+                    Err(reply) => negative(reply),
+                };
+                self.respond(reply);
+            }
+            Event::Rcpt(rcpt) => {
+                let info = Arc::clone(&self.info);
+                let reply = match self.decide(conversation.recipient(&rcpt, &info)).await {
+                    Ok(()) => {
+                        if let Some((_, recipients)) = &mut self.transaction {
+                            recipients.push(rcpt);
+                        }
+                        Reply::new(250, EnhancedCode::new(2, 1, 5), "recipient ok")
+                    }
+                    Err(reply) => negative(reply),
+                };
+                self.respond(reply);
+            }
+            Event::MessageStart => {
+                if let Some((mail, recipients)) = self.transaction.take() {
+                    let session = Arc::clone(&self.info);
+                    self.message(Transaction { mail, recipients, session }, conversation).await;
+                }
+                conversation.reset();
+            }
+            Event::Quit => self.quit = true,
+            _ => {}
+        }
+    }
+
+    async fn authenticate(&mut self, login: &Login, conversation: &mut dyn Conversation) {
+        let info = Arc::clone(&self.info);
+        let peer = info.peer.address.ip();
+        match self.decide(conversation.authenticate(login, &info)).await {
+            Ok(()) => {
+                self.setup.failures.succeeded(peer);
+                Arc::make_mut(&mut self.info).user = Some(login.user().into());
+                self.respond(Reply::new(235, EnhancedCode::new(2, 7, 0), "authentication succeeded"));
+            }
+            Err(reply) => {
+                let first = self.setup.options.auth_delay;
+                let wait = self.setup.failures.failed(peer, first, SystemClock.mono());
+                debug!(%peer, ?wait, "login refused");
+                self.decide(Box::pin(tokio::time::sleep(wait))).await;
+                self.respond(negative(reply));
+            }
+        }
+    }
+}
+
+/// A handler refuses with 4xx or 5xx; anything else from it would say that it accepted.
+pub(super) fn negative(reply: Reply) -> Reply {
+    if reply.is_transient() || reply.is_permanent() { reply } else { local_error() }
+}
+
+/// One reply for several recipients: see [`Verdict::Each`].
+pub(super) fn together(replies: Vec<Reply>) -> Reply {
+    let rank = |reply: &Reply| match reply {
+        reply if reply.is_positive() => 0,
+        reply if reply.is_transient() => 1,
+        _ => 2,
+    };
+    replies.into_iter().min_by_key(rank).unwrap_or_else(local_error)
+}
+
+pub(super) fn local_error() -> Reply {
+    Reply::new(451, EnhancedCode::new(4, 3, 0), "local error in processing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(code: u16) -> Reply {
+        Reply::plain(code, "x")
+    }
+
+    #[test]
+    fn one_accepted_recipient_keeps_the_client_from_sending_again() {
+        for (codes, one) in [(&[550, 250, 450][..], 250), (&[550, 450], 450), (&[550, 551], 550), (&[], 451)]
+        {
+            assert_eq!(together(codes.iter().map(|code| reply(*code)).collect()).code(), one, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_never_positive() {
+        for (code, said) in [(250, 451), (354, 451), (450, 450), (550, 550)] {
+            assert_eq!(negative(reply(code)).code(), said);
+        }
+    }
+}

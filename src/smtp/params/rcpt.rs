@@ -1,0 +1,125 @@
+//! RCPT TO and its parameters.
+
+use std::fmt;
+
+use super::{ArgumentError, MAX_ORCPT, ParamError, XText, once, parameters, split_path};
+use crate::smtp::address::ForwardPath;
+
+/// When the sender wants a report about a recipient (RFC 3461 §4.1). The default is failures only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Notify {
+    /// On delivery.
+    pub success: bool,
+    /// On failure.
+    pub failure: bool,
+    /// On delay.
+    pub delay: bool,
+}
+
+impl Notify {
+    /// `NOTIFY=NEVER`
+    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        let mut wanted = wanted.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
+        f.write_str(wanted.next().unwrap_or("NEVER"))?;
+        wanted.try_for_each(|name| write!(f, ",{name}"))
+    }
+}
+
+/// The original recipient as the sender named it (RFC 3461 §4.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OriginalRecipient {
+    /// The address type, `rfc822` as a rule.
+    pub kind: Box<str>,
+    /// The address, decoded.
+    pub address: XText,
+}
+
+/// RCPT TO with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rcpt {
+    /// The forward path.
+    pub to: ForwardPath,
+    /// `NOTIFY=`
+    pub notify: Option<Notify>,
+    /// `ORCPT=`
+    pub orcpt: Option<OriginalRecipient>,
+}
+
+impl Rcpt {
+    /// RCPT TO without parameters.
+    #[must_use]
+    pub const fn new(to: ForwardPath) -> Self {
+        Self { to, notify: None, orcpt: None }
+    }
+
+    /// Parses what stands behind `RCPT TO:`, from the opening bracket on.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] with what is wrong.
+    pub fn parse(argument: &str) -> Result<Self, ArgumentError> {
+        let (path, rest) = split_path(argument)?;
+        let mut rcpt = Self::new(ForwardPath::parse(path)?);
+        let mut seen = Vec::new();
+        for (keyword, value) in parameters(rest) {
+            once(&mut seen, keyword)?;
+            let value = value.ok_or(ParamError::Value);
+            match keyword.to_ascii_uppercase().as_str() {
+                "NOTIFY" => rcpt.notify = Some(notify(value?)?),
+                "ORCPT" => rcpt.orcpt = Some(orcpt(value?)?),
+                _ => return Err(ParamError::Unknown.into()),
+            }
+        }
+        Ok(rcpt)
+    }
+}
+
+impl fmt::Display for Rcpt {
+    /// The path and its parameters, as behind `RCPT TO:`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to)?;
+        if let Some(notify) = &self.notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        if let Some(orcpt) = &self.orcpt {
+            write!(f, " ORCPT={};{}", orcpt.kind, orcpt.address)?;
+        }
+        Ok(())
+    }
+}
+
+fn notify(value: &str) -> Result<Notify, ParamError> {
+    // RFC 3461 §4.1: NEVER stands alone.
+    if value.eq_ignore_ascii_case("NEVER") {
+        return Ok(Notify::NEVER);
+    }
+    let mut wanted = Notify::NEVER;
+    for word in value.split(',') {
+        let flag = match word.to_ascii_uppercase().as_str() {
+            "SUCCESS" => &mut wanted.success,
+            "FAILURE" => &mut wanted.failure,
+            "DELAY" => &mut wanted.delay,
+            _ => return Err(ParamError::Value),
+        };
+        if std::mem::replace(flag, true) {
+            return Err(ParamError::Twice);
+        }
+    }
+    Ok(wanted)
+}
+
+fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
+    let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
+    if kind.is_empty()
+        || value.len() > MAX_ORCPT
+        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
+        return Err(ParamError::Value);
+    }
+    Ok(OriginalRecipient { kind: kind.into(), address: XText::decode(address, MAX_ORCPT)? })
+}

@@ -1,0 +1,78 @@
+//! Text that travels as xtext (RFC 3461 §4).
+
+use std::fmt;
+
+use super::ParamError;
+
+/// Text that travels as xtext (RFC 3461 §4): decoded here, encoded on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct XText(Box<str>);
+
+impl XText {
+    /// From decoded text.
+    ///
+    /// # Errors
+    /// When it is longer than `max` octets encoded, or not printable ASCII; the former is the
+    /// RFC's own limit for the parameter at hand.
+    pub fn new(text: &str, max: usize) -> Result<Self, ParamError> {
+        let value = Self(text.into());
+        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || value.to_string().len() > max {
+            return Err(ParamError::Value);
+        }
+        Ok(value)
+    }
+
+    /// From the wire: printable ASCII with `+XX` for what may not stand there.
+    ///
+    /// # Errors
+    /// When the encoding is broken, or the decoded octets are not printable ASCII.
+    pub fn decode(wire: &str, max: usize) -> Result<Self, ParamError> {
+        if wire.len() > max {
+            return Err(ParamError::Value);
+        }
+        let mut text = String::with_capacity(wire.len());
+        let mut octets = wire.bytes();
+        while let Some(octet) = octets.next() {
+            let decoded = match octet {
+                b'+' => {
+                    let high = octets.next().and_then(hex).ok_or(ParamError::Value)?;
+                    let low = octets.next().and_then(hex).ok_or(ParamError::Value)?;
+                    high << 4 | low
+                }
+                b'!'..=b'~' if octet != b'=' => octet,
+                _ => return Err(ParamError::Value),
+            };
+            text.push(char::from(decoded));
+        }
+        Self::new(&text, max)
+    }
+
+    /// The decoded text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Upper-case hexadecimal only, as RFC 3461 §4 has it.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for XText {
+    /// Encoded, as on the wire.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for b in self.0.bytes() {
+            if (b'!'..=b'~').contains(&b) && b != b'+' && b != b'=' {
+                write!(f, "{}", char::from(b))?;
+            } else {
+                write!(f, "+{b:02X}")?;
+            }
+        }
+        Ok(())
+    }
+}
