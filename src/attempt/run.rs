@@ -10,7 +10,7 @@ use crate::net::connect::ConnectError;
 use crate::net::tls::HandshakeError;
 use crate::net::{Connection, OpenError, Step};
 use crate::pool::{Held, Lease, Permit};
-use crate::route::{Hosts, Protocol, RouteError};
+use crate::route::{Hosts, RouteError};
 use crate::smtp::client::{self, BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 
 type Key = Arc<str>;
@@ -111,13 +111,13 @@ impl<'a> Run<'a> {
         loop {
             let mut stop = self.begin(held).await;
             self.report_decided();
-            if self.flights.is_empty() && stop.is_some() && held.is_reusable() {
+            if self.flights.is_empty() && stop.is_some() && is_whole(held) {
                 return stop.unwrap_or(Stop::Lost);
             }
             match held.next_step(stop.is_none()).await {
                 Step::Done(number, result) => self.settle(held, number, result),
                 Step::Room => {}
-                Step::Over if held.is_reusable() => {
+                Step::Over if is_whole(held) => {
                     // Nothing is open though flights wait: the connection knows nothing of them.
                     self.abandon();
                     if let Some(stop) = stop.take() {
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
                     None => return Some(Stop::Drained),
                 },
             };
-            if !is_good_enough(held, job.require) {
+            if !is_good_enough(held, job.require) || !held.takes(&job.recipients) {
                 self.next = Some(job);
                 return Some(Stop::Change);
             }
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
             // Else they pile up where no connection can carry any.
             self.report_decided();
         }
-        None
+        held.is_used_up().then_some(Stop::Change)
     }
 
     fn settle(&mut self, held: &Held<Key, Connection>, number: u64, result: TransactionResult) {
@@ -252,6 +252,7 @@ impl<'a> Run<'a> {
         let fits = |connection: &mut Connection| {
             self.hosts.hosts.iter().any(|host| is_same(host, connection.host()))
                 && is_good_enough(connection, require)
+                && self.next.as_ref().is_none_or(|job| connection.takes(&job.recipients))
         };
         let permit = match lease.prefer(fits) {
             Lease::Idle(held) => return Ok(held),
@@ -260,10 +261,8 @@ impl<'a> Run<'a> {
         let mut worst: Option<Cause> = None;
         for host in self.hosts.first(MAX_ADDRESSES) {
             let host = Arc::new(host);
-            if self.hosts.protocol != Protocol::Smtp {
-                return Err((permit, Cause::Connect { host, fault: ConnectFault::NoLmtp }));
-            }
-            match self.carrier.dialer().open(&host, require, self.carrier.quirks(&host)).await {
+            let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
+            match self.carrier.dialer().open(&host, protocol, require, quirks).await {
                 Ok(connection) => return Ok(permit.hold(connection)),
                 Err(error) => {
                     let cause = cause_of(&host, error);
@@ -275,6 +274,11 @@ impl<'a> Run<'a> {
         }
         Err((permit, worst.unwrap_or(Cause::Route(RouteError::NoHost))))
     }
+}
+
+/// Whether nothing went wrong with it, be it that it takes no more.
+fn is_whole(connection: &Connection) -> bool {
+    connection.is_reusable() || connection.is_used_up()
 }
 
 /// Two routes may know different addresses of one host.
@@ -306,7 +310,7 @@ fn begin(held: &mut Held<Key, Connection>, job: Job) -> Flight {
             let host = Arc::clone(held.host());
             every(Outcome::Deferred(Cause::Connect { host, fault: ConnectFault::Local }))
         }
-        Err(BeginError::NotReady) => Flight::Decided(Report::NotAttempted),
+        Err(BeginError::NotReady | BeginError::UsedUp) => Flight::Decided(Report::NotAttempted),
     }
 }
 

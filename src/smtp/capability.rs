@@ -53,7 +53,7 @@ pub struct Limits {
     pub recipients: Option<u32>,
     /// MAILMAX: transactions of one session.
     pub transactions: Option<u32>,
-    /// RCPTDOMAINMAX: domains among the recipients of one transaction.
+    /// RCPTDOMAINMAX: domains among the recipients of one session.
     pub domains: Option<u32>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use super::super::Protocol;
 use super::super::address::EhloName;
 
 /// The options of a session.
@@ -70,16 +71,6 @@ impl Config {
     pub(super) const fn size_limit(&self) -> u64 {
         if self.max_message_size == 0 { u64::MAX } else { self.max_message_size }
     }
-}
-
-/// Which of the two protocols is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Protocol {
-    /// RFC 5321: one reply to a message.
-    #[default]
-    Smtp,
-    /// RFC 2033: LHLO, and one reply to a message for each recipient.
-    Lmtp,
 }
 
 /// When AUTH is offered. Every mechanism so far shows the password to who listens.
