@@ -13,7 +13,6 @@ mod carry;
 #[path = "kit/peer.rs"]
 mod peer;
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,13 +25,12 @@ use postroad::BoxFuture;
 use postroad::attempt::{Cause, ConnectFault, Job, Outcome, Phase, Report, RunEnd};
 use postroad::clock::SystemClock;
 use postroad::hop::{Host, Refused, Require};
-use postroad::message::{Content, ReadBody};
 use postroad::net::connect::{Connect, ConnectError, Io};
 use postroad::route::Hosts;
 use postroad::smtp::address::Domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use carry::{big, carrier_with, in_memory, job, options, over_tcp, rcpts, run, run_at, taker};
+use carry::{big, carrier_with, in_memory, job, options, over_tcp, rcpts, run, run_at, streamed, taker};
 use peer::{Authority, Peer, Talk};
 
 // The pool
@@ -266,121 +264,6 @@ async fn only_the_job_that_a_host_went_silent_on_was_attempted() {
     assert_eq!(work.reports[1], Report::NotAttempted);
 }
 
-#[tokio::test]
-async fn lmtp_and_smtp_to_one_host_share_no_connection() {
-    let peer = Peer::on_tcp(|mut talk: Talk| async move {
-        talk.say("220 mda.test").await;
-        let hello = talk.line().await.unwrap_or_default();
-        talk.extensions("PIPELINING CHUNKING").await;
-        if hello.starts_with("EHLO") {
-            talk.take(usize::MAX).await;
-            return;
-        }
-        while let Some(line) = talk.line().await {
-            if line.starts_with("BDAT") {
-                talk.octets("Subject: x\r\n\r\nHello\r\n".len()).await;
-                talk.say("250 2.0.0 taken\n452 4.2.2 full").await;
-            } else {
-                talk.say("250 ok").await;
-            }
-        }
-    })
-    .await;
-    let two = || Job { recipients: rcpts(&["a@mx.test", "b@mx.test"]), ..job(Require::Cleartext) };
-    let carrier = over_tcp(None);
-    let smtp = Hosts::new(vec![peer.host("mx.test")], Require::Cleartext);
-    let (end, work) = run_at(&carrier, &smtp.clone().lmtp(), [two(), two()]).await;
-    assert_eq!((end, work.reports.len()), (RunEnd::Drained, 2));
-    for report in &work.reports {
-        let Report::Outcomes(outcomes) = report else { panic!("{report:?}") };
-        assert!(
-            matches!(&outcomes[..], [Outcome::Delivered(_), Outcome::Deferred(Cause::Reply { .. })]),
-            "{outcomes:?}"
-        );
-    }
-    let (_, work) = run_at(&carrier, &smtp, [two()]).await;
-    assert_eq!(work.delivered(), 1);
-    assert_eq!((peer.connections(), peer.count("LHLO"), peer.count("EHLO")), (2, 1, 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_host_that_takes_few_transactions_costs_connections_and_no_job() {
-    // RFC 9422 §4.1: no limit that was announced is ever a failure.
-    for (limits, connections) in [("LIMITS=x", 1), ("LIMITS:MAILMAX=2", 3), ("LIMITS:MAILMAX=1", 5)] {
-        let peer = Peer::in_memory(65536, move |mut talk: Talk| async move {
-            talk.say("220 mx.test").await;
-            talk.until("EHLO").await;
-            talk.say(&format!("250-mx.test\n250-PIPELINING\n250-{}\n250 CHUNKING", limits.replace(':', " ")))
-                .await;
-            talk.take(usize::MAX).await;
-        });
-        let jobs = (0..5).map(|_| job(Require::Opportunistic));
-        let carrier = in_memory(&peer, options());
-        let (end, work) = run(&carrier, &peer, Require::Opportunistic, jobs).await;
-        assert_eq!(
-            (end, work.delivered(), peer.connections()),
-            (RunEnd::Drained, 5, connections),
-            "{limits}"
-        );
-        // Used up and without work, it does not wait in the pool.
-        let idle = usize::from(limits == "LIMITS=x" || limits == "LIMITS:MAILMAX=2");
-        assert_eq!(carrier.usage().idle, idle, "{limits}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_host_that_takes_one_domain_in_a_session_gets_a_connection_for_each() {
-    // RFC 9422 §4.3
-    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
-        talk.say("220 mx.test").await;
-        talk.until("EHLO").await;
-        talk.say("250-mx.test\n250-PIPELINING\n250-LIMITS RCPTDOMAINMAX=1\n250 CHUNKING").await;
-        talk.take(usize::MAX).await;
-    });
-    let to = |all: &[&str]| Job { recipients: rcpts(all), ..job(Require::Opportunistic) };
-    let jobs = [to(&["a@x.test"]), to(&["b@x.test", "c@y.test"]), to(&["d@y.test"]), to(&["e@y.test"])];
-    let carrier = in_memory(&peer, options());
-    let (end, work) = run(&carrier, &peer, Require::Opportunistic, jobs).await;
-    assert_eq!((end, work.delivered(), peer.connections()), (RunEnd::Drained, 3, 2), "{:?}", work.reports);
-    let Report::Outcomes(outcomes) = &work.reports[1] else { panic!() };
-    assert!(matches!(&outcomes[..], [Outcome::Delivered(_), Outcome::Deferred(Cause::LeftOver { .. })]));
-    // The idle one knows other domains only.
-    let (end, work) = run(&carrier, &peer, Require::Opportunistic, [to(&["c@z.test"])]).await;
-    assert_eq!((end, work.delivered(), peer.connections()), (RunEnd::Drained, 1, 3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_large_message_that_is_refused_early_leaves_the_connection_for_the_next() {
-    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
-        talk.open("PIPELINING CHUNKING").await;
-        while let Some(line) = talk.line().await {
-            let size = line.strip_prefix("BDAT ").and_then(|rest| rest.split(' ').next()).map(str::parse);
-            let Some(Ok(size)) = size else {
-                talk.say("250 ok").await;
-                continue;
-            };
-            talk.octets(size).await;
-            talk.say(if size > 1_000_000 { "552 5.3.4 too large" } else { "250 taken" }).await;
-        }
-    });
-    let streamed_large = || {
-        let piece = Bytes::from(b"xxxxxxxx\r\n".repeat(10_000));
-        streamed(20_000_000, (0..200).map(|_| Ok(piece.clone())).collect())
-    };
-    for large in [big(20_000_000), streamed_large()] {
-        let carrier = in_memory(&peer, options());
-        let before = (peer.connections(), peer.count("BDAT"));
-        let jobs = [large, job(Require::Opportunistic)];
-        let (end, work) = run(&carrier, &peer, Require::Opportunistic, jobs).await;
-        assert_eq!((end, work.delivered()), (RunEnd::Drained, 1), "{:?}", work.reports);
-        let Outcome::Failed(Cause::Reply { phase: Phase::Content, .. }) = carry::first(&work) else {
-            panic!("{:?}", work.reports)
-        };
-        assert_eq!(peer.connections() - before.0, 1);
-        assert!(peer.count("BDAT") - before.1 <= 3, "{}", peer.count("BDAT"));
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_next_transaction_stands_behind_large_content_and_where_wanted_behind_a_dot() {
     let large = || streamed(100_000, (0..2).map(|_| Ok(Bytes::from(vec![b'x'; 50_000]))).collect());
@@ -532,20 +415,6 @@ async fn a_refused_recipient_does_not_stop_the_others() {
     let Report::Outcomes(outcomes) = &work.reports[0] else { panic!() };
     assert!(matches!(outcomes[0], Outcome::Delivered(_)));
     assert!(matches!(outcomes[1], Outcome::Failed(Cause::Reply { phase: Phase::Rcpt, .. })));
-}
-
-struct Pieces(VecDeque<io::Result<Bytes>>);
-
-impl ReadBody for Pieces {
-    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
-        let next = self.0.pop_front().transpose();
-        Box::pin(async { next })
-    }
-}
-
-fn streamed(size: u64, pieces: Vec<io::Result<Bytes>>) -> Job {
-    let reader = Box::new(Pieces(pieces.into()));
-    Job { content: Content::Stream { size, reader }, ..job(Require::Opportunistic) }
 }
 
 #[tokio::test(start_paused = true)]

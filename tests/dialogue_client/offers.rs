@@ -86,7 +86,7 @@ fn ready_under_tls(ehlo: &str) -> Peer {
 
 #[test]
 fn requiretls_goes_out_under_tls_and_an_offer_in_clear_is_none() {
-    // RFC 8689 §2, §4.2.1
+    // RFC 8689 §4.2.1
     let offer = "250-mx\r\n250 REQUIRETLS\r\n";
     let send = "send mail=<s@a.test>+REQUIRETLS a";
     let mut peer = ready_under_tls(offer);

@@ -48,7 +48,7 @@ impl Session {
             Command::Greeting => self.fail(Failure::Greeting(reply)),
             Command::Ehlo if reply.is_positive() => {
                 self.caps = Capabilities::parse(&reply);
-                // RFC 8689 §2: what is said of it in clear does not count.
+                // RFC 8689 §4.2.1: what is said of it in clear does not count.
                 self.caps.require_tls &= self.is_encrypted;
                 if self.is_logged_in { self.ready() } else { self.after_hello() }
             }
