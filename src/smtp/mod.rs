@@ -22,6 +22,7 @@ pub mod params;
 pub mod reply;
 pub mod sasl;
 pub mod server;
+pub mod xclient;
 
 /// What happened outside a session.
 #[derive(Debug)]

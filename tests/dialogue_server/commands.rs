@@ -20,7 +20,8 @@ fn a_message_is_taken() {
          S: 250-SMTPUTF8
          S: 250-CHUNKING
          S: 250-DSN
-         S: 250 ENHANCEDSTATUSCODES
+         S: 250-ENHANCEDSTATUSCODES
+         S: 250 LIMITS RCPTMAX=1000
          C: MAIL FROM:<a@a.test> SIZE=20 BODY=8BITMIME RET=HDRS ENVID=x1
          S: 250 2.1.0 Sender OK
          C: RCPT TO:<b@b.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;c@c.test
@@ -62,7 +63,8 @@ fn what_is_announced_follows_the_configuration() {
          S: 250-CHUNKING
          S: 250-BINARYMIME
          S: 250-DSN
-         S: 250 ENHANCEDSTATUSCODES",
+         S: 250-ENHANCEDSTATUSCODES
+         S: 250 LIMITS RCPTMAX=1000",
     );
 }
 
@@ -85,7 +87,7 @@ fn before_hello_there_is_no_mail() {
             ("NOOP", "250 2.0.0"),
             ("RSET", "250 2.0.0"),
             ("VRFY x", "252 2.0.0"),
-            ("HELP", "214 2.0.0"),
+            ("HELP", "214-2.0.0..."),
         ],
     );
 }
@@ -147,8 +149,15 @@ fn every_command_has_its_reply_after_hello() {
             ("QUIT x", "501 5.5.4"),
             ("VRFY a@a.test", "252 2.0.0"),
             ("EXPN list", "502 5.5.1"),
-            ("HELP", "214 2.0.0"),
-            ("HELP MAIL", "214 2.0.0"),
+            ("HELP", "214-2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\nS: 214 2.0.0"),
+            ("HELP MAIL", "214-2.0.0..."),
+            ("VRFY", "501 5.5.4"),
+            ("EXPN", "501 5.5.4"),
+            ("VRFY gr\u{fc}n", "553 5.6.7"),
+            ("VRFY gr\u{fc}n SMTPUTF8", "252 2.0.0"),
+            ("XCLIENT NAME=x", "550 5.7.0"),
+            ("SEND FROM:<a@a.test>", "502 5.5.1"),
+            ("SAML FROM:<a@a.test>", "502 5.5.1"),
             ("EHLO", "501 5.5.4"),
             ("EHLO a b", "501 5.5.4"),
             ("HELO", "501 5.5.4"),
