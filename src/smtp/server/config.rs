@@ -109,11 +109,11 @@ impl Config {
     /// What is announced behind LIMITS: what is a limit, in six digits (RFC 9422 §4).
     pub(super) fn limits(&self) -> Limits {
         let fits = |limit: &u32| (1..=999_999).contains(limit);
-        let mut limits = Limits::default();
-        limits.recipients = u32::try_from(self.max_recipients).ok().filter(fits);
-        limits.transactions = self.max_messages.filter(fits);
-        limits.domains = self.max_recipient_domains.filter(fits);
-        limits
+        Limits {
+            recipients: u32::try_from(self.max_recipients).ok().filter(fits),
+            transactions: self.max_messages.filter(fits),
+            domains: self.max_recipient_domains.filter(fits),
+        }
     }
 
     /// The limit as a number to compare with.
