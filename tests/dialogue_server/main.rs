@@ -15,6 +15,7 @@ mod content;
 mod dsl;
 mod extensions;
 mod limits;
+mod lmtp;
 mod lookups;
 mod proxied;
 mod refused;
