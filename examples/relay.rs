@@ -37,7 +37,7 @@ struct Flags {
     /// Speak ESMTP over TLS from the first octet here; may be given again.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_tls: Vec<String>,
-    /// Speak LMTP here. Not there yet.
+    /// Speak LMTP here, not on port 25; may be given again.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_lmtp: Vec<String>,
     /// Our name: in the greeting, in EHLO and in Received.
@@ -167,6 +167,7 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
             .tls(flags.certificate().unwrap_or_else(|error| common::refuse(error)));
     let server = flags.listen.iter().fold(server, |server, address| server.listen(address));
     let server = flags.listen_tls.iter().fold(server, |server, address| server.listen_tls(address));
+    let server = flags.listen_lmtp.iter().fold(server, |server, address| server.listen_lmtp(address));
     let server = server.start().await.unwrap_or_else(|error| common::refuse_start(&error));
     common::ready(server.addresses());
     terminated.await;
@@ -180,8 +181,10 @@ impl Flags {
     /// A flag that asks for what is not there: better refused than ignored.
     fn lacks(&self) -> Option<&'static str> {
         [
-            (self.listen.is_empty() && self.listen_tls.is_empty(), "--listen or --listen-tls is needed"),
-            (!self.listen_lmtp.is_empty(), "--listen-lmtp is not supported yet"),
+            (
+                self.listen.is_empty() && self.listen_tls.is_empty() && self.listen_lmtp.is_empty(),
+                "--listen, --listen-tls or --listen-lmtp is needed",
+            ),
             (!self.dkim.is_empty(), "--dkim is not supported yet"),
             (self.http.is_some(), "--http is not supported yet"),
             (self.source.len() > 1, "more than one --source is not supported yet"),

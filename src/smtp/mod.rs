@@ -22,6 +22,7 @@ pub mod params;
 pub mod reply;
 pub mod sasl;
 pub mod server;
+pub mod xclient;
 
 /// Which of the two protocols is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
