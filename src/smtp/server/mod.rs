@@ -25,12 +25,14 @@ mod auth;
 mod commands;
 mod config;
 mod content;
+mod heard;
 mod session;
 mod state;
 
 use bytes::Bytes;
 
 pub use config::{AuthOffer, Config, Protocol, Timeouts};
+pub use heard::Heard;
 pub use session::Session;
 
 use super::params::{Mail, Rcpt};
