@@ -37,7 +37,11 @@ impl Budget {
 
     /// Whether it is spent.
     pub(super) fn is_spent(&self) -> bool {
-        self.held.load(SeqCst) >= self.limit
+        self.held() >= self.limit
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(SeqCst)
     }
 
     pub(super) fn share(self: &Arc<Self>) -> Share {

@@ -128,7 +128,7 @@ impl Builder {
         conversation::serve(io, SessionInfo::new(peer), Start::Plain, &setup, stopped, None).await;
     }
 
-    fn into_setup(self) -> Arc<Setup> {
+    pub(super) fn into_setup(self) -> Arc<Setup> {
         let options = self.options;
         let mut session = options.session.clone();
         session.starttls = self.tls.is_some();
@@ -189,6 +189,9 @@ pub struct ServerStats {
     pub recipients: u64,
     /// Their octets.
     pub octets: u64,
+    /// Octets of content that wait now for the handler to take them: what
+    /// [`ServerOptions::max_body_memory`] limits.
+    pub body_memory: usize,
 }
 
 impl RunningServer {
@@ -210,6 +213,7 @@ impl RunningServer {
             messages: counters.messages.load(Relaxed),
             recipients: counters.recipients.load(Relaxed),
             octets: counters.octets.load(Relaxed),
+            body_memory: self.setup.bodies.held(),
         }
     }
 

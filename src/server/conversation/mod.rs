@@ -13,6 +13,8 @@ mod answers;
 mod content;
 mod opening;
 mod tarpit;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::pin::Pin;

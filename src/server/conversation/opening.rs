@@ -99,9 +99,10 @@ async fn header(io: &mut Box<dyn Io>) -> io::Result<Header> {
         match proxy::parse(&octets).map_err(io::Error::other)? {
             Parsed::Whole { header, .. } => return Ok(header),
             Parsed::Missing(count) => {
-                let start = octets.len();
-                octets.resize(start + count, 0);
-                io.read_exact(octets.get_mut(start..).unwrap_or_default()).await?;
+                // No more than that, and no waiting for all of it: what is no header shows early.
+                if io.take(count as u64).read_buf(&mut octets).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
         }
     }
