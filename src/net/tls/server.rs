@@ -72,9 +72,11 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Shows no certificate of its own for `name` any more; false when there was none.
-    pub fn remove_name(&self, name: &str) -> bool {
-        pattern(name).is_ok_and(|name| self.shown.forget(&name))
+    /// Shows no certificate of its own for `name` any more, if there was one.
+    pub fn remove_name(&self, name: &str) {
+        if let Ok(name) = pattern(name) {
+            self.shown.forget(&name);
+        }
     }
 
     /// Makes TLS over `io`. The caller limits the time.

@@ -36,8 +36,8 @@ impl Shown {
         self.write().named.insert(name, Arc::new(certificate));
     }
 
-    pub(super) fn forget(&self, name: &str) -> bool {
-        self.write().named.remove(name).is_some()
+    pub(super) fn forget(&self, name: &str) {
+        self.write().named.remove(name);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Certificates> {
