@@ -150,6 +150,7 @@ impl Conversation for Session {
 fn options() -> ServerOptions {
     let mut options = ServerOptions::new(EhloName::new("mx.test").unwrap());
     options.auth_delay = Duration::ZERO;
+    options.tarpit = Duration::ZERO;
     options
 }
 

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span};
 
 use super::trace::{TraceLine, Tracer};
 use super::wire::{Stream, Turn, Wire};
@@ -31,6 +33,7 @@ pub struct Connection {
     session: Session,
     clock: Arc<dyn Clock>,
     tracer: Tracer,
+    span: Span,
     /// The content of open transactions, in order.
     feeds: VecDeque<Feed>,
     wanted: Option<u64>,
@@ -58,6 +61,7 @@ pub enum Step {
 struct Feed {
     transaction: u64,
     content: Content,
+    span: Span,
 }
 
 /// How far the session is.
@@ -81,6 +85,7 @@ impl Connection {
         clock: Arc<dyn Clock>,
         tracer: Tracer,
     ) -> Self {
+        let span = debug_span!("smtp_connection", host = %host.name, port = host.port, tls = Empty);
         Self {
             host,
             opened_for,
@@ -89,6 +94,7 @@ impl Connection {
             session,
             clock,
             tracer,
+            span,
             feeds: VecDeque::new(),
             wanted: None,
             done: VecDeque::new(),
@@ -188,8 +194,12 @@ impl Connection {
             return Err(BeginError::NotReady);
         }
         transaction.size = content.size();
+        let span =
+            debug_span!(parent: &self.span, "transaction", number = Empty, sender = %transaction.mail.from);
         let number = self.session.begin(transaction)?;
-        self.feeds.push_back(Feed { transaction: number, content });
+        span.record("number", number);
+        debug!(parent: &span, "transaction begun");
+        self.feeds.push_back(Feed { transaction: number, content, span });
         // What is in memory is given at once: the next transaction can begin behind it.
         self.pump();
         Ok(number)
@@ -284,8 +294,9 @@ impl Connection {
         self.tracer.show(TraceLine::Tls {
             version: &seen.version,
             cipher: &seen.cipher,
-            verified: seen.verified.is_some(),
+            verified: Some(seen.verified.is_some()),
         });
+        self.span.record("tls", &*seen.version);
         self.wire.set_stream(stream);
         if !at_start {
             let now = self.now();
@@ -305,7 +316,7 @@ impl Connection {
                     self.wire.push(octets);
                 }
                 Output::SendSecret(octets) => {
-                    self.tracer.show(TraceLine::Secret);
+                    self.tracer.secret();
                     self.wire.push(octets);
                 }
                 Output::StartTls => self.progress = Progress::StartTls,
@@ -326,17 +337,24 @@ impl Connection {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Ready => self.progress = Progress::Ready,
+            Event::Ready => {
+                debug!(parent: &self.span, "ready");
+                self.progress = Progress::Ready;
+            }
             Event::WantBody { transaction } => self.feed(transaction),
             Event::Done { transaction, result } => {
                 if self.wanted == Some(transaction) {
                     self.wanted = None;
+                }
+                if let Some(feed) = self.feeds.iter().find(|feed| feed.transaction == transaction) {
+                    debug!(parent: &feed.span, recipients = ?result.recipients, "transaction over");
                 }
                 self.done.push_back((transaction, result));
             }
             Event::Failed(failure) => {
                 // What is still queued must not leave: it belongs to transactions that are settled.
                 self.wire.discard();
+                debug!(parent: &self.span, ?failure, "session over");
                 self.progress = Progress::Over(failure);
             }
             _ => {}
@@ -382,7 +400,8 @@ impl Connection {
         if std::mem::replace(&mut self.reading, true) {
             return self.give_up(number);
         }
-        let read = tokio::time::timeout(self.patience, reader.chunk()).await;
+        let chunk = reader.chunk().instrument(feed.span.clone());
+        let read = tokio::time::timeout(self.patience, chunk).await;
         self.reading = false;
         match read {
             Ok(Ok(Some(chunk))) => self.give(number, Some(chunk), false),

@@ -166,7 +166,7 @@ impl Dialer {
         }
         let patience = config.timeouts.block;
         let session = Session::new(config, self.clock.mono());
-        let tracer = Tracer(self.options.trace.clone());
+        let tracer = Tracer::new(self.options.trace.clone());
         let clock = Arc::clone(&self.clock);
         let mut connection =
             Connection::new(Arc::clone(host), require, Stream::Gone, session, patience, clock, tracer);

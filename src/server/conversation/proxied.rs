@@ -25,6 +25,14 @@ impl Talk<'_> {
             Attribute::Untold if self.session.hello().is_none() => before.hello.clone(),
             _ => None,
         };
+        let now = SystemClock.mono();
+        if told.address.value().is_some()
+            && let Some(Err(why)) =
+                self.place.as_mut().map(|place| place.belongs_to(info.peer.address.ip(), now))
+        {
+            self.setup.refused(info.peer.address, why);
+            return self.session.close(&why.reply());
+        }
         let handler = &self.setup.handler;
         match self.decide(handler.connect(&info.peer)).await {
             Ok(new) => {
@@ -33,7 +41,7 @@ impl Talk<'_> {
                 info.user = self.session.user().map(Into::into);
                 self.info = Arc::new(info);
             }
-            Err(reply) => self.session.refuse(&negative(reply), SystemClock.mono()),
+            Err(reply) => self.session.refuse(&negative(reply), now),
         }
     }
 }

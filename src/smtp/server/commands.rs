@@ -24,8 +24,10 @@ impl Session {
         }
         let auth = input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
         let max = if auth { MAX_AUTH_LINE } else { MAX_COMMAND_LINE };
+        let heard = &mut self.heard;
         let line = self.lines.next(input, max, |line| {
             let command = Command::parse(line);
+            heard.command(line, &command);
             if matches!(command, Ok(Command::Auth { .. })) {
                 line.fill(0);
             }

@@ -148,6 +148,10 @@ pub struct Timeouts {
     pub block: Duration,
     /// For all the content of one message. Default 1 hour.
     pub content: Duration,
+    /// From the answer to one message, or from the beginning, to the content of the next: a client that
+    /// always says something in time could stay for ever otherwise. Default 1 hour, as long as a client
+    /// may take for one delivery; lower it where connections are few.
+    pub message: Duration,
     /// The least average of content in octets a second, beyond a first [`Timeouts::block`]. Default
     /// 500, below every link in use; 0 switches it off.
     pub min_rate: u64,
@@ -160,6 +164,7 @@ impl Default for Timeouts {
             line: Duration::from_secs(30),
             block: Duration::from_secs(180),
             content: Duration::from_secs(3600),
+            message: Duration::from_secs(3600),
             min_rate: 500,
         }
     }

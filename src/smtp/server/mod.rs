@@ -27,6 +27,7 @@ mod commands;
 mod config;
 mod content;
 mod envelope;
+mod heard;
 mod opening;
 mod session;
 mod state;
@@ -34,6 +35,7 @@ mod state;
 use bytes::Bytes;
 
 pub use config::{AuthOffer, Config, Protocol, Timeouts};
+pub use heard::Heard;
 pub use session::Session;
 
 use super::command::Lookup;

@@ -9,8 +9,9 @@ use bytes::BytesMut;
 
 use super::Event;
 use super::commands::lookup_refusal;
-use super::config::{Config, Protocol};
+use super::config::{Config, Protocol, Timeouts};
 use super::content::TIMED_OUT;
+use super::heard::{Heard, Transcript};
 use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
@@ -53,6 +54,10 @@ pub struct Session {
     pub(super) errors: u32,
     /// Transactions so far.
     pub(super) messages: u32,
+    /// How long to wait for a command, where that is less than the options say.
+    hurry: Option<Duration>,
+    /// What was read, for a trace.
+    pub(super) heard: Transcript,
     pub(super) auth_failures: u32,
     pub(super) idle_commands: u32,
     pub(super) refused_recipients: usize,
@@ -91,6 +96,8 @@ impl Session {
             trusted: false,
             errors: 0,
             messages: 0,
+            hurry: None,
+            heard: Transcript::default(),
             auth_failures: 0,
             idle_commands: 0,
             refused_recipients: 0,
@@ -200,6 +207,31 @@ impl Session {
         self.timer.excuse(time);
     }
 
+    /// The caller runs out of connections: from now on the client is waited for between commands no
+    /// longer than this, whatever [`Timeouts::command`] says; `None` ends
+    /// the hurry. The next [`Output::Wait`] says until when.
+    pub const fn hurry(&mut self, wait: Option<Duration>) {
+        self.hurry = wait;
+    }
+
+    /// How many commands the session refused so far, as wrong or out of order: what
+    /// [`Config::max_errors`] limits. Refusals by the host are not among them.
+    #[must_use]
+    pub const fn errors(&self) -> u32 {
+        self.errors
+    }
+
+    /// From now on the session notes what it reads, for [`Session::take_heard`].
+    pub fn listen(&mut self) {
+        self.heard.begin();
+    }
+
+    /// What was read since the last call, in order; nothing unless [`Session::listen`] was called.
+    /// Take it after each [`Session::handle`]: it holds as much as was handed in.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        self.heard.take()
+    }
+
     /// Whether octets were left unread in the caller's buffer that can be read now: give
     /// [`Input::Data`] with them, best before the next [`Session::poll`].
     #[must_use]
@@ -283,7 +315,11 @@ impl Session {
         if self.question.is_some() || matches!(self.state, State::Closed) {
             return None;
         }
-        let late = self.timer.deadline(&self.config.timeouts);
+        let timeouts = &self.config.timeouts;
+        let command = self.hurry.map_or(timeouts.command, |wait| wait.min(timeouts.command));
+        // Between the chunks of a message it is on its way.
+        let is_coming = self.transaction.as_ref().is_some_and(|open| open.content.is_some());
+        let late = self.timer.deadline(&Timeouts { command, ..*timeouts }, !is_coming);
         late.into_iter().chain(self.refused).min()
     }
 
@@ -370,6 +406,7 @@ impl Session {
             }
             Question::Message => {
                 self.transaction = None;
+                self.timer.message_answered();
                 self.idle_commands = 0;
                 self.refused_recipients = 0;
             }
