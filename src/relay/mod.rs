@@ -207,6 +207,7 @@ impl Shared {
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
         let id = self.engine.new_id();
+        tracing::Span::current().record("id", tracing::field::display(id));
         let head = self.received(id, &mail, &recipients, &session);
         for rcpt in &mut recipients {
             if rcpt.to == ForwardPath::Postmaster

@@ -16,7 +16,7 @@ use crate::smtp::server::{AuthOffer, Config};
 pub struct ServerOptions {
     /// The protocol: host name, message size, recipients, timeouts, whether AUTH is offered.
     /// AUTH is not offered by default: set `session.auth` where the handler knows users. Whether
-    /// STARTTLS is offered is decided by [`Builder::tls`], not here.
+    /// STARTTLS is offered is decided by [`Builder::tls`](super::Builder::tls), not here.
     pub session: Config,
     /// Connections in total; more are answered 421 4.3.2. A fifth of them is kept for networks that
     /// are [`exempt`](Self::exempt); who will log in is not known when a connection comes, so list the

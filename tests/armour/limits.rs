@@ -61,9 +61,23 @@ async fn shutdown_cuts_a_tarpit_short() {
     let mut over = Client(TcpStream::connect(running.addresses()[0]).await.unwrap());
     over.expect(&["220"]).await;
     over.send("FROB\r\n".repeat(30)).await;
+    // In the middle of a transaction, which it may finish.
+    let mut inside = Client(TcpStream::connect(running.addresses()[0]).await.unwrap());
+    inside.expect(&["220"]).await;
+    inside.ask("EHLO c.test", "250").await;
+    inside.ask("MAIL FROM:<>", "250").await;
+    inside.send("FROB\r\n".repeat(11)).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     let shutdown = running.shutdown(Duration::from_secs(60));
-    let (stats, replies, _) =
-        timeout(Duration::from_secs(30), async { tokio::join!(shutdown, stuck.rest(), over.rest()) })
+    let finish = async {
+        inside.expect(&["500"; 11]).await;
+        inside.send("RSET\r\n").await;
+        inside.expect(&["250", "421 4.3.2"]).await;
+    };
+    let (stats, replies, ..) =
+        timeout(Duration::from_secs(20), async { tokio::join!(shutdown, stuck.rest(), over.rest(), finish) })
             .await
             .expect("nobody waits for an hour");
     assert_eq!(stats.open, 0);
