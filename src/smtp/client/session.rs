@@ -9,7 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::pipeline::{Command, Pipeline};
 use super::state::State;
 use super::transaction::{Open, Plan, Verb};
-use super::{BeginError, Config, Event, Failure, MAX_RECIPIENTS, Phase, TlsUse, Transaction, command};
+use super::{
+    BeginError, Config, Event, Failure, Feature, MAX_RECIPIENTS, Phase, TlsUse, Transaction, command,
+};
 use crate::smtp::capability::Capabilities;
 use crate::smtp::error::{Misuse, ProtocolError};
 use crate::smtp::params::BodyKind;
@@ -160,6 +162,16 @@ impl Session {
     #[must_use]
     pub const fn pipelining_broken(&self) -> bool {
         self.pipelining_broken
+    }
+
+    /// What the server lacks that this transaction needs, if anything: [`begin`](Self::begin) would say the
+    /// same, and have taken it.
+    #[must_use]
+    pub fn lacks(&self, transaction: &Transaction) -> Option<Feature> {
+        match command::check(&self.caps, self.config.chunking, transaction) {
+            Err(BeginError::Lacks(feature)) => Some(feature),
+            _ => None,
+        }
     }
 
     /// Begins a transaction and gives its number; they count from 1.
