@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad::BoxFuture;
 use postroad::attempt::{Cause, ConnectFault, Feature, Job, Outcome, Report, RunEnd};
+use postroad::clock::{Clock, SystemClock};
 use postroad::hop::{Host, Refused, Require};
 use postroad::message::body::{has_long_line, is_clean_crlf, is_seven_bit};
 use postroad::message::convert::to_seven_bit;
@@ -212,9 +213,9 @@ async fn conversions_wait_for_memory_and_what_is_larger_than_all_of_it_fails() {
     });
     let carrier = in_memory(&peer, options);
     let one = || run(&carrier, &peer, Require::Opportunistic, [with_body(BodyKind::EightBit, text(10_000))]);
-    let start = tokio::time::Instant::now();
+    let start = SystemClock.mono();
     let (a, b, c) = tokio::join!(one(), one(), one());
-    assert!(start.elapsed() >= Duration::from_secs(80));
+    assert!(SystemClock.mono().duration_since(start) >= Duration::from_secs(80));
     // One has waited for another, and one too long.
     let (taken, left): (Vec<_>, Vec<_>) = [a.1, b.1, c.1].into_iter().partition(|work| work.delivered() == 1);
     assert_eq!((taken.len(), left.len()), (2, 1));
@@ -232,9 +233,9 @@ async fn a_run_does_not_wait_for_memory_that_it_holds_itself() {
     options.client.session.chain = true;
     let peer = Peer::in_memory(65536, offers("PIPELINING"));
     let jobs = std::iter::repeat_with(|| eight(TEXT)).take(5);
-    let start = tokio::time::Instant::now();
+    let start = SystemClock.mono();
     let (_, work) = run(&in_memory(&peer, options), &peer, Require::Opportunistic, jobs).await;
-    assert_eq!((work.delivered(), start.elapsed()), (5, Duration::ZERO));
+    assert_eq!((work.delivered(), SystemClock.mono().duration_since(start)), (5, Duration::ZERO));
 }
 
 // SMTPUTF8
@@ -395,11 +396,11 @@ async fn mail_with_requiretls_goes_to_proven_hosts_over_verified_tls_only() {
 #[derive(Debug, Clone)]
 enum Part {
     Leaf { kind: &'static str, encoding: &'static str, body: Vec<u8> },
-    Many { preamble: String, parts: Vec<Part>, closed: bool },
-    Message(Box<Part>),
+    Many { preamble: String, parts: Vec<Self>, closed: bool },
+    Message(Box<Self>),
 }
 
-fn write(part: &Part, boundaries: &mut usize, last: bool, out: &mut Vec<u8>) {
+fn write(part: &Part, boundaries: &mut usize, out: &mut Vec<u8>) {
     match part {
         Part::Leaf { kind, encoding, body } => {
             for (name, value) in [("Content-Type", kind), ("content-transfer-encoding", encoding)] {
@@ -412,7 +413,7 @@ fn write(part: &Part, boundaries: &mut usize, last: bool, out: &mut Vec<u8>) {
         }
         Part::Message(inner) => {
             out.extend_from_slice(b"Content-Type: message/rfc822\r\n\r\nSubject: in\r\n side\r\n");
-            write(inner, boundaries, last, out);
+            write(inner, boundaries, out);
         }
         Part::Many { preamble, parts, closed } => {
             *boundaries += 1;
@@ -421,9 +422,9 @@ fn write(part: &Part, boundaries: &mut usize, last: bool, out: &mut Vec<u8>) {
                 format!("Content-Type: multipart/mixed;\r\n\tboundary=\"{boundary}\"\r\n\r\n{preamble}")
                     .as_bytes(),
             );
-            for (n, part) in parts.iter().enumerate() {
+            for part in parts {
                 out.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
-                write(part, boundaries, last && !closed && n + 1 == parts.len(), out);
+                write(part, boundaries, out);
             }
             if *closed {
                 out.extend_from_slice(format!("\r\n--{boundary}-- \r\n").as_bytes());
@@ -462,7 +463,7 @@ proptest! {
     #[test]
     fn any_message_comes_out_seven_bit_and_decodes_to_what_it_was(part in part()) {
         let mut message = b"Received: a\r\n\tb\r\nSubject:  x\r\n".to_vec();
-        write(&part, &mut 0, true, &mut message);
+        write(&part, &mut 0, &mut message);
         let out = to_seven_bit(&message).unwrap();
         prop_assert!(is_seven_bit(&out) && is_clean_crlf(&out) && !out.contains(&0), "{}", out.escape_ascii());
         prop_assert_eq!(leaves(&out), leaves(&message));
