@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::hop::{Host, Require, Seen, TlsSeen};
 use crate::message::Content;
 use crate::smtp::capability::Capabilities;
-use crate::smtp::client::{BeginError, Event, Failure, Session, Transaction, TransactionResult};
+use crate::smtp::client::{BeginError, Event, Failure, Feature, Session, Transaction, TransactionResult};
 use crate::smtp::params::Rcpt;
 use crate::smtp::{Input, Output, TlsInfo};
 
@@ -182,6 +182,12 @@ impl Connection {
     #[must_use]
     pub fn chain_refused(&self) -> bool {
         self.session.chain_refused()
+    }
+
+    /// What the host lacks that this transaction needs, if anything. Its `size` is to be the content's.
+    #[must_use]
+    pub fn lacks(&self, transaction: &Transaction) -> Option<Feature> {
+        self.session.lacks(transaction)
     }
 
     /// Begins a transaction and returns its number. Nothing is sent before

@@ -164,7 +164,10 @@ async fn sessions_connections_and_transactions_have_spans() {
     let client = ClientOptions::new(EhloName::new("c.test").unwrap());
     let dialer = Dialer::new(client, Arc::new(Memory), tls, Arc::new(SystemClock));
     let host = Arc::new(Host::new("mx.test".parse().unwrap(), 25));
-    let mut open = dialer.open(&host, postroad::smtp::Protocol::Smtp, Require::Cleartext, Quirks::default()).await.unwrap();
+    let mut open = dialer
+        .open(&host, postroad::smtp::Protocol::Smtp, Require::Cleartext, Quirks::default())
+        .await
+        .unwrap();
     let (mail, rcpt) = (Mail::parse("<a@x.test>").unwrap(), Rcpt::parse("<b@y.test>").unwrap());
     let body = Bytes::from_static(b"Subject: x\r\n\r\nhello\r\n");
     let transaction = Transaction::new(mail, vec![rcpt], 0);

@@ -11,7 +11,8 @@ use super::pipeline::{Command, Pipeline};
 use super::state::State;
 use super::transaction::{Open, Plan};
 use super::{
-    BeginError, Config, Event, Failure, MAX_RECIPIENTS, Phase, Protocol, TlsUse, Transaction, command,
+    BeginError, Config, Event, Failure, Feature, MAX_RECIPIENTS, Phase, Protocol, TlsUse, Transaction,
+    command,
 };
 use crate::smtp::address::Domain;
 use crate::smtp::capability::Capabilities;
@@ -175,6 +176,16 @@ impl Session {
     #[must_use]
     pub const fn pipelining_broken(&self) -> bool {
         self.pipelining_broken
+    }
+
+    /// What the server lacks that this transaction needs, if anything: [`begin`](Self::begin) would say the
+    /// same, and have taken it.
+    #[must_use]
+    pub fn lacks(&self, transaction: &Transaction) -> Option<Feature> {
+        match command::check(&self.caps, self.config.chunking, transaction) {
+            Err(BeginError::Lacks(feature)) => Some(feature),
+            _ => None,
+        }
     }
 
     /// Begins a transaction and gives its number; they count from 1. Recipients beyond what the server
