@@ -12,6 +12,10 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/reports.rs"]
+mod reports;
+#[path = "engine/terms.rs"]
+mod terms;
 #[path = "engine/trouble.rs"]
 mod trouble;
 #[path = "engine/world.rs"]
@@ -76,6 +80,18 @@ fn with(change: impl FnOnce(&mut EngineOptions)) -> EngineOptions {
 fn mail(from: &str, to: &[&str]) -> RawMessage {
     let envelope = Envelope::parse(from, to.iter().copied()).unwrap();
     RawMessage::new(envelope, &b"From: a@a.test\r\nSubject: the one I sent\r\n\r\nhello\r\n"[..])
+}
+
+/// The same with arguments of MAIL and RCPT, as they go over the wire.
+fn asking(from: &str, to: &[&str]) -> RawMessage {
+    let from = Mail::parse(from).unwrap();
+    let to = to.iter().map(|to| Rcpt::parse(to).unwrap()).collect();
+    let mut message = mail("", &[]);
+    message.envelope = Envelope::new(from.from, to);
+    (message.envelope.ret, message.envelope.envid) = (from.ret, from.envid);
+    (message.envelope.by, message.envelope.hold) = (from.by, from.hold);
+    (message.envelope.priority, message.envelope.require_tls) = (from.priority, from.require_tls);
+    message
 }
 
 /// Every terminal state that was told, by message and recipient.
