@@ -82,18 +82,6 @@ fn mail(from: &str, to: &[&str]) -> RawMessage {
     RawMessage::new(envelope, &b"From: a@a.test\r\nSubject: the one I sent\r\n\r\nhello\r\n"[..])
 }
 
-/// The same with arguments of MAIL and RCPT, as they go over the wire.
-fn asking(from: &str, to: &[&str]) -> RawMessage {
-    let from = Mail::parse(from).unwrap();
-    let to = to.iter().map(|to| Rcpt::parse(to).unwrap()).collect();
-    let mut message = mail("", &[]);
-    message.envelope = Envelope::new(from.from, to);
-    (message.envelope.ret, message.envelope.envid) = (from.ret, from.envid);
-    (message.envelope.by, message.envelope.hold) = (from.by, from.hold);
-    (message.envelope.priority, message.envelope.require_tls) = (from.priority, from.require_tls);
-    message
-}
-
 /// Every terminal state that was told, by message and recipient.
 #[derive(Debug, Default)]
 struct Ledger(Mutex<BTreeMap<(MessageId, String), Vec<RecipientState>>>);

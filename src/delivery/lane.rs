@@ -325,8 +325,8 @@ pub(crate) mod tests {
     #[test]
     fn urgent_mail_goes_first_and_slows_the_rest_down_without_stopping_it() {
         let mut lane = lane();
-        for n in 0..40 {
-            let priority = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"][n as usize % 4];
+        let priorities = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"];
+        for (n, priority) in (0..40).zip(priorities.into_iter().cycle()) {
             lane.push(Entry::new(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
         }
         let mut pop = || lane.pop().map(|entry| entry.claim.body.number);

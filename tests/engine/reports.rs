@@ -9,16 +9,28 @@ use postroad::BoxFuture;
 use postroad::attempt::{Accepted, Deliver, LocalItem, Outcome};
 use postroad::clock::{SteppedClock, Timestamp};
 use postroad::delivery::{ChannelObserver, EngineBuilder, NewMail};
-use postroad::message::Content;
+use postroad::message::{Content, Envelope, RawMessage};
 use postroad::route::LocalId;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::spool::{MemorySpool, NewBody, Spool};
 
 use super::faults::{Fault, Faulty};
 use super::world::{Got, World};
-use super::{DAY, MINUTE, asking, builder, engine, faulty, with};
+use super::{DAY, MINUTE, builder, engine, faulty, mail, with};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// A message with these arguments of MAIL and RCPT, as they go over the wire.
+pub fn asking(from: &str, to: &[&str]) -> RawMessage {
+    let from = Mail::parse(from).unwrap();
+    let to = to.iter().map(|to| Rcpt::parse(to).unwrap()).collect();
+    let mut message = mail("", &[]);
+    message.envelope = Envelope::new(from.from, to);
+    (message.envelope.ret, message.envelope.envid) = (from.ret, from.envid);
+    (message.envelope.by, message.envelope.hold) = (from.by, from.hold);
+    (message.envelope.priority, message.envelope.require_tls) = (from.priority, from.require_tls);
+    message
+}
 
 /// The reports of one kind that reached the sender.
 fn reports(world: &World, action: &str) -> Vec<Got> {

@@ -15,9 +15,9 @@ use postroad::route::LocalId;
 use postroad::smtp::address::Domain;
 use postroad::spool::{MemorySpool, Spool};
 
-use super::reports::Mailbox;
+use super::reports::{Mailbox, asking};
 use super::world::World;
-use super::{DAY, MINUTE, asking, builder, engine, mail, with};
+use super::{DAY, MINUTE, builder, engine, mail, with};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
