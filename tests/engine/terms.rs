@@ -119,7 +119,7 @@ async fn a_held_message_is_sent_at_its_time_and_says_no_more_of_it() {
     drop(first.submit(asking("<> HOLDUNTIL=2026-01-01T00:00:00Z", &["<2@here.test>"])).await.unwrap());
     sleep(HOUR).await;
     let gone = ("<>".to_owned(), "<2@here.test>".to_owned());
-    assert_eq!(*store.0.lock().unwrap(), [gone.clone()], "a time that has passed means now");
+    assert_eq!(*store.0.lock().unwrap(), vec![gone], "a time that has passed means now");
     first.shutdown(MINUTE).await;
     let clock = SteppedClock::starting_at(Timestamp::from_millis(1_790_000_000_000 + 3_600_000));
     let _second = local(&store).clock(Arc::new(clock)).start().await.unwrap();
