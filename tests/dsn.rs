@@ -37,7 +37,7 @@ else:
     blocks = [email.message_from_bytes(b, policy=email.policy.SMTPUTF8) for b in raw.strip().split(b"\r\n\r\n")]
 for block in blocks:
     show("block", *[name for name, _ in block.items()])
-    for name in ("Original-Envelope-Id", "Final-Recipient", "Action", "Status", "Diagnostic-Code"):
+    for name in ("Original-Envelope-Id", "Deliver-By-Date", "Final-Recipient", "Action", "Status", "Diagnostic-Code", "Will-Retry-Until"):
         if block[name] is not None: show(name, " ".join(block[name].split()))
 if returned.get_content_type() == "message/rfc822":
     show("subject", returned.get_payload(0)["Subject"])
@@ -143,4 +143,42 @@ fn another_parser_reads_a_report_to_an_address_in_utf8() {
     assert!(found.contains("to|ärzte@a.test\ndefects|0\n"), "{found}");
     assert!(found.contains("parts|text/plain|message/global-delivery-status|message/rfc822\n"), "{found}");
     assert!(found.contains("Final-Recipient|utf-8; grün@b.test\nAction|failed\n"), "{found}");
+}
+
+#[test]
+fn another_parser_reads_each_kind_of_report() {
+    let until = Timestamp::from_millis(1_790_000_600_000);
+    for (kind, action) in [
+        (ReportKind::Delay { until }, "delayed"),
+        (ReportKind::Success, "delivered"),
+        (ReportKind::Relayed, "relayed"),
+        (ReportKind::Expanded, "expanded"),
+    ] {
+        let mut report = report("ok");
+        report.kind = kind;
+        report.deliver_by = Some(until);
+        let Some(found) = read(&report) else { return };
+        let parts = "parts|text/plain|message/delivery-status|text/rfc822-headers\n";
+        assert!(found.contains(parts), "{found}");
+        assert!(found.contains("Arrival-Date|Deliver-By-Date\n"), "{found}");
+        assert!(found.contains("Deliver-By-Date|Mon, 21 Sep 2026 14:23:20 +0000\n"), "{found}");
+        assert_eq!(found.matches(&format!("Action|{action}\n")).count(), 2, "{found}");
+        let retried = found.matches("Will-Retry-Until|Mon, 21 Sep 2026 14:23:20 +0000\n").count();
+        assert_eq!(retried, if action == "delayed" { 2 } else { 0 });
+        assert!(found.ends_with("subject|Hello\n"), "{found}");
+    }
+}
+
+#[test]
+fn another_parser_finds_no_body_of_a_message_that_required_tls() {
+    let mut report = report("no such user");
+    report.require_tls = true;
+    report.ret = Some(Ret::Full);
+    assert!(!String::from_utf8_lossy(&report.build()).contains("See you."));
+    let submission = report.to_submission();
+    assert_eq!(submission.mail.to_string(), "<> REQUIRETLS");
+    assert_eq!(submission.recipients[0].to_string(), "<x@a.test> NOTIFY=NEVER");
+    let Some(found) = read(&report) else { return };
+    let parts = "text/plain|message/delivery-status|text/rfc822-headers";
+    assert_eq!(found, expected(parts, "smtp; 550 5.1.1 no such user"));
 }

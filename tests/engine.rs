@@ -12,6 +12,10 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/reports.rs"]
+mod reports;
+#[path = "engine/terms.rs"]
+mod terms;
 #[path = "engine/trouble.rs"]
 mod trouble;
 #[path = "engine/world.rs"]

@@ -30,6 +30,8 @@ use tokio::sync::Semaphore;
 
 #[path = "kit/client.rs"]
 mod client;
+#[path = "relay/parameters.rs"]
+mod parameters;
 use client::Client;
 
 const STRANGER: &str = "198.51.100.1";

@@ -262,7 +262,8 @@ impl Submission {
     }
 }
 
-/// One message, as work: in parts, where it has more recipients than one transaction takes.
+/// One message, as work: in parts, where it has more recipients than one transaction takes. What a host
+/// leaves over of a part goes in another transaction, as long as there is less each time.
 struct Letter {
     mail: Mail,
     content: Bytes,
@@ -275,9 +276,32 @@ struct Letter {
     again: Vec<usize>,
 }
 
-struct Part {
-    recipients: Vec<Rcpt>,
-    outcomes: Option<Vec<Outcome>>,
+/// Recipients of one transaction at most, and what became of each.
+struct Part(Vec<(Rcpt, Option<Outcome>)>);
+
+impl Part {
+    fn open(&mut self) -> impl Iterator<Item = (&Rcpt, &mut Option<Outcome>)> {
+        self.0.iter_mut().filter(|(_, outcome)| outcome.is_none()).map(|(rcpt, outcome)| (&*rcpt, outcome))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.iter().all(|(_, outcome)| outcome.is_some())
+    }
+
+    /// Notes the outcomes of those that were open. What was left over stays open, if others were not;
+    /// returns whether something did.
+    fn note(&mut self, outcomes: Vec<Outcome>) -> bool {
+        let moved = outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Deferred(_)));
+        let mut rest = false;
+        for ((_, place), outcome) in self.open().zip(outcomes) {
+            if moved && matches!(outcome, Outcome::Deferred(Cause::LeftOver { .. })) {
+                rest = true;
+            } else {
+                *place = Some(outcome);
+            }
+        }
+        rest
+    }
 }
 
 impl Letter {
@@ -286,42 +310,40 @@ impl Letter {
         let mut parts = Vec::new();
         while !recipients.is_empty() {
             let rest = recipients.split_off(recipients.len().min(MAX_RECIPIENTS));
-            parts.push(Part { recipients: std::mem::replace(&mut recipients, rest), outcomes: None });
+            let part = std::mem::replace(&mut recipients, rest);
+            parts.push(Part(part.into_iter().map(|rcpt| (rcpt, None)).collect()));
         }
         let waiting = (0..parts.len()).collect();
         Self { mail, content, require, parts, waiting, given: VecDeque::new(), again: Vec::new() }
     }
 
     fn is_begun(&self) -> bool {
-        self.parts.iter().any(|part| part.outcomes.is_some())
+        self.parts.iter().any(|part| part.0.iter().any(|(_, outcome)| outcome.is_some()))
     }
 
     fn is_settled(&self) -> bool {
-        self.parts.iter().all(|part| part.outcomes.is_some())
+        self.parts.iter().all(Part::is_settled)
     }
 
     fn settle_rest(&mut self, cause: &Cause) {
-        for part in &mut self.parts {
-            let count = part.recipients.len();
-            part.outcomes.get_or_insert_with(|| vec![Outcome::Deferred(cause.clone()); count]);
+        for (_, outcome) in self.parts.iter_mut().flat_map(Part::open) {
+            *outcome = Some(Outcome::Deferred(cause.clone()));
         }
     }
 
     fn into_delivery(self) -> Delivery {
-        let recipients = self.parts.into_iter().flat_map(|part| {
-            let to = part.recipients.into_iter().map(|rcpt| rcpt.to);
-            to.zip(part.outcomes.unwrap_or_default())
-        });
-        Delivery { recipients: recipients.collect() }
+        let recipients = self.parts.into_iter().flat_map(|part| part.0);
+        let settled = recipients.filter_map(|(rcpt, outcome)| Some((rcpt.to, outcome?)));
+        Delivery { recipients: settled.collect() }
     }
 }
 
 impl Work for Letter {
     fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
         let next = self.waiting.pop_front();
-        let job = next.and_then(|index| self.parts.get(index)).map(|part| Job {
+        let job = next.and_then(|index| self.parts.get_mut(index)).map(|part| Job {
             mail: self.mail.clone(),
-            recipients: part.recipients.clone(),
+            recipients: part.open().map(|(rcpt, _)| rcpt.clone()).collect(),
             content: Content::Whole(self.content.clone()),
             require: self.require,
         });
@@ -333,8 +355,8 @@ impl Work for Letter {
         let Some(index) = self.given.pop_front() else { return };
         match report {
             Report::Outcomes(outcomes) => {
-                if let Some(part) = self.parts.get_mut(index) {
-                    part.outcomes = Some(outcomes);
+                if self.parts.get_mut(index).is_some_and(|part| part.note(outcomes)) {
+                    self.waiting.push_back(index);
                 }
             }
             Report::NotAttempted => self.again.push(index),
@@ -347,3 +369,59 @@ const SUBMISSION: u16 = 587;
 /// An idle connection can die at the very moment it is used; the next is new. A third for a relay that is
 /// just being restarted.
 const TRIES: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attempt::{Accepted, Phase};
+    use crate::smtp::address::{ForwardPath, ReversePath};
+    use crate::smtp::reply::Reply;
+
+    fn letter(recipients: usize) -> Letter {
+        let to = |n| Rcpt::new(ForwardPath::parse(&format!("{n}@b.test")).unwrap());
+        let recipients = (0..recipients).map(to).collect();
+        let mail = Mail::new(ReversePath::Null);
+        let submission = Submission::new(mail, recipients, Bytes::new(), Bytes::from_static(b"\r\nhi\r\n"));
+        Letter::new(submission, Require::Opportunistic)
+    }
+
+    /// A host that takes so many at once; returns how many it was offered each time.
+    async fn carry(letter: &mut Letter, takes: usize) -> Vec<usize> {
+        let host = Arc::new(Host::new("mx.test".parse().unwrap(), 25));
+        let mut offered = Vec::new();
+        while let Some(job) = letter.next().await {
+            offered.push(job.recipients.len());
+            let outcome = |n| match n {
+                n if n >= takes => Outcome::Deferred(Cause::LeftOver { host: Arc::clone(&host) }),
+                0 => {
+                    let reply = Reply::plain(550, "no");
+                    Outcome::Failed(Cause::Reply { host: None, phase: Phase::Rcpt, reply })
+                }
+                _ => Outcome::Delivered(Accepted::locally()),
+            };
+            letter.done(Report::Outcomes((0..job.recipients.len()).map(outcome).collect()));
+        }
+        offered
+    }
+
+    #[tokio::test]
+    async fn what_a_host_leaves_over_goes_in_further_transactions_at_once() {
+        let mut letter = letter(150);
+        assert_eq!(carry(&mut letter, 40).await, [100, 50, 60, 10, 20]);
+        assert!(letter.is_settled());
+        let delivery = letter.into_delivery().recipients;
+        let names: Vec<_> = delivery.iter().map(|(to, _)| to.to_string()).collect();
+        assert_eq!(names, (0..150).map(|n| format!("<{n}@b.test>")).collect::<Vec<_>>());
+        let failed = delivery.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+        assert_eq!(failed.count(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_over_without_progress_is_put_off() {
+        let mut letter = letter(3);
+        assert_eq!(carry(&mut letter, 0).await, [3]);
+        let deferred = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(Cause::LeftOver { .. }));
+        let delivery = letter.into_delivery().recipients;
+        assert_eq!(delivery.iter().filter(|(_, outcome)| deferred(outcome)).count(), 3);
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::hop::{Host, Refused, TlsSeen};
 use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
+use crate::smtp::capability::Capabilities;
 use crate::smtp::client::Feature;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -46,19 +47,23 @@ pub struct Accepted {
     pub reply: Option<Reply>,
     /// The TLS of the connection, if it had any.
     pub tls: Option<TlsSeen>,
+    /// Whether the host offered DSN, so that it reports what was asked for (RFC 3461 §5.2.2).
+    pub dsn: bool,
+    /// Whether the host offered DELIVERBY, so that it was told how much time is left (RFC 2852).
+    pub deliver_by: bool,
 }
 
 impl Accepted {
-    /// Taken by a host.
+    /// Taken by a host of which nothing more is known.
     #[must_use]
     pub const fn by(host: Arc<Host>, reply: Reply, tls: Option<TlsSeen>) -> Self {
-        Self { host: Some(host), reply: Some(reply), tls }
+        Self { host: Some(host), reply: Some(reply), tls, dsn: false, deliver_by: false }
     }
 
     /// Taken by a local store.
     #[must_use]
     pub const fn locally() -> Self {
-        Self { host: None, reply: None, tls: None }
+        Self { host: None, reply: None, tls: None, dsn: false, deliver_by: false }
     }
 }
 
@@ -236,6 +241,15 @@ impl Outcome {
         let permanent = reply.is_permanent() && !passes;
         let cause = Cause::Reply { host: Some(Arc::clone(host)), phase, reply };
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
+    }
+
+    /// The same, with what the host had offered: who reports from here on depends on it.
+    #[must_use]
+    pub fn with_offers(mut self, offers: &Capabilities) -> Self {
+        if let Self::Delivered(accepted) = &mut self {
+            (accepted.dsn, accepted.deliver_by) = (offers.dsn, offers.deliver_by.is_some());
+        }
+        self
     }
 
     /// What it means for recipients that no host of their route could be used: what it said means what

@@ -23,6 +23,7 @@ use super::routes::{Answer, Routes};
 use super::schedule::Schedule;
 use super::settle::Verdict;
 use super::shape::{Hold, Pushed};
+use super::terms;
 use super::todo::{SiteNews, Todo};
 
 /// The engine's bookkeeping.
@@ -116,14 +117,15 @@ impl Core {
         self.since = now;
     }
 
-    /// Decides how a message with these entries is stored, and keeps places for them.
-    pub(crate) fn plan(&mut self, units: &[(Domain, Vec<Rcpt>)], now: Now) -> Plan {
+    /// Decides how a message with these entries is stored that is not sent before `release`, and keeps
+    /// places for them.
+    pub(crate) fn plan(&mut self, units: &[(Domain, Vec<Rcpt>)], release: Timestamp, now: Now) -> Plan {
         let (limits, free) = (self.limits(), self.free());
         let mut fits = 0;
         let mut places = Vec::with_capacity(units.len());
         for (destination, _) in units {
             let Some(Ok(routed)) = self.routes.get(destination, now.mono) else {
-                places.push((QueueName::from(destination), now.wall));
+                places.push((QueueName::from(destination), release));
                 fits += usize::from(self.routes.waiting_for(destination) < limits.ready / 2);
                 continue;
             };
@@ -132,10 +134,11 @@ impl Core {
             // Half of a lane is left for what waits in the spool.
             let room = lane.is_none_or(|lane| lane.room(limits, free) > lane.ready());
             fits += usize::from(held.is_none() && room);
-            places.push((routed.site.clone(), held.unwrap_or(now.wall)));
+            places.push((routed.site.clone(), held.map_or(release, |held| held.max(release))));
         }
         // One lease covers the whole message: entries without room are given back afterwards.
-        let lease = !self.closing && free >= units.len() && fits > 0 && fits * 2 >= units.len();
+        let now_or_later = release <= now.wall && !self.closing;
+        let lease = now_or_later && free >= units.len() && fits > 0 && fits * 2 >= units.len();
         if lease {
             self.reserved += units.len();
         }
@@ -227,7 +230,7 @@ impl Core {
     }
 
     fn is_over(&self, claim: &Claim, now: Now) -> bool {
-        self.retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, self.since.wall)
+        is_over(&self.retry, claim, now, self.since)
     }
 
     /// A route was found, or not.
@@ -335,7 +338,7 @@ impl Core {
     ) -> Option<Entry> {
         let limits = self.limits();
         let (free, stopped) = (self.free(), self.closing || self.halted);
-        let (retry, since) = (&self.retry, self.since.wall);
+        let (retry, since) = (&self.retry, self.since);
         let lane = self.lanes.get_mut(site)?;
         if !std::mem::replace(&mut notes.asked, true) {
             lane.run_works();
@@ -346,7 +349,7 @@ impl Core {
             if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
                 continue; // somebody else has it now
             }
-            if retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since) {
+            if is_over(retry, claim, now, since) {
                 todo.finish(entry, Verdict::Expired);
                 continue;
             }
@@ -458,6 +461,13 @@ impl Core {
             todo.finish(entry, Verdict::Back { queue: None, due });
         }
     }
+}
+
+/// Whether an entry's time is over, so that it is not tried again. What its sender wants back at a
+/// time is not tried behind it, whenever it was tried last (RFC 2852 §4.1).
+fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
+    retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
+        || terms::return_at(&claim.mail, claim.accepted).is_some_and(|at| now.wall >= at)
 }
 
 /// Why an entry was put off whose connections were lost before it was tried.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::Timestamp;
 use crate::message::{IntoSubmission, MessageId, SubmitContext, by_destination};
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
@@ -20,6 +21,7 @@ use super::builder::EngineBuilder;
 use super::event::Event;
 use super::receipt::{Receipt, ReceiptError, Watch};
 use super::shared::{Close, Health, Shared};
+use super::terms;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
 #[derive(Clone)]
@@ -74,6 +76,13 @@ pub enum SubmitError {
     /// The engine was shut down.
     #[error("the engine is shut down")]
     Closed,
+    /// It is to be released later than [`EngineOptions::max_hold`](super::EngineOptions::max_hold)
+    /// lets it.
+    #[error("the message is to be held for too long")]
+    Hold,
+    /// It has to be delivered before it is released (RFC 4865 §4, RFC 2852).
+    #[error("the message is to be released after it has to be delivered")]
+    Release,
 }
 
 /// What an engine is doing, and what it did since its start.
@@ -246,9 +255,33 @@ impl Engine {
         &self.inner.shared.ehlo
     }
 
+    /// Whether a message with this envelope would be held and delivered in time.
+    ///
+    /// # Errors
+    /// [`SubmitError::Hold`] and [`SubmitError::Release`]
+    pub fn check_times(&self, mail: &Mail) -> Result<(), SubmitError> {
+        self.fix_release(&mut mail.clone(), self.inner.shared.now().wall)
+    }
+
+    /// Makes a hold the time of release.
+    ///
+    /// # Errors
+    /// [`SubmitError::Hold`] and [`SubmitError::Release`]
+    fn fix_release(&self, mail: &mut Mail, now: Timestamp) -> Result<(), SubmitError> {
+        terms::fix_release(mail, now);
+        let release = terms::release(mail, now);
+        if release.since(now) > self.inner.shared.options.max_hold.saturating_add(ROUNDED) {
+            return Err(SubmitError::Hold);
+        }
+        match terms::deliver_by(mail, now) {
+            Some(by) if mail.hold.is_some() && by <= release => Err(SubmitError::Release),
+            _ => Ok(()),
+        }
+    }
+
     async fn store(&self, mail: NewMail, watched: bool) -> Result<Option<Watch>, SubmitError> {
         let shared = &self.inner.shared;
-        let NewMail { id, mail, recipients, head, body } = mail;
+        let NewMail { id, mut mail, recipients, head, body } = mail;
         if *shared.close.borrow() != Close::Open {
             return Err(SubmitError::Closed);
         }
@@ -256,9 +289,14 @@ impl Engine {
             return Err(message::SubmitError::NoRecipients.into());
         }
         let now = shared.now();
+        self.fix_release(&mut mail, now.wall)?;
+        let release = terms::release(&mail, now.wall);
+        let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
-        let plan = shared.with(|core, now, _| core.plan(&units, now));
+        let mut plan = shared.with(|core, now, _| core.plan(&units, release, now));
+        // Put off from birth, where the site is held; but not past the time of a notice.
+        plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall));
         let entries: Vec<NewEntry> = units
             .into_iter()
             .zip(&plan.places)
@@ -273,7 +311,8 @@ impl Engine {
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
-        let expires = shared.retry.expires(now.wall, &mail.from);
+        let last = shared.retry.expires(release, &mail.from);
+        let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         let message = NewMessage { id, mail, head, body, accepted: now.wall, expires, entries };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
@@ -292,6 +331,9 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine").field("ehlo", self.ehlo()).field("health", &self.health()).finish()
     }
 }
+
+/// A release is kept in whole seconds.
+const ROUNDED: Duration = Duration::from_secs(1);
 
 /// A spool of any kind, owned or shared.
 #[derive(Debug)]
@@ -319,9 +361,9 @@ impl From<Arc<dyn Spool>> for AnySpool {
 /// given back, and the schedule learns when to look for the message.
 struct Places<'a> {
     shared: &'a Arc<Shared>,
-    places: Vec<(QueueName, crate::clock::Timestamp)>,
+    places: Vec<(QueueName, Timestamp)>,
     leased: bool,
-    lease: Option<crate::clock::Timestamp>,
+    lease: Option<Timestamp>,
 }
 
 impl Places<'_> {

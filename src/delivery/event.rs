@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::attempt::{Accepted, Cause};
 use crate::clock::Timestamp;
-use crate::message::MessageId;
+use crate::message::{MessageId, ReportKind};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{QueueName, RecipientState};
@@ -75,12 +75,14 @@ pub enum Event<'a> {
         /// [`Cause::Expired`], with what was in the way last.
         cause: &'a Cause,
     },
-    /// The sender of a message is told of recipients that failed or expired.
+    /// The sender of a message is told what became of recipients.
     Reported {
         /// The message reported on.
         message: MessageId,
         /// The report, a message of its own.
         report: MessageId,
+        /// What it says.
+        kind: ReportKind,
         /// How many recipients it is about.
         recipients: usize,
     },
@@ -168,10 +170,10 @@ impl Event<'_> {
                 record.about(&about);
                 record.cause(cause);
             }
-            Self::Reported { message, report, recipients } => {
+            Self::Reported { message, report, kind, recipients } => {
                 record.message = Some(message);
                 record.report = Some(report);
-                record.text = format!("{recipients} recipients").into();
+                record.text = format!("{}, {recipients} recipients", kind.action()).into();
             }
             Self::SiteHeld { site, cause, wait } => {
                 record.queue = Some(site.clone());

@@ -3,16 +3,22 @@
 //!
 //! A lane takes a run for each piece of ready work that no run is about to take, as long as its shape
 //! allows, and doubles at most: a burst of twenty messages does not open twenty connections before
-//! the first has shown that the host answers. It is bookkeeping only: it spawns nothing and asks no
-//! clock.
+//! the first has shown that the host answers.
+//!
+//! Of what is ready, the highest priority goes first (RFC 6710), and in one priority what came first.
+//! Every eighth time it is what came first of all, so that urgent mail slows down the rest but does
+//! not stop it.
+//!
+//! It is bookkeeping only: it spawns nothing and asks no clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::hop::Require;
 use crate::route::{Hosts, LocalId, Route};
+use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
 
 use super::shape::Shape;
@@ -23,11 +29,13 @@ pub(crate) struct Entry {
     pub(crate) claim: Claim,
     /// Times in a row that a run took it and did not try it.
     pub(crate) untried: u8,
+    /// When it came into its lane: counted, not timed.
+    came: u64,
 }
 
 impl Entry {
     pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, untried: 0 }
+        Self { claim, untried: 0, came: 0 }
     }
 
     /// Octets of memory that its body takes.
@@ -77,7 +85,13 @@ pub(crate) struct Lane {
     /// How to reach it, as the latest route said.
     pub(crate) way: Way,
     pub(crate) shape: Shape,
-    ready: VecDeque<Entry>,
+    /// By priority, of which there are 19. A list that is empty stays, with its memory.
+    ready: BTreeMap<Priority, VecDeque<Entry>>,
+    /// How many those are.
+    count: usize,
+    /// How many ever came, and how many were taken.
+    came: u64,
+    taken: u64,
     weight: usize,
     /// Runs that exist, and those of them that have not asked for work yet.
     runs: usize,
@@ -105,7 +119,10 @@ impl Lane {
         Self {
             way,
             shape: Shape::new(runs),
-            ready: VecDeque::new(),
+            ready: BTreeMap::new(),
+            count: 0,
+            came: 0,
+            taken: 0,
             weight: 0,
             runs: 0,
             starting: 0,
@@ -116,22 +133,22 @@ impl Lane {
     /// How many more entries it takes, when there is room for `free` in all lanes. Never all of that,
     /// so that lanes that do not move leave room for the others whatever their number.
     pub(crate) fn room(&self, limits: Limits, free: usize) -> usize {
-        limits.share(free).saturating_sub(self.ready.len())
+        limits.share(free).saturating_sub(self.count)
     }
 
     /// Whether there is room for a claim that is worth its while.
     pub(crate) fn has_room(&self, limits: Limits, free: usize) -> bool {
-        self.ready.len() <= limits.share(free) / 2
+        self.count <= limits.share(free) / 2
     }
 
     /// Whether it must refuse even what was claimed for it. Twice the room: what comes by way of its
     /// destinations' queues was claimed without asking, and would else go to and fro.
     pub(crate) fn is_full(&self, limits: Limits, free: usize) -> bool {
-        self.ready.len() >= 2 * limits.share(free)
+        self.count >= 2 * limits.share(free)
     }
 
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
+    pub(crate) const fn ready(&self) -> usize {
+        self.count
     }
 
     pub(crate) const fn runs(&self) -> usize {
@@ -143,31 +160,43 @@ impl Lane {
         if self.weight.saturating_add(entry.weight()) > limits.weight {
             entry.claim.body.at_hand = None;
         }
+        self.came += 1;
+        entry.came = self.came;
         self.weight += entry.weight();
-        self.ready.push_back(entry);
+        self.count += 1;
+        self.ready.entry(priority(&entry)).or_default().push_back(entry);
     }
 
-    /// Gives an entry back that a run took and did not try: it is next.
+    /// Gives an entry back that a run took and did not try: it is the next of its priority.
     pub(crate) fn push_front(&mut self, entry: Entry) {
         self.weight += entry.weight();
-        self.ready.push_front(entry);
+        self.count += 1;
+        self.ready.entry(priority(&entry)).or_default().push_front(entry);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        let entry = self.ready.pop_front()?;
+        self.taken = self.taken.wrapping_add(1);
+        let mut lists = self.ready.values_mut().rev().filter(|list| !list.is_empty());
+        let list = if self.taken.is_multiple_of(OLDEST_EVERY) {
+            lists.min_by_key(|list| list.front().map(|entry| entry.came))
+        } else {
+            lists.next()
+        };
+        let entry = list?.pop_front()?;
+        self.count = self.count.saturating_sub(1);
         self.weight = self.weight.saturating_sub(entry.weight());
         Some(entry)
     }
 
     /// Takes everything that is ready.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> {
-        self.weight = 0;
-        self.ready.drain(..)
+        (self.weight, self.count) = (0, 0);
+        std::mem::take(&mut self.ready).into_values().rev().flatten()
     }
 
     /// Whether it wants one more run, when all lanes together may start `free` more.
     pub(crate) fn wants_run(&mut self, now: Instant, free: usize) -> bool {
-        if self.ready.len() <= self.starting || free == 0 {
+        if self.count <= self.starting || free == 0 {
             return false;
         }
         let working = self.runs - self.starting;
@@ -194,7 +223,7 @@ impl Lane {
 
     /// Whether it can be forgotten.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        self.ready.is_empty() && self.runs == 0 && self.shape.is_plain(now)
+        self.count == 0 && self.runs == 0 && self.shape.is_plain(now)
     }
 
     /// When an entry that comes now is tried, if the site is held: a little behind the probe.
@@ -204,6 +233,12 @@ impl Lane {
     }
 }
 
+fn priority(entry: &Entry) -> Priority {
+    entry.claim.mail.priority.unwrap_or_default()
+}
+
+/// Mail without priority gets an eighth of the turns at least, however much of the other there is.
+const OLDEST_EVERY: u64 = 8;
 /// A lane takes at most this part of the room that is left: with 20,000 places, more than a hundred
 /// lanes that do not move leave room for the next one.
 const READY_SHARE: usize = 16;
@@ -282,6 +317,38 @@ pub(crate) mod tests {
         assert!(!lane.wants_run(now, 0));
         lane.run_begins();
         assert!(!lane.wants_run(now, 500));
+    }
+
+    #[test]
+    fn urgent_mail_goes_first_and_slows_the_rest_down_without_stopping_it() {
+        let mut lane = lane();
+        let priorities = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"];
+        for (n, priority) in (0..40).zip(priorities.into_iter().cycle()) {
+            lane.push(Entry::new(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
+        }
+        let mut pop = || lane.pop().map(|entry| entry.claim.body.number);
+        let first: Vec<_> = std::iter::from_fn(&mut pop).take(10).collect();
+        assert_eq!(first, [1, 3, 5, 7, 9, 11, 13, 0, 15, 17], "the eighth is the oldest");
+        let rest: Vec<_> = std::iter::from_fn(&mut pop).collect();
+        assert_eq!(rest.len(), 30);
+        let of = |kind| rest.iter().filter(|n| *n % 4 == kind).collect::<Vec<_>>();
+        for kind in 0..4 {
+            assert!(of(kind).is_sorted(), "within a priority what came first");
+        }
+        let at = |n| rest.iter().position(|place| *place == n).unwrap();
+        assert!(at(39) < at(28) && at(36) < at(30), "{rest:?}");
+        assert_eq!(lane.ready(), 0);
+    }
+
+    #[test]
+    fn what_was_not_tried_is_the_next_of_its_priority() {
+        let mut lane = lane();
+        (0..2).for_each(|n| lane.push(entry(n), LIMITS));
+        let taken = lane.pop().unwrap();
+        lane.push_front(taken);
+        assert_eq!((lane.ready(), lane.pop().unwrap().claim.body.number), (2, 0));
+        assert_eq!(lane.drain().count(), 1);
+        assert_eq!((lane.ready(), lane.weight), (0, 0));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Delivery is the engine between a spool that keeps mail and attempts that try to hand it over.
 //!
 //! [`Engine`] takes messages, stores them before it says yes, and works until every recipient is in a
-//! terminal state: delivered, failed or expired, the last two with a report to the sender that is
-//! stored in the same transaction. What is due is found per queue (`schedule`), routed, put into the
+//! terminal state: delivered, failed or expired. What the sender wants to know of that is reported to
+//! it by a message that is stored in the same transaction. What is due is found per queue (`schedule`), routed, put into the
 //! lane of its site (`lane`, `shape`), tried by runs, judged (`settle`, `retry`), reported (`report`)
-//! and told (`event`, `receipt`).
+//! and told (`event`, `receipt`). When a message is released, late or overdue is `terms`'.
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
@@ -26,6 +26,7 @@ mod settle;
 mod settler;
 mod shape;
 mod shared;
+mod terms;
 mod todo;
 
 pub use builder::{EngineBuilder, StartError};

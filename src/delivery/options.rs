@@ -42,6 +42,12 @@ pub struct EngineOptions {
     pub durability: Durability,
     /// A message of more octets is not returned in a report, only its header. Default: 64 KiB.
     pub max_returned: usize,
+    /// When a sender is told that its message is still being tried, once for every destination that
+    /// is, unless it asked not to be (RFC 3461 §4.1). Default: never; people are used to 4 hours.
+    pub delay_notice: Option<Duration>,
+    /// How far ahead the release of a message may lie (RFC 4865). Default: 30 days. Announce the same
+    /// in the server's options.
+    pub max_hold: Duration,
 }
 
 impl EngineOptions {
@@ -63,6 +69,8 @@ impl EngineOptions {
             sweep: Duration::from_secs(60),
             durability: Durability::Soon,
             max_returned: 64 << 10,
+            delay_notice: None,
+            max_hold: Duration::from_secs(30 * 86_400),
         }
     }
 

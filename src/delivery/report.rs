@@ -1,46 +1,65 @@
-//! Writes the report that tells a sender which recipients failed: a new message, stored with the
-//! settlement that it reports.
+//! Writes the reports that tell a sender what became of recipients: new messages, stored with the
+//! settlement that they report.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use crate::attempt::Cause;
-use crate::message::{Content, Report, ReportKind, ReportRecipient, by_destination};
-use crate::smtp::address::ReversePath;
-use crate::spool::{NewBody, NewEntry, NewMessage, QueueName};
+use crate::attempt::{Cause, Outcome};
+use crate::clock::Now;
+use crate::message::{Content, MessageId, Report, ReportKind, ReportRecipient, by_destination};
+use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::reply::EnhancedCode;
+use crate::spool::{NewBody, NewEntry, NewMessage, QueueName, Recipient};
 
-use super::settle::Decision;
+use super::settle::{Decision, Notice};
 use super::shared::Shared;
+use super::terms::{self, Late};
 
-/// The report on what `decision` gives up; `None` when there is nobody to tell.
-pub(crate) async fn write(shared: &Shared, decision: &Decision) -> Option<NewMessage> {
-    let claim = &decision.entry.claim;
-    let ReversePath::Mailbox(sender) = &claim.mail.from else { return None };
-    let now = shared.now();
-    let recipients: Vec<_> = decision
-        .to_report()
-        .map(|(recipient, cause)| {
-            let mut told =
-                ReportRecipient::new(recipient.rcpt.clone(), cause.status(true), &cause.to_string());
-            told.remote = cause.host().map(|host| host.name.clone());
-            told.reply = cause.reply().cloned();
-            let tried = decision.attempted && !matches!(cause, Cause::Suppressed);
-            told.last_attempt = tried.then_some(now.wall);
-            told
-        })
-        .collect();
-    if recipients.is_empty() {
-        return None;
+/// The reports that make up `notices` on `decision`, in the same order; none when there is nobody to
+/// tell.
+pub(crate) async fn write(shared: &Shared, decision: &Decision, notices: &[Notice]) -> Vec<NewMessage> {
+    let ReversePath::Mailbox(sender) = &decision.entry.claim.mail.from else { return Vec::new() };
+    if notices.is_empty() {
+        return Vec::new();
     }
-    // The same again when it is done over: no second report.
-    let id = claim.token.message.derived(claim.attempts, claim.token.entry);
-    let kind = ReportKind::Failure;
-    let mut report =
-        Report::new(kind, id, shared.ehlo.clone(), sender.clone(), claim.accepted, now.wall, recipients);
+    let now = shared.now();
+    let original = front(shared, decision).await.freeze();
+    notices.iter().map(|notice| report(shared, decision, notice, sender, &original, now)).collect()
+}
+
+fn report(
+    shared: &Shared,
+    decision: &Decision,
+    notice: &Notice,
+    sender: &Mailbox,
+    original: &Bytes,
+    now: Now,
+) -> NewMessage {
+    let claim = &decision.entry.claim;
+    let recipients = notice.recipients.iter().filter_map(|at| {
+        let recipient = decision.recipients.get(*at)?;
+        let outcome = decision.news.iter().find(|(place, _)| place == at).map(|(_, outcome)| outcome);
+        let mut told = told(decision, notice.kind, recipient, outcome);
+        let suppressed = matches!(outcome, Some(Outcome::Failed(Cause::Suppressed)));
+        told.last_attempt = (decision.attempted && !suppressed).then_some(now.wall);
+        Some(told)
+    });
+    let (id, sender) = (id(decision, notice.kind), sender.clone());
+    let mut report = Report::new(
+        notice.kind,
+        id,
+        shared.ehlo.clone(),
+        sender,
+        claim.accepted,
+        now.wall,
+        recipients.collect(),
+    );
     report.envid.clone_from(&claim.mail.envid);
     report.ret = claim.mail.ret;
+    report.require_tls = claim.mail.require_tls;
+    report.deliver_by = terms::deliver_by(&claim.mail, claim.accepted);
     report.max_returned = shared.options.max_returned;
     report.original_size = claim.body.size.saturating_add(claim.head.len() as u64);
-    report.original = front(shared, decision).await.freeze();
+    report.original = original.clone();
     let submission = report.to_submission();
     let entries: Vec<_> = by_destination(submission.recipients, shared.ehlo.as_domain())
         .into_iter()
@@ -51,7 +70,7 @@ pub(crate) async fn write(shared: &Shared, decision: &Decision) -> Option<NewMes
             recipients,
         })
         .collect();
-    Some(NewMessage {
+    NewMessage {
         id,
         expires: shared.retry.expires(now.wall, &submission.mail.from),
         mail: submission.mail,
@@ -59,7 +78,59 @@ pub(crate) async fn write(shared: &Shared, decision: &Decision) -> Option<NewMes
         body: NewBody::Inline(submission.content),
         accepted: now.wall,
         entries,
-    })
+    }
+}
+
+/// The same again when it is done over, so that there is no second report; and another one for each
+/// kind and round.
+fn id(decision: &Decision, kind: ReportKind) -> MessageId {
+    let token = &decision.entry.claim.token;
+    let (tries, settled) = decision.round();
+    let kind = match kind {
+        ReportKind::Failure => 0,
+        ReportKind::Delay { .. } => 1,
+        ReportKind::Success => 2,
+        ReportKind::Relayed => 3,
+        ReportKind::Expanded => 4,
+    };
+    token.message.derived(tries, token.entry).derived(settled, kind)
+}
+
+/// What is told of one recipient, when it was tried left out.
+fn told(
+    decision: &Decision,
+    kind: ReportKind,
+    recipient: &Recipient,
+    outcome: Option<&Outcome>,
+) -> ReportRecipient {
+    let rcpt = recipient.rcpt.clone();
+    match outcome {
+        Some(Outcome::Delivered(accepted)) => {
+            let said = accepted.reply.as_ref();
+            let class_2 = |code: &EnhancedCode| code.class == 2;
+            let status = said.and_then(|reply| reply.enhanced()).filter(class_2);
+            let text = said.map_or_else(|| "it is in the mailbox".to_owned(), ToString::to_string);
+            let mut told = ReportRecipient::new(rcpt, status.unwrap_or(EnhancedCode::new(2, 0, 0)), &text);
+            told.remote = accepted.host.as_ref().map(|host| host.name.clone());
+            told.reply.clone_from(&accepted.reply);
+            told
+        }
+        Some(Outcome::Deferred(cause) | Outcome::Failed(cause)) => {
+            let status = match decision.late {
+                // RFC 2852 §4.1
+                Some(Late::DeliverBy) if kind != ReportKind::Failure => TIME_OVER,
+                _ => cause.status(kind == ReportKind::Failure),
+            };
+            let mut told = ReportRecipient::new(rcpt, status, &cause.to_string());
+            told.remote = cause.host().map(|host| host.name.clone());
+            told.reply = cause.reply().cloned();
+            told
+        }
+        None => {
+            let text = recipient.note.as_deref().unwrap_or("it could not be tried yet");
+            ReportRecipient::new(rcpt, TIME_OVER, text)
+        }
+    }
 }
 
 /// The message, or as much of its front as a report can use. A body that cannot be read is left out:
@@ -85,5 +156,7 @@ async fn front(shared: &Shared, decision: &Decision) -> BytesMut {
     front
 }
 
+/// RFC 3463 §3.5: the time for delivering is over, and it is tried on.
+const TIME_OVER: EnhancedCode = EnhancedCode::new(4, 4, 7);
 /// Where a message is not returned whole, its header is; that is almost always shorter than this.
 const HEADER: usize = 64 * 1024;

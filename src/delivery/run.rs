@@ -13,17 +13,19 @@ use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd,
 use crate::hop::Require;
 use crate::message::{Content, ReadBody};
 use crate::route::{Hosts, LocalId};
-use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{QueueName, SpoolError};
+use crate::smtp::address::ForwardPath;
+use crate::smtp::params::{Mail, OriginalRecipient, Rcpt};
+use crate::spool::{Claim, QueueName, SpoolError};
 
 use super::core::RunNotes;
 use super::lane::Entry;
 use super::settle::{Finished, Verdict};
 use super::shared::Shared;
+use super::terms;
 
 /// Works for a lane over connections, until there is nothing left or the connection ends.
 pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Hosts>, permit: RunPermit) {
-    let mut work = LaneWork::new(Arc::clone(&shared), site, hosts.require);
+    let mut work = LaneWork::new(Arc::clone(&shared), site, hosts.require, true);
     let mut abort = shared.abort.subscribe();
     let end = tokio::select! {
         biased;
@@ -35,7 +37,7 @@ pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Ho
 
 /// Works for a lane of final delivery.
 pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) {
-    let mut work = LaneWork::new(Arc::clone(&shared), site, Require::Cleartext);
+    let mut work = LaneWork::new(Arc::clone(&shared), site, Require::Cleartext, false);
     let mut abort = shared.abort.subscribe();
     let deliver =
         shared.locals.iter().find(|(known, _)| *known == id).map(|(_, deliver)| Arc::clone(deliver));
@@ -64,6 +66,8 @@ pub(crate) struct LaneWork {
     shared: Arc<Shared>,
     site: QueueName,
     require: Require,
+    /// To other hosts, not to a store of ours.
+    onward: bool,
     /// Taken and not yet reported, with the number of recipients that were offered.
     flight: VecDeque<(Entry, usize)>,
     notes: RunNotes,
@@ -71,8 +75,9 @@ pub(crate) struct LaneWork {
 }
 
 impl LaneWork {
-    fn new(shared: Arc<Shared>, site: QueueName, require: Require) -> Self {
-        Self { shared, site, require, flight: VecDeque::new(), notes: RunNotes::default(), end: None }
+    fn new(shared: Arc<Shared>, site: QueueName, require: Require, onward: bool) -> Self {
+        let (flight, notes) = (VecDeque::new(), RunNotes::default());
+        Self { shared, site, require, onward, flight, notes, end: None }
     }
 
     /// The entry that was taken last, for a store.
@@ -89,11 +94,15 @@ impl LaneWork {
             match self.shared.spool.body(&entry.claim.body).await {
                 Ok(body) => {
                     let waiting = entry.claim.recipients.iter().filter(|r| !r.state.is_terminal());
-                    let recipients: Vec<Rcpt> =
+                    let mut recipients: Vec<Rcpt> =
                         waiting.take(MAX_RECIPIENTS).map(|recipient| recipient.rcpt.clone()).collect();
+                    let claim = &entry.claim;
+                    if self.onward && is_relayed(claim) {
+                        recipients.iter_mut().for_each(name_original);
+                    }
                     let job = Job {
-                        mail: entry.claim.mail.clone(),
-                        content: join(entry.claim.head.clone(), body),
+                        mail: terms::onward(&claim.mail, claim.accepted, self.shared.now().wall),
+                        content: join(claim.head.clone(), body),
                         require: self.require,
                         recipients,
                     };
@@ -164,6 +173,21 @@ impl Drop for LaneWork {
     }
 }
 
+/// Whether the message was taken from another host: then we have put Received in front
+/// (RFC 5321 §4.4).
+fn is_relayed(claim: &Claim) -> bool {
+    claim.head.get(..RECEIVED.len()).is_some_and(|front| front.eq_ignore_ascii_case(RECEIVED))
+}
+
+/// Adds the recipient's address as we were given it, for reports of hosts behind the next, where
+/// nobody did before (RFC 3461 §5.2.1 (d)). It is not stored: our own reports are not to name an
+/// original recipient that the sender did not (§6.3 (d)).
+fn name_original(rcpt: &mut Rcpt) {
+    if let (None, ForwardPath::Mailbox(mailbox)) = (&rcpt.orcpt, &rcpt.to) {
+        rcpt.orcpt = OriginalRecipient::rfc822(mailbox);
+    }
+}
+
 /// The stored message: head, then body. Small ones are copied together, so that they leave in one
 /// write.
 pub(crate) fn join(head: Bytes, body: Content) -> Content {
@@ -207,6 +231,7 @@ impl ReadBody for Joined {
     }
 }
 
+const RECEIVED: &[u8] = b"Received:";
 /// Recipients per transaction, which every host takes (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
 /// Up to this size one copy is cheaper than one more write.

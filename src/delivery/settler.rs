@@ -19,7 +19,7 @@ use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, 
 
 use super::event::{About, Event};
 use super::report;
-use super::settle::{Decision, Finished, decide};
+use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
 
 /// What the settler is sent.
@@ -33,9 +33,10 @@ pub(crate) enum ToSettle {
 /// A decision with what is stored along with it.
 struct Pending {
     decision: Decision,
-    /// How many recipients the report is about; none: there is no report.
-    told: usize,
-    report: Option<NewMessage>,
+    /// What the sender is told.
+    notices: Vec<Notice>,
+    /// That, as messages.
+    reports: Vec<NewMessage>,
     /// An answer was not known: if it is fenced off now, that was by ourselves.
     unsure: bool,
 }
@@ -83,13 +84,14 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
     }
 }
 
-/// Decides, and writes the report if there is to be one.
+/// Decides, and writes the reports if there are to be any.
 async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
-    let decision = decide(finished, shared.now().wall, &shared.retry, &shared.rng);
-    let told = decision.to_report().count();
-    let report = if told > 0 { report::write(shared, &decision).await } else { None };
-    Some(Pending { decision, told, report, unsure: false })
+    let (now, delay) = (shared.now().wall, shared.options.delay_notice);
+    let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
+    let notices = decision.notices();
+    let reports = report::write(shared, &decision, &notices).await;
+    Some(Pending { decision, notices, reports, unsure: false })
 }
 
 impl Settler {
@@ -119,9 +121,7 @@ impl Settler {
         let before = self.rest.len();
         let mut batch: Vec<_> = self.rest.drain(..before.min(BATCH)).collect();
         for pending in &mut batch {
-            if pending.told > 0 {
-                pending.report = report::write(&self.shared, &pending.decision).await;
-            }
+            pending.reports = report::write(&self.shared, &pending.decision, &pending.notices).await;
         }
         self.store(batch).await;
         self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
@@ -139,10 +139,10 @@ impl Settler {
         }
         for mut pending in batch {
             // It is written again: many of them would be too much to keep.
-            pending.report = None;
+            pending.reports.clear();
             if never {
                 tracing::error!(%error, "a settlement was refused");
-                if std::mem::take(&mut pending.told) == 0 {
+                if std::mem::take(&mut pending.notices).is_empty() {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
                     let lease = shared.options.lease;
@@ -180,7 +180,7 @@ async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolErr
             // The number of a later claim of our own; an entry that is no longer ours has its old one.
             let number = core.number(token).unwrap_or(token.number);
             let mut settlement = pending.decision.settlement(number);
-            settlement.submit.extend(pending.report.as_ref().and_then(copy));
+            settlement.submit.extend(pending.reports.iter().filter_map(copy));
             settlement
         };
         batch.iter().map(settlement).collect()
@@ -219,7 +219,7 @@ fn settled(shared: &Arc<Shared>, batch: Vec<Pending>, fenced: &[Token]) {
                 let queue = decision.queue.as_ref().unwrap_or(&decision.entry.claim.queue);
                 core.schedule.note(queue, due, now.wall);
             }
-            for entry in pending.report.iter().flat_map(|report| &report.entries) {
+            for entry in pending.reports.iter().flat_map(|report| &report.entries) {
                 core.schedule.note(&entry.queue, entry.due, now.wall);
             }
         }
@@ -266,11 +266,12 @@ fn tell(shared: &Shared, pending: &Pending) {
             Outcome::Failed(cause) => Event::Failed { about, cause },
         });
     }
-    if let Some(report) = &pending.report {
+    for (report, notice) in pending.reports.iter().zip(&pending.notices) {
         shared.observers.tell(&Event::Reported {
             message: claim.token.message,
             report: report.id,
-            recipients: pending.told,
+            kind: notice.kind,
+            recipients: notice.recipients.len(),
         });
     }
     if !decision.news.is_empty() && shared.watchers.is_watched(claim.token.message) {

@@ -21,6 +21,8 @@ pub(super) struct Gathered {
     pub(super) body: NewBody,
     /// What the octets are, whatever was declared.
     pub(super) kind: BodyKind,
+    /// Whether its header has eighth bits.
+    pub(super) utf8_header: bool,
     /// The memory that it takes; to be kept for as long as it does.
     pub(super) share: Share,
 }
@@ -54,6 +56,7 @@ pub(super) async fn gather(
     let mut share = Share::default();
     let mut writer: Option<Box<dyn BodyWriter>> = None;
     let mut scan = Scan::default();
+    let mut utf8_header = false;
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk?;
         scan.add(&chunk);
@@ -68,7 +71,7 @@ pub(super) async fn gather(
             if !fits && !has_whole_header(&octets) {
                 return Err(Unfit::Busy);
             }
-            check_header(&octets, max_hops)?;
+            utf8_header = check_header(&octets, max_hops)?;
             let mut staged = spool.stage().await?;
             staged.write(octets).await?;
             share = Share::default();
@@ -90,11 +93,11 @@ pub(super) async fn gather(
                 held.add(Bytes::from_static(missing.as_bytes()));
             }
             let octets = held.join();
-            check_header(&octets, max_hops)?;
+            utf8_header = check_header(&octets, max_hops)?;
             NewBody::Inline(octets)
         }
     };
-    Ok(Gathered { body, kind, share })
+    Ok(Gathered { body, kind, utf8_header, share })
 }
 
 /// What was staged is not looked at again.
@@ -102,11 +105,13 @@ fn has_whole_header(octets: &[u8]) -> bool {
     octets.starts_with(b"\r\n") || memchr::memmem::find(octets, b"\r\n\r\n").is_some()
 }
 
-fn check_header(octets: &[u8], max_hops: usize) -> Result<(), Unfit> {
+/// Returns whether it has eighth bits.
+fn check_header(octets: &[u8], max_hops: usize) -> Result<bool, Unfit> {
+    let header = Header::scan(octets)?;
     // RFC 5321 §6.3: each host has added one of these.
-    match Header::scan(octets)?.count("Received") {
+    match header.count("Received") {
         hops if hops > max_hops => Err(Unfit::Loop(hops)),
-        _ => Ok(()),
+        _ => Ok(!header.octets().is_ascii()),
     }
 }
 

@@ -50,7 +50,7 @@ use crate::server::{
     relaying_denied,
 };
 use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
-use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::Login;
 use crate::smtp::server::Protocol;
@@ -67,6 +67,9 @@ pub struct Rules {
     /// Networks whose hosts may send to every domain. Default: none, not even loopback: a web
     /// server on the same machine may be talked into connecting.
     pub relay_from: Vec<Network>,
+    /// Networks whose hosts are believed when they say how urgent a message is (RFC 6710 §4), besides
+    /// users and those in `relay_from`. What others say is taken for 0. Default: none.
+    pub priority_from: Vec<Network>,
     /// Checks the logins of users, who may send to every domain. Default: nobody can log in. Offer
     /// AUTH too, in the server's options.
     pub users: Option<Arc<dyn Authenticator>>,
@@ -91,6 +94,7 @@ impl Rules {
             hostname,
             local: Vec::new(),
             relay_from: Vec::new(),
+            priority_from: Vec::new(),
             users: None,
             postmaster: None,
             max_hops: 100,
@@ -104,12 +108,27 @@ impl Rules {
         match to {
             ForwardPath::Postmaster => self.postmaster().is_some(),
             ForwardPath::Mailbox(mailbox) => {
-                user.is_some()
+                self.is_submitter(peer, user)
                     || self.local.contains(mailbox.domain())
                     || self.postmaster.as_ref() == Some(mailbox)
-                    || self.relay_from.iter().any(|network| network.contains(peer))
             }
         }
+    }
+
+    /// Whether a session may send to every domain: a user's, or one from `relay_from`. Only these may
+    /// have mail held until a time of their own (RFC 4865 §4 is for submission).
+    #[must_use]
+    pub fn is_submitter(&self, peer: IpAddr, user: Option<&str>) -> bool {
+        user.is_some() || self.relay_from.iter().any(|network| network.contains(peer))
+    }
+
+    /// The priority that a session's message gets, of the one that it asks for.
+    #[must_use]
+    pub fn priority(&self, asked: Option<Priority>, peer: IpAddr, user: Option<&str>) -> Option<Priority> {
+        let believed = || {
+            self.is_submitter(peer, user) || self.priority_from.iter().any(|network| network.contains(peer))
+        };
+        asked.filter(|asked| *asked == Priority::default() || believed())
     }
 
     fn postmaster(&self) -> Option<Mailbox> {
@@ -172,6 +191,23 @@ impl Conversation for Session {
         })
     }
 
+    fn sender<'a>(
+        &'a mut self,
+        mail: &'a Mail,
+        session: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<(), Reply>> {
+        let (rules, engine) = (&self.0.rules, &self.0.engine);
+        let verdict = match mail.hold {
+            Some(_) if !rules.is_submitter(session.peer.address.ip(), session.user.as_deref()) => {
+                Err(Reply::new(550, EnhancedCode::new(5, 7, 1), "you may not have mail held here"))
+            }
+            // What is wrong is said before the content comes. It is looked at again when it is stored.
+            Some(_) => engine.check_times(mail).map_err(|error| refusal(&error.into())),
+            None => Ok(()),
+        };
+        Box::pin(std::future::ready(verdict))
+    }
+
     fn recipient<'a>(
         &'a mut self,
         rcpt: &'a Rcpt,
@@ -188,7 +224,14 @@ impl Conversation for Session {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             match shared.take(transaction, body).await {
-                Ok(id) => Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into(),
+                // RFC 6710 §4.1: the client is told of another priority than it asked for.
+                Ok(Taken { id, lowered: true }) => {
+                    let text = format!("queued with priority 0 as {id}");
+                    Reply::new(250, EnhancedCode::new(2, 3, 6), &text).into()
+                }
+                Ok(Taken { id, .. }) => {
+                    Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into()
+                }
                 Err(unfit) => {
                     info!(%unfit, "message not taken");
                     refusal(&unfit).into()
@@ -199,20 +242,26 @@ impl Conversation for Session {
 }
 
 impl Shared {
-    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
+    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<Taken, Unfit> {
         let Transaction { mut mail, mut recipients, session, .. } = transaction;
         let (rules, spool) = (&self.rules, &**self.engine.spool());
-        let Gathered { body, kind, share: _share } =
+        let Gathered { body, kind, utf8_header, share: _share } =
             gather(body, mail.body, rules.max_hops, &self.memory, spool).await?;
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
         let id = self.engine.new_id();
         tracing::Span::current().record("id", tracing::field::display(id));
         let head = self.received(id, &mail, &recipients, &session);
+        // RFC 6531 §3.1: what is said of an ASCII message need not keep it from other hosts.
+        mail.smtputf8 = mail.smtputf8 && utf8_header || needs_utf8(&mail, &recipients);
+        let asked = mail.priority;
+        mail.priority = rules.priority(asked, session.peer.address.ip(), session.user.as_deref());
+        let lowered = mail.priority != asked;
         for rcpt in &mut recipients {
             if rcpt.to == ForwardPath::Postmaster
                 && let Some(postmaster) = self.rules.postmaster()
             {
+                rcpt.orcpt = rcpt.orcpt.take().or_else(|| self.original_postmaster());
                 rcpt.to = postmaster.into();
             }
         }
@@ -221,7 +270,13 @@ impl Shared {
         new.head = head;
         self.engine.accept(new).await?;
         info!(%id, peer = %session.peer.address, %from, recipients = count, octets, "message taken");
-        Ok(id)
+        Ok(Taken { id, lowered })
+    }
+
+    /// What reports call a bare postmaster, whose mail goes elsewhere (RFC 3461 §5.2.1 (d)).
+    fn original_postmaster(&self) -> Option<OriginalRecipient> {
+        let postmaster = Mailbox::parse(&format!("postmaster@{}", self.rules.hostname)).ok()?;
+        OriginalRecipient::rfc822(&postmaster)
     }
 
     fn received(&self, id: MessageId, mail: &Mail, recipients: &[Rcpt], session: &SessionInfo) -> Bytes {
@@ -241,6 +296,19 @@ impl Shared {
     }
 }
 
+/// A message that is in the spool.
+struct Taken {
+    id: MessageId,
+    /// It was given a lower priority than was asked for.
+    lowered: bool,
+}
+
+/// Whether no form of an address is ASCII; a domain alone always has one.
+fn needs_utf8(mail: &Mail, recipients: &[Rcpt]) -> bool {
+    let mut mailboxes = recipients.iter().filter_map(|rcpt| rcpt.to.mailbox()).chain(mail.from.mailbox());
+    mailboxes.any(|mailbox| !mailbox.local().is_ascii())
+}
+
 /// What a client is told about a message that is not taken.
 fn refusal(unfit: &Unfit) -> Reply {
     let (code, enhanced, text) = match unfit {
@@ -257,6 +325,9 @@ fn refusal(unfit: &Unfit) -> Reply {
         },
         Unfit::Engine(SubmitError::Message(_)) => {
             (554, EnhancedCode::new(5, 6, 0), "the message cannot be stored")
+        }
+        Unfit::Engine(error @ (SubmitError::Hold | SubmitError::Release)) => {
+            return Reply::new(501, EnhancedCode::new(5, 5, 4), &error.to_string());
         }
         Unfit::Engine(SubmitError::Closed) => {
             (421, EnhancedCode::new(4, 3, 2), "service shutting down, try again later")
@@ -306,6 +377,27 @@ mod tests {
     }
 
     #[test]
+    fn only_those_who_are_trusted_say_how_urgent_a_message_is() {
+        let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
+        rules.relay_from = vec!["192.0.2.0/24".parse().unwrap()];
+        rules.priority_from = vec!["203.0.113.0/24".parse().unwrap()];
+        let urgent = Some(Priority::new(9).unwrap());
+        for (peer, user, given) in [
+            ("192.0.2.1", None, urgent),
+            ("203.0.113.1", None, urgent),
+            ("198.51.100.1", Some("ada"), urgent),
+            ("198.51.100.1", None, None),
+        ] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(rules.priority(urgent, peer, user), given, "{peer}");
+            for plain in [None, Some(Priority::default())] {
+                assert_eq!(rules.priority(plain, peer, user), plain, "nothing is changed");
+            }
+        }
+        assert!(!rules.is_submitter("203.0.113.1".parse().unwrap(), None));
+    }
+
+    #[test]
     fn nobody_may_send_anything_by_default() {
         let rules = Rules::new(EhloName::new("mx.test").unwrap());
         for path in ["a@mx.test", "a@localhost", "postmaster", "a@[127.0.0.1]"] {
@@ -334,6 +426,8 @@ mod tests {
             (SpoolError::TooLarge.into(), 552),
             (Unfit::Engine(SubmitError::Spool(SpoolError::Full)), 452),
             (SubmitError::Closed.into(), 421),
+            (SubmitError::Hold.into(), 501),
+            (SubmitError::Release.into(), 501),
             (Unfit::Busy, 452),
             (Unfit::Loop(101), 554),
             (HeaderError::TooLong.into(), 552),

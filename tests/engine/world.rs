@@ -52,6 +52,8 @@ struct Site {
     breaks: bool,
     /// Whether it says nothing any more at MAIL.
     silent: bool,
+    /// Whether it knows nothing of DSN.
+    no_dsn: bool,
 }
 
 /// A message that a host took for a recipient.
@@ -60,6 +62,9 @@ pub struct Got {
     pub host: String,
     pub from: String,
     pub to: String,
+    /// The arguments of MAIL and RCPT.
+    pub mail: String,
+    pub rcpt: String,
     pub content: String,
     pub at: Duration,
 }
@@ -121,6 +126,17 @@ impl World {
         self
     }
 
+    /// It does not offer DSN.
+    pub fn without_dsn(&self, host: &str) -> &Self {
+        self.net().site(host).no_dsn = true;
+        self
+    }
+
+    /// What reached an address, in order.
+    pub fn inbox(&self, to: &str) -> Vec<Got> {
+        self.net().got.iter().filter(|got| got.to == to).cloned().collect()
+    }
+
     pub fn no_route(&self, destination: &str, error: RouteError) -> &Self {
         self.net().routes.insert(destination.into(), Err(error));
         self
@@ -158,6 +174,7 @@ impl Net {
             content: 250,
             breaks: false,
             silent: false,
+            no_dsn: false,
         })
     }
 
@@ -216,10 +233,15 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
     let now = || SystemClock.now().mono;
     let mut session = Session::new(Config::new(EhloName::new(host).unwrap()), now());
     let mut input = BytesMut::new();
-    let (mut from, mut to, mut content) = (String::new(), Vec::new(), Vec::new());
+    let (mut from, mut to, mut content) = (String::new(), Vec::<(String, String)>::new(), Vec::new());
+    let mut argument = String::new();
     loop {
         match session.poll() {
-            Output::Send(octets) | Output::SendSecret(octets) => {
+            Output::Send(mut octets) | Output::SendSecret(mut octets) => {
+                if world.net().site(host).no_dsn {
+                    let text = String::from_utf8_lossy(&octets);
+                    octets = text.replace("250-DSN\r\n", "250-XXX\r\n").into();
+                }
                 if io.write_all(&octets).await.is_err() {
                     return;
                 }
@@ -233,7 +255,7 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
                         return;
                     }
                     Event::Mail(mail) => {
-                        (from, to) = (mail.from.to_string(), Vec::new());
+                        (from, to, argument) = (mail.from.to_string(), Vec::new(), mail.to_string());
                         250
                     }
                     Event::Rcpt(rcpt) => {
@@ -241,7 +263,7 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
                         let name = name.trim_matches(['<', '>']).to_owned();
                         let code = world.net().rcpt(host, &name);
                         if code == 250 {
-                            to.push(name);
+                            to.push((name, rcpt.to_string()));
                         }
                         code
                     }
@@ -264,10 +286,12 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
                         let code = net.site(host).content;
                         let at = net.start.elapsed();
                         if code == 250 {
-                            net.got.extend(to.drain(..).map(|to| Got {
+                            net.got.extend(to.drain(..).map(|(to, rcpt)| Got {
                                 host: host.into(),
                                 from: from.clone(),
                                 to,
+                                mail: argument.clone(),
+                                rcpt,
                                 content: String::from_utf8_lossy(&content).into_owned(),
                                 at,
                             }));

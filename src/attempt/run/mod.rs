@@ -272,6 +272,7 @@ impl<'a> Run<'a> {
             RecipientResult::LeftOver => Outcome::Deferred(Cause::LeftOver { host: Arc::clone(host) }),
             RecipientResult::Replied { phase, reply } => {
                 Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
+                    .with_offers(connection.capabilities())
             }
             RecipientResult::Unknown => Outcome::Deferred(Cause::Unknown { host: Arc::clone(host) }),
             RecipientResult::NotAttempted if damaged => Outcome::Deferred(Cause::Damaged),

@@ -45,8 +45,10 @@ pub enum ReportKind {
 }
 
 impl ReportKind {
-    /// RFC 3464 §2.3.3
-    const fn action(self) -> &'static str {
+    /// As it is called in a report (RFC 3464 §2.3.3): `failed`, `delayed`, `delivered`, `relayed` or
+    /// `expanded`.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
         match self {
             Self::Failure => "failed",
             Self::Delay { .. } => "delayed",
@@ -99,6 +101,11 @@ pub struct Report {
     pub envid: Option<XText>,
     /// How much the sender wants back, from MAIL. Without it, a message is returned whole.
     pub ret: Option<Ret>,
+    /// Whether the message was sent with REQUIRETLS. The report then is too, and returns the header
+    /// only (RFC 8689 §5).
+    pub require_tls: bool,
+    /// When the message should have been delivered at the latest (RFC 2852 §5), if it was asked for.
+    pub deliver_by: Option<Timestamp>,
     /// When the message was taken.
     pub arrived: Timestamp,
     /// When the report is made.
@@ -160,6 +167,8 @@ impl Report {
             sender,
             envid: None,
             ret: None,
+            require_tls: false,
+            deliver_by: None,
             arrived,
             now,
             recipients,
@@ -196,6 +205,7 @@ impl Report {
         let content = self.build();
         let mut mail = Mail::new(ReversePath::Null);
         mail.smtputf8 = self.is_utf8();
+        mail.require_tls = self.require_tls;
         mail.body = if is_seven_bit(&content) { BodyKind::SevenBit } else { BodyKind::EightBit };
         let mut rcpt = Rcpt::new(ForwardPath::Mailbox(self.to()));
         rcpt.notify = Some(Notify::NEVER);

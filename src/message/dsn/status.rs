@@ -13,6 +13,9 @@ pub(super) fn part(report: &Report) -> Part {
     }
     field(&mut out, utf8, "Reporting-MTA", &format!("dns; {}", report.reporting));
     field(&mut out, utf8, "Arrival-Date", &DateTime(report.arrived).to_string());
+    if let Some(time) = report.deliver_by {
+        field(&mut out, utf8, "Deliver-By-Date", &DateTime(time).to_string());
+    }
     for recipient in &report.recipients {
         out.extend_from_slice(b"\r\n");
         block(report, recipient, utf8, &mut out);

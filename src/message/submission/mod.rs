@@ -22,7 +22,7 @@ use super::header::HeaderError;
 use super::id::MessageId;
 use crate::clock::Timestamp;
 use crate::smtp::address::{AddressError, Domain, EhloName, ForwardPath, Mailbox, ReversePath};
-use crate::smtp::params::{BodyKind, Mail, Rcpt, Ret, XText};
+use crate::smtp::params::{BodyKind, DeliverBy, Hold, Mail, Priority, Rcpt, Ret, XText};
 
 /// A message ready to be stored or sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +101,33 @@ pub struct Envelope {
     pub ret: Option<Ret>,
     /// The sender's name for this message in reports. Default: none.
     pub envid: Option<XText>,
+    /// No host may be given the message but over TLS that was verified, and only one that promises the
+    /// same (RFC 8689). Default: off; most hosts do not offer it, and mail to them fails.
+    pub require_tls: bool,
+    /// How soon it has to be delivered, and what happens else (RFC 2852). Default: as soon as can be,
+    /// for as long as it is tried.
+    pub by: Option<DeliverBy>,
+    /// When it may be sent. Default: now. An engine holds it itself.
+    pub hold: Option<Hold>,
+    /// How urgent it is: of what waits for the same hosts, it goes before what is less so
+    /// (RFC 6710). Default: 0.
+    pub priority: Option<Priority>,
 }
 
 impl Envelope {
     /// An envelope without further wishes.
     #[must_use]
     pub const fn new(from: ReversePath, recipients: Vec<Rcpt>) -> Self {
-        Self { from, recipients, ret: None, envid: None }
+        Self {
+            from,
+            recipients,
+            ret: None,
+            envid: None,
+            require_tls: false,
+            by: None,
+            hold: None,
+            priority: None,
+        }
     }
 
     /// The same from text: `local@domain`, and for the sender an empty string for the null path.
@@ -142,6 +162,8 @@ impl Envelope {
         mail.body = if seven_bit { BodyKind::SevenBit } else { BodyKind::EightBit };
         mail.ret = self.ret;
         mail.envid = self.envid;
+        mail.require_tls = self.require_tls;
+        (mail.by, mail.hold, mail.priority) = (self.by, self.hold, self.priority);
         Ok((mail, recipients))
     }
 }

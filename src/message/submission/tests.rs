@@ -200,6 +200,19 @@ fn an_envelope_of_its_own_decides_alone() {
 }
 
 #[test]
+fn what_a_sender_asks_of_the_way_is_in_its_envelope() {
+    for parameters in ["REQUIRETLS BY=120;NT HOLDFOR=60 MT-PRIORITY=-3", "RET=HDRS ENVID=q1", ""] {
+        let asked = Mail::parse(&format!("<x@a.test> {parameters}")).unwrap();
+        let mut envelope = Envelope::parse("x@a.test", ["y@b.test"]).unwrap();
+        (envelope.ret, envelope.envid, envelope.require_tls) =
+            (asked.ret, asked.envid.clone(), asked.require_tls);
+        (envelope.by, envelope.hold, envelope.priority) = (asked.by, asked.hold, asked.priority);
+        let raw = RawMessage::new(envelope, &b"From: x@a.test\r\n\r\nhi\r\n"[..]);
+        assert_eq!(submit(raw).unwrap().mail, asked);
+    }
+}
+
+#[test]
 fn addresses_in_utf8_need_smtputf8_only_for_the_local_part() {
     let submission = submit(message().cc("grün@bücher.test")).unwrap();
     assert!(submission.mail.smtputf8);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{ArgumentError, MAX_ORCPT, ParamError, XText, once, parameters, split_path};
-use crate::smtp::address::ForwardPath;
+use crate::smtp::address::{ForwardPath, Mailbox};
 
 /// When the sender wants a report about a recipient (RFC 3461 §4.1). The default is failures only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +37,18 @@ pub struct OriginalRecipient {
     pub kind: Box<str>,
     /// The address, decoded.
     pub address: XText,
+}
+
+impl OriginalRecipient {
+    /// A mailbox under its own name; `None` where that is not ASCII or longer than the 500 octets that
+    /// the parameter may have.
+    #[must_use]
+    pub fn rfc822(mailbox: &Mailbox) -> Option<Self> {
+        const KIND: &str = "rfc822";
+        let ascii = mailbox.to_ascii()?;
+        let address = XText::new(&ascii.to_string(), MAX_ORCPT - KIND.len() - 1).ok()?;
+        Some(Self { kind: KIND.into(), address })
+    }
 }
 
 /// RCPT TO with its parameters.
