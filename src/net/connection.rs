@@ -264,18 +264,18 @@ impl Connection {
         self.wire.set_stream(stream);
     }
 
-    /// TLS is on, from the start or since STARTTLS.
-    pub(super) fn secured(&mut self, stream: Stream, seen: TlsSeen, at_start: bool) {
+    /// TLS is on, from the start or since STARTTLS, of which the session hears.
+    pub(super) fn secured(&mut self, stream: Stream, seen: TlsSeen, started: Option<TlsInfo>) {
         self.tracer.show(TraceLine::Tls {
             version: &seen.version,
             cipher: &seen.cipher,
             verified: seen.verified.is_some(),
         });
         self.wire.set_stream(stream);
-        if !at_start {
+        if let Some(info) = started {
             let now = self.now();
             self.progress = Progress::Opening;
-            self.session.handle(now, Input::TlsReady(TlsInfo::new(&seen.version, &seen.cipher)));
+            self.session.handle(now, Input::TlsReady(info));
         }
         self.seen = Seen::tls(seen);
     }

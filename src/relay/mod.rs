@@ -52,7 +52,7 @@ use crate::server::{
 use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::sasl::Login;
+use crate::smtp::sasl::{Login, ScramKeys};
 use crate::spool::SpoolError;
 
 /// Who may send mail where. The defaults let nobody send anything.
@@ -167,6 +167,19 @@ impl Conversation for Session {
             } else {
                 info!(peer = %session.peer.address, "login refused");
                 Err(bad_credentials())
+            }
+        })
+    }
+
+    fn keys<'a>(
+        &'a mut self,
+        user: &'a str,
+        _: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<Option<ScramKeys>, Reply>> {
+        Box::pin(async {
+            match &self.0.rules.users {
+                Some(users) => Ok(users.keys(user).await),
+                None => Ok(None),
             }
         })
     }

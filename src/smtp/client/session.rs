@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::auth::Auth;
 use super::pipeline::{Command, Pipeline};
 use super::state::State;
 use super::transaction::{Open, Plan, Verb};
@@ -29,6 +30,7 @@ pub struct Session {
     pub(super) caps: Capabilities,
     pub(super) tls: Option<TlsInfo>,
     pub(super) is_encrypted: bool,
+    pub(super) auth: Auth,
     pub(super) pipe: Pipeline,
     parser: ReplyParser,
     /// Oldest first. Only the youngest can still lack content.
@@ -58,6 +60,7 @@ impl Session {
             state: State::Opening,
             caps: Capabilities::default(),
             tls: None,
+            auth: Auth::default(),
             pipe: Pipeline::new(now),
             parser: ReplyParser::default(),
             open: VecDeque::new(),
@@ -70,6 +73,14 @@ impl Session {
             pipelining_broken: false,
             pipelining_works: false,
         }
+    }
+
+    /// A session on a connection whose handshake is done and showed this: as [`Session::new`] with
+    /// [`TlsUse::AlreadyOn`], with what a login can be bound to.
+    #[must_use]
+    pub fn over_tls(mut config: Config, tls: TlsInfo, now: Instant) -> Self {
+        config.tls = TlsUse::AlreadyOn;
+        Self { tls: Some(tls), ..Self::new(config, now) }
     }
 
     /// Takes in what happened. `now` must not go back.
@@ -111,7 +122,7 @@ impl Session {
         &self.caps
     }
 
-    /// The TLS that was started by STARTTLS.
+    /// The TLS in use, as far as it is known: STARTTLS tells it, and [`Session::over_tls`].
     #[must_use]
     pub const fn tls(&self) -> Option<&TlsInfo> {
         self.tls.as_ref()

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
+use zeroize::Zeroize;
 
 use super::Event;
 use super::config::Protocol;
@@ -14,7 +15,7 @@ use crate::smtp::capability::Capabilities;
 use crate::smtp::command::{Command, CommandError};
 use crate::smtp::line::{LineError, MAX_COMMAND_LINE};
 use crate::smtp::params::{BodyKind, Mail, Rcpt};
-use crate::smtp::sasl::{MAX_AUTH_LINE, Mechanism};
+use crate::smtp::sasl::MAX_AUTH_LINE;
 
 impl Session {
     pub(super) fn read_command(&mut self, now: Instant, input: &mut BytesMut) -> bool {
@@ -27,7 +28,7 @@ impl Session {
         let line = self.lines.next(input, max, |line| {
             let command = Command::parse(line);
             if matches!(command, Ok(Command::Auth { .. })) {
-                line.fill(0);
+                line.zeroize();
             }
             command
         });
@@ -140,7 +141,7 @@ impl Session {
             starttls: self.config.starttls && self.tls.is_none(),
             dsn: true,
             enhanced: true,
-            auth: if self.offers_auth() { vec![Mechanism::Plain, Mechanism::Login] } else { Vec::new() },
+            auth: self.offered_auth(),
             ..Capabilities::default()
         }
     }

@@ -14,6 +14,7 @@ use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::sasl::ScramKeys;
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// One dialogue with a client. See the [module](super) for how to drive it.
@@ -165,6 +166,26 @@ impl Session {
         };
         self.answered(question, slice::from_ref(&reply), times);
         Ok(())
+    }
+
+    /// Answers [`Event::AuthKeys`]; `None` when there is no such user, or one without keys, from which
+    /// the client does not learn that.
+    ///
+    /// # Errors
+    /// [`Misuse::NothingAsked`] when no keys are asked for, as when the session ended meanwhile.
+    pub fn respond_keys(&mut self, keys: Option<ScramKeys>) -> Result<(), Misuse> {
+        match self.question.take() {
+            Some(Question::Keys(exchange)) => {
+                self.timer.host_answered();
+                self.auth_keys(exchange, keys);
+                self.settle();
+                Ok(())
+            }
+            other => {
+                self.question = other;
+                Err(Misuse::NothingAsked)
+            }
+        }
     }
 
     /// Answers [`Event::MessageEnd`] with a reply for each accepted recipient, in their order: LMTP
@@ -319,11 +340,12 @@ impl Session {
         self.timer.host_answered();
         let positive = replies.first().is_some_and(Reply::is_positive);
         match question {
-            Question::Auth { user } if positive => self.user = Some(user),
-            Question::Auth { .. } => {
-                if self.auth_failed() {
-                    return;
-                }
+            Question::Auth { user, .. } if positive => self.user = Some(user),
+            Question::Auth { mechanism, .. } => {
+                return replies.first().map_or((), |reply| self.auth_refused(Some(mechanism), reply));
+            }
+            Question::Keys(_) | Question::Refused => {
+                return replies.first().map_or((), |reply| self.auth_refused(None, reply));
             }
             Question::Mail(transaction) if positive => self.transaction = Some(transaction),
             Question::Rcpt if positive => {
@@ -363,7 +385,7 @@ impl Session {
     }
 
     /// Ends what waits for a quiet moment: a shutdown, or a client that is gone.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.settle_shutdown();
         if self.eof && self.question.is_none() && !self.unread {
             self.abort_message();
@@ -426,7 +448,7 @@ impl Session {
 }
 
 /// The reply that goes over the wire instead of a host's, where that lacks something.
-fn mended(reply: &Reply) -> Option<Reply> {
+pub(super) fn mended(reply: &Reply) -> Option<Reply> {
     let class = match reply.code() / 100 {
         2 => 2,
         4 => 4,
