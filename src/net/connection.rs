@@ -335,7 +335,8 @@ impl Connection {
         match turn {
             Turn::Sent(octets) => self.session.handle(now, Input::Sent(octets)),
             Turn::Received(new) => {
-                self.tracer.received(self.wire.input.get(self.wire.input.len() - new..).unwrap_or_default());
+                let received = self.wire.input.get(self.wire.input.len() - new..).unwrap_or_default();
+                self.tracer.received(received, self.session.is_logging_in());
                 self.session.handle(now, Input::Data(&mut self.wire.input));
             }
             Turn::Eof => self.session.handle(now, Input::Eof),

@@ -60,9 +60,18 @@ impl Tracer {
         }
     }
 
-    pub(super) fn received(&self, octets: &[u8]) {
+    /// During a login what the server challenges with is kept out: with SCRAM's salt and signature, who
+    /// reads the trace could guess passwords.
+    pub(super) fn received(&self, octets: &[u8], login: bool) {
         if self.is_on() {
-            self.lines(octets, TraceLine::Received);
+            self.lines(octets, |line| match line {
+                [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b' ' | b'-', ..] if !line.starts_with(b"334") => {
+                    TraceLine::Received(line)
+                }
+                // A challenge, or a piece of one.
+                _ if login => TraceLine::Received(b"334 ********"),
+                _ => TraceLine::Received(line),
+            });
         }
     }
 

@@ -152,6 +152,12 @@ impl Session {
         self.open.is_empty() && self.can_begin()
     }
 
+    /// Whether AUTH is under way: what the server says now is not for traces.
+    #[must_use]
+    pub const fn is_logging_in(&self) -> bool {
+        matches!(self.state, State::LoggingIn)
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
