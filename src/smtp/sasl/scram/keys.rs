@@ -87,7 +87,8 @@ impl ScramKeys {
     #[must_use]
     pub fn fits(&self, password: &str) -> bool {
         let given = Self::made(password, &self.salt, self.iterations);
-        given.stored_key.ct_eq(&self.stored_key).into()
+        // HMAC fills keys up with zeros, so that NUL at the end of a password would make no difference.
+        bool::from(given.stored_key.ct_eq(&self.stored_key)) && !password.contains('\0')
     }
 }
 
