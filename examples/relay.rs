@@ -22,6 +22,7 @@ use postroad::relay::{Relay, Rules, Users};
 use postroad::route::{FixedRoutes, Hosts, LocalId, Match, MxOptions, MxResolver, Route};
 use postroad::server::{Network, Server, ServerOptions};
 use postroad::smtp::address::{Domain, EhloName, Mailbox};
+use postroad::smtp::sasl::Mechanism;
 use postroad::smtp::server::AuthOffer;
 use postroad::spool::{DiskSpool, MemorySpool, Spool};
 
@@ -290,6 +291,7 @@ impl Flags {
             (false, false) => AuthOffer::UnderTls,
             (false, true) => AuthOffer::Always,
         };
+        options.session.mechanisms = Mechanism::STORED_KEYS.to_vec();
         options.max_connections = self.max_connections;
         options.max_per_network = self.max_connections_per_peer;
         options.exempt.clone_from(&self.relay_from);

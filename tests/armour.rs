@@ -64,7 +64,7 @@ impl Conversation for Session {
         login: &'a Login,
         _: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
-        let right = login.user() == "ada" && login.password() == "s3cret";
+        let right = login.user() == "ada" && login.password() == Some("s3cret");
         Box::pin(async move {
             if right { Ok(()) } else { Err(Reply::new(535, EnhancedCode::new(5, 7, 8), "no")) }
         })

@@ -245,8 +245,12 @@ impl Pair<'_> {
         };
         let answer = match event {
             Event::Auth(login) => {
-                self.outcome.logins.push(format!("{} {}", login.user(), login.password()));
-                if login.password() == "right" {
+                self.outcome.logins.push(format!(
+                    "{} {}",
+                    login.user(),
+                    login.password().unwrap_or_default()
+                ));
+                if login.password() == Some("right") {
                     reply(235, 7, 0, "Welcome")
                 } else {
                     reply(535, 7, 8, "Wrong")

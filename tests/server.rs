@@ -90,7 +90,7 @@ impl Conversation for Session {
         session: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
         self.0.note(format!("auth {} tls={}", login.user(), session.tls.is_some()));
-        let right = login.user() == "ada" && login.password() == "s3cret";
+        let right = login.user() == "ada" && login.password() == Some("s3cret");
         Box::pin(async move {
             if right { Ok(()) } else { Err(Reply::new(535, EnhancedCode::new(5, 7, 8), "no")) }
         })

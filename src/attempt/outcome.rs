@@ -191,8 +191,8 @@ pub enum ConnectFault {
     /// No leave to connect in time: limits are used up.
     #[error("no connection became free in time")]
     Busy,
-    /// The host offers no way to log in that we have.
-    #[error("the host offers no way to log in")]
+    /// The host offers no way to log in that we have, or there was nothing to log in with.
+    #[error("there is no way to log in")]
     NoLogin,
     /// We lack sockets or other means.
     #[error("this host is out of resources")]

@@ -295,8 +295,8 @@ impl Connection {
         self.wire.set_stream(stream);
     }
 
-    /// TLS is on, from the start or since STARTTLS.
-    pub(super) fn secured(&mut self, stream: Stream, seen: TlsSeen, at_start: bool) {
+    /// TLS is on, from the start or since STARTTLS, of which the session hears.
+    pub(super) fn secured(&mut self, stream: Stream, seen: TlsSeen, started: Option<TlsInfo>) {
         self.tracer.show(TraceLine::Tls {
             version: &seen.version,
             cipher: &seen.cipher,
@@ -304,10 +304,10 @@ impl Connection {
         });
         self.span.record("tls", &*seen.version);
         self.wire.set_stream(stream);
-        if !at_start {
+        if let Some(info) = started {
             let now = self.now();
             self.progress = Progress::Opening;
-            self.session.handle(now, Input::TlsReady(TlsInfo::new(&seen.version, &seen.cipher)));
+            self.session.handle(now, Input::TlsReady(info));
         }
         self.seen = Seen::tls(seen);
     }
@@ -374,7 +374,8 @@ impl Connection {
         match turn {
             Turn::Sent(octets) => self.session.handle(now, Input::Sent(octets)),
             Turn::Received(new) => {
-                self.tracer.received(self.wire.input.get(self.wire.input.len() - new..).unwrap_or_default());
+                let received = self.wire.input.get(self.wire.input.len() - new..).unwrap_or_default();
+                self.tracer.received(received);
                 self.session.handle(now, Input::Data(&mut self.wire.input));
             }
             Turn::Eof => self.session.handle(now, Input::Eof),

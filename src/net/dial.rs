@@ -12,20 +12,27 @@ use tokio::time::timeout;
 
 use super::connect::{Connect, ConnectError, Io};
 use super::connection::{Connection, Progress};
-use super::tls::{ClientTls, HandshakeError, TlsClass};
+use super::credentials::{CredentialSource, NoCredentials};
+use super::tls::{self, ClientTls, HandshakeError, TlsClass};
 use super::trace::{TraceFn, Tracer};
 use super::wire::Stream;
 use crate::clock::Clock;
 use crate::hop::{Host, Refused, Require, Seen, TlsSeen, TlsStart};
+use crate::smtp::TlsInfo;
 use crate::smtp::address::EhloName;
 use crate::smtp::client::{Config, Failure, Protocol, Session, TlsUse};
+use crate::smtp::sasl::Credentials;
 
 /// How connections are opened and used.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How sessions behave. `tls` and `protocol` are overwritten by what the route says.
+    /// How sessions behave. `tls` and `protocol` are overwritten by what the route says, and its
+    /// credentials by what `credentials` gives.
     pub session: Config,
+    /// Where credentials come from, for each connection anew: for tokens that expire. Default: none, and
+    /// then those in `session` are used.
+    pub credentials: Option<Arc<dyn CredentialSource>>,
     /// No wait of the client is longer than this. Default: none; set it in tests.
     pub longest_wait: Option<Duration>,
     /// Is shown each line of the dialogue, without credentials. Default: none.
@@ -36,7 +43,12 @@ impl ClientOptions {
     /// The defaults, with the name given in EHLO.
     #[must_use]
     pub fn new(ehlo: EhloName) -> Self {
-        Self { session: Config::new(ehlo, TlsUse::Required), longest_wait: None, trace: None }
+        Self {
+            session: Config::new(ehlo, TlsUse::Required),
+            credentials: None,
+            longest_wait: None,
+            trace: None,
+        }
     }
 }
 
@@ -44,6 +56,7 @@ impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientOptions")
             .field("session", &self.session)
+            .field("credentials", &self.credentials)
             .field("longest_wait", &self.longest_wait)
             .field("trace", &self.trace.is_some())
             .finish()
@@ -73,6 +86,9 @@ pub enum OpenError {
     /// The host does not show what is required.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Nothing to log in with could be had.
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
     /// The session ended before it was ready.
     #[error("the session ended: {0:?}")]
     Session(Failure),
@@ -98,6 +114,11 @@ impl Dialer {
     ) -> Self {
         if let Some(longest) = options.longest_wait {
             options.session.timeouts = options.session.timeouts.at_most(longest);
+        }
+        if options.credentials.is_none()
+            && let Some(fixed) = options.session.credentials.take()
+        {
+            options.credentials = Some(Arc::new(fixed));
         }
         Self { options, connect, tls, clock }
     }
@@ -133,13 +154,27 @@ impl Dialer {
             (Require::Opportunistic, TlsStart::StartTls) => TlsUse::IfOffered,
             (Require::Verified, TlsStart::StartTls) => TlsUse::Required,
         };
-        match self.try_open(host, protocol, require, tls, quirks).await {
+        let credentials = self.credentials(host).await?;
+        let opened = match self.try_open(host, protocol, require, tls, quirks, credentials.clone()).await {
             // RFC 7435 §3: a failed handshake leaves the choice of clear text or nothing.
             Err(OpenError::Handshake(_)) if tls == TlsUse::IfOffered => {
-                self.try_open(host, protocol, require, TlsUse::Never, quirks).await
+                self.try_open(host, protocol, require, TlsUse::Never, quirks, credentials.clone()).await
             }
             opened => opened,
+        };
+        if let (Err(OpenError::Session(Failure::Auth(Some(_)))), Some(source), Some(refused)) =
+            (&opened, &self.options.credentials, &credentials)
+        {
+            source.refused(host, refused);
         }
+        opened
+    }
+
+    /// What to log in with, found before the host is made to wait for it.
+    async fn credentials(&self, host: &Host) -> Result<Option<Credentials>, OpenError> {
+        let Some(source) = &self.options.credentials else { return Ok(None) };
+        let found = timeout(self.options.session.timeouts.hello, source.credentials(host)).await;
+        Ok(found.map_err(|_| NoCredentials::too_late())??)
     }
 
     async fn try_open(
@@ -149,29 +184,34 @@ impl Dialer {
         require: Require,
         tls: TlsUse,
         quirks: Quirks,
+        credentials: Option<Credentials>,
     ) -> Result<Connection, OpenError> {
         let longest = self.options.longest_wait.map_or(CONNECT, |longest| longest.min(CONNECT));
         let io = timeout(longest, self.connect.connect(host)).await.map_err(|_| ConnectError::TimedOut)??;
         let (stream, seen) = if tls == TlsUse::AlreadyOn {
-            let (stream, seen) = self.secure(io, host, require).await?;
-            (stream, Some(seen))
+            let (stream, seen, info) = self.secure(io, host, require).await?;
+            (stream, Some((seen, info)))
         } else {
             (Stream::Plain(io), None)
         };
         let mut config = self.options.session.clone();
-        (config.tls, config.protocol) = (tls, protocol);
+        (config.tls, config.protocol, config.credentials) = (tls, protocol, credentials);
         config.pipelining &= !quirks.no_pipelining;
         if quirks.no_chain {
             (config.window, config.chain) = (1, false);
         }
         let patience = config.timeouts.block;
-        let session = Session::new(config, self.clock.mono());
+        let now = self.clock.mono();
+        let session = match &seen {
+            Some((_, info)) => Session::over_tls(config, info.clone(), now),
+            None => Session::new(config, now),
+        };
         let tracer = Tracer::new(self.options.trace.clone());
         let clock = Arc::clone(&self.clock);
         let mut connection =
             Connection::new(Arc::clone(host), require, Stream::Gone, session, patience, clock, tracer);
         match seen {
-            Some(seen) => connection.secured(stream, seen, true),
+            Some((seen, _)) => connection.secured(stream, seen, None),
             None => connection.set_stream(stream),
         }
         self.introduce(&mut connection, require).await?;
@@ -190,8 +230,8 @@ impl Dialer {
                         return Err(OpenError::Session(Failure::Lost));
                     };
                     let host = Arc::clone(connection.host());
-                    let (stream, seen) = self.secure(io, &host, require).await?;
-                    connection.secured(stream, seen, false);
+                    let (stream, seen, info) = self.secure(io, &host, require).await?;
+                    connection.secured(stream, seen, Some(info));
                 }
                 Progress::Over(Failure::NoTls | Failure::TlsRefused(_)) => {
                     return Err(OpenError::Refused(Refused::NoTls));
@@ -207,7 +247,7 @@ impl Dialer {
         io: Box<dyn Io>,
         host: &Host,
         require: Require,
-    ) -> Result<(Stream, TlsSeen), OpenError> {
+    ) -> Result<(Stream, TlsSeen, TlsInfo), OpenError> {
         let class = match require {
             Require::Cleartext | Require::Opportunistic => TlsClass::Accepting,
             Require::Verified => TlsClass::Verifying,
@@ -225,7 +265,8 @@ impl Dialer {
         };
         // Before anything is said over it: EHLO and AUTH are not for impostors either.
         require.admits(host, &Seen::tls(seen.clone()))?;
-        Ok((Stream::Tls(Box::new(stream)), seen))
+        let info = tls::info(stream.get_ref().1);
+        Ok((Stream::Tls(Box::new(stream)), seen, info))
     }
 }
 

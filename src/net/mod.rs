@@ -5,12 +5,14 @@
 //! later or decides what a reply means.
 pub mod connect;
 mod connection;
+mod credentials;
 mod dial;
 pub mod tls;
 mod trace;
 mod wire;
 
 pub use connection::{Connection, Step};
+pub use credentials::{CredentialSource, NoCredentials};
 pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
 pub(crate) use trace::Tracer;
 pub use trace::{TraceFn, TraceLine};

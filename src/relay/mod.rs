@@ -52,7 +52,7 @@ use crate::server::{
 use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
 use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::sasl::Login;
+use crate::smtp::sasl::{Login, ScramKeys};
 use crate::smtp::server::Protocol;
 use crate::spool::SpoolError;
 
@@ -206,6 +206,19 @@ impl Conversation for Session {
             None => Ok(()),
         };
         Box::pin(std::future::ready(verdict))
+    }
+
+    fn keys<'a>(
+        &'a mut self,
+        user: &'a str,
+        _: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<Option<ScramKeys>, Reply>> {
+        Box::pin(async {
+            match &self.0.rules.users {
+                Some(users) => Ok(users.keys(user).await),
+                None => Ok(None),
+            }
+        })
     }
 
     fn recipient<'a>(

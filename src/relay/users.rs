@@ -1,83 +1,126 @@
 //! An authenticator says whether a login is right; [`Users`] is a short list that is kept in memory.
 
 use std::collections::HashMap;
-use std::{fmt, hint};
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use crate::BoxFuture;
-use crate::smtp::sasl::{Credentials, Login};
+use crate::smtp::sasl::{Decoy, Evidence, Login, ScramKeys};
 
 /// Checks logins. A user database, LDAP or an HTTP service is an implementation of this.
 pub trait Authenticator: Send + Sync + fmt::Debug + 'static {
-    /// Whether name and password belong together. Take the same time for a name that does not
-    /// exist, so that nobody learns which ones do.
+    /// Whether this evidence is right for this user; what kind of evidence is not known here is not. Take
+    /// the same time for a name that does not exist, so that nobody learns which ones do.
     fn is_valid<'a>(&'a self, login: &'a Login) -> BoxFuture<'a, bool>;
+
+    /// The stored keys of a user, where SCRAM is offered; `None` for a user that does not exist or has
+    /// none, as always by default.
+    fn keys<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Option<ScramKeys>> {
+        let _ = user;
+        Box::pin(async { None })
+    }
 }
 
-/// Users and their passwords, in memory. For a few accounts that are configured; passwords are held
-/// as they are, and wiped when it is dropped.
-#[derive(Default, Clone)]
-pub struct Users(HashMap<Box<str>, Credentials>);
+/// Users and the keys of their passwords, in memory, for a few accounts that are configured. The passwords
+/// themselves are not kept. They can log in by SCRAM, PLAIN and LOGIN:
+/// [`Mechanism::STORED_KEYS`](crate::smtp::sasl::Mechanism::STORED_KEYS).
+#[derive(Clone)]
+pub struct Users {
+    keys: HashMap<Box<str>, ScramKeys>,
+    decoy: Decoy,
+    /// A place for each check under way.
+    room: Arc<Semaphore>,
+}
 
 impl Users {
     /// Nobody.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { keys: HashMap::new(), decoy: Decoy::random(), room: Arc::new(Semaphore::new(MAX_CHECKS)) }
     }
 
-    /// One more; a later one of the same name counts.
+    /// One more; a later one of the same name counts. Making the keys takes some milliseconds. Without
+    /// randomness in the system there are no keys, and the user is left out.
     #[must_use]
-    pub fn with(mut self, user: &str, password: &str) -> Self {
-        self.0.insert(user.into(), Credentials::new(user, password));
+    pub fn with(self, user: &str, password: &str) -> Self {
+        match ScramKeys::of(password) {
+            Ok(keys) => self.with_keys(user, keys),
+            Err(_) => self,
+        }
+    }
+
+    /// The same with keys that were made before, of which [`ScramKeys::parse`] reads the stored text.
+    #[must_use]
+    pub fn with_keys(mut self, user: &str, keys: ScramKeys) -> Self {
+        self.keys.insert(user.into(), keys);
         self
     }
 
     /// Whether there is nobody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
-    fn check(&self, user: &str, password: &str) -> bool {
-        let known = self.0.get(user);
-        // A stranger's password is compared too, with one that is not empty, as ours seldom are.
-        let expected = known.map_or(NOBODY, Credentials::password);
-        is_same(expected.as_bytes(), password.as_bytes()) && known.is_some()
+    /// The keys to compare with, and whether they are somebody's: a stranger's password is as much work.
+    fn find(&self, user: &str) -> Option<(ScramKeys, bool)> {
+        match self.keys.get(user) {
+            Some(keys) => Some((keys.clone(), true)),
+            None => Some((self.decoy.keys(user).ok()?, false)),
+        }
+    }
+
+    async fn check(&self, user: &str, password: &str) -> bool {
+        let Some((keys, is_known)) = self.find(user) else { return false };
+        let Ok(_place) = self.room.acquire().await else { return false };
+        let password = Zeroizing::new(password.to_owned());
+        // A hash of many rounds, which must not hold up the sessions on this thread.
+        let fits = tokio::task::spawn_blocking(move || keys.fits(&password)).await;
+        fits.unwrap_or(false) && is_known
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Authenticator for Users {
     fn is_valid<'a>(&'a self, login: &'a Login) -> BoxFuture<'a, bool> {
-        Box::pin(async { self.check(login.user(), login.password()) })
+        Box::pin(async {
+            match login.evidence() {
+                Evidence::Password(password) => self.check(login.user(), password).await,
+                Evidence::Proven => self.keys.contains_key(login.user()),
+                _ => false,
+            }
+        })
+    }
+
+    fn keys<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Option<ScramKeys>> {
+        Box::pin(async { self.keys.get(user).cloned() })
     }
 }
 
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Users({})", self.0.len())
+        write!(f, "Users({})", self.keys.len())
     }
 }
 
-/// Compares in a time that depends only on the length of `given`, which whoever measures chose.
-fn is_same(secret: &[u8], given: &[u8]) -> bool {
-    let mut differs = usize::from(secret.len() != given.len());
-    let mut expected = secret.iter().chain(std::iter::repeat(&0));
-    for octet in given {
-        differs |= usize::from(octet ^ expected.next().unwrap_or(&0));
-        // Without this the optimiser may stop at the first difference.
-        differs = hint::black_box(differs);
-    }
-    differs == 0
-}
-
-const NOBODY: &str = "nobody's password";
+/// Passwords checked at once, over all sessions. Each takes a processor for some milliseconds; more at
+/// once would only slow each other down.
+const MAX_CHECKS: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_whole_password_of_the_very_user_is_right() {
+    #[tokio::test]
+    async fn only_the_whole_password_of_the_very_user_is_right() {
         let users = Users::new().with("ada", "s3cret").with("bob", "");
         for (user, password, right) in [
             ("ada", "s3cret", true),
@@ -88,10 +131,32 @@ mod tests {
             ("ada", "S3cret", false),
             ("Ada", "s3cret", false),
             ("eve", "", false),
-            ("eve", NOBODY, false),
+            ("eve", "s3cret", false),
             ("bob", "x", false),
         ] {
-            assert_eq!(users.check(user, password), right, "{user} {password:?}");
+            assert_eq!(users.check(user, password).await, right, "{user} {password:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn no_password_is_kept() {
+        let users = Users::new().with("ada", "s3cret");
+        let keys = users.keys("ada").await.unwrap();
+        assert!(keys.fits("s3cret") && !keys.to_text().contains("s3cret"));
+        assert!(users.keys("eve").await.is_none());
+        let twice = users.clone().with("ada", "other");
+        assert!(twice.check("ada", "other").await && !twice.check("ada", "s3cret").await);
+    }
+
+    #[tokio::test]
+    async fn checks_beyond_the_limit_wait_for_a_place() {
+        let users = Users::new().with("ada", "s3cret");
+        let places = users.room.acquire_many(u32::try_from(MAX_CHECKS).unwrap()).await.unwrap();
+        let mut check = Box::pin(users.check("ada", "s3cret"));
+        let waits = std::future::poll_fn(|cx| std::task::Poll::Ready(check.as_mut().poll(cx).is_pending()));
+        assert!(waits.await && users.room.available_permits() == 0);
+        drop(places);
+        assert!(check.await);
+        assert_eq!(users.room.available_permits(), MAX_CHECKS);
     }
 }

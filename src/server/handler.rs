@@ -17,7 +17,7 @@ use crate::smtp::TlsInfo;
 use crate::smtp::command::Lookup;
 use crate::smtp::params::{Mail, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::sasl::Login;
+use crate::smtp::sasl::{Login, ScramKeys};
 use crate::smtp::server::Protocol;
 
 /// Decides whom to talk to, and starts a [`Conversation`] with each.
@@ -37,6 +37,10 @@ pub trait Handler: Send + Sync + 'static {
 pub trait Conversation: Send {
     /// Somebody logs in. Called only where AUTH was offered. A refusal is delayed, longer each time.
     ///
+    /// What is to be checked depends on the mechanism, see [`Login::evidence`]; only those are used that
+    /// [`Config::mechanisms`](crate::smtp::server::Config::mechanisms) lists, PLAIN and LOGIN by default.
+    /// A wrong SCRAM proof is refused, delayed and counted without a call.
+    ///
     /// # Errors
     /// The reply that refuses: 535 5.7.8, the same for an unknown user and a wrong password.
     fn authenticate<'a>(
@@ -46,6 +50,21 @@ pub trait Conversation: Send {
     ) -> BoxFuture<'a, Result<(), Reply>> {
         let _ = (login, session);
         Box::pin(async { Err(bad_credentials()) })
+    }
+
+    /// The stored keys of this user, for SCRAM: [`ScramKeys::of`] makes them, once, when the password is
+    /// set. `None` for a user that does not exist or has none, which the client does not learn: answer
+    /// after the same time. Called only where SCRAM was offered; there are none by default.
+    ///
+    /// # Errors
+    /// The reply for when they cannot be looked up now, 454 4.7.0; it counts as a failed login.
+    fn keys<'a>(
+        &'a mut self,
+        user: &'a str,
+        session: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<Option<ScramKeys>, Reply>> {
+        let _ = (user, session);
+        Box::pin(async { Ok(None) })
     }
 
     /// MAIL: a transaction begins. The default accepts every sender.

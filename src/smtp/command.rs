@@ -3,7 +3,9 @@
 //! A line that is no command is an error that knows the reply it deserves. What may be said *when*
 //! is not decided here but by the session.
 
-use std::{fmt, hint};
+use std::fmt;
+
+use zeroize::Zeroize;
 
 use super::params::{ArgumentError, Mail, ParamError, Rcpt};
 use super::xclient::Xclient;
@@ -91,9 +93,7 @@ impl fmt::Debug for InitialResponse {
 
 impl Drop for InitialResponse {
     fn drop(&mut self) {
-        self.0.fill(0);
-        // Nobody reads the zeros; without this the optimiser may leave them out.
-        hint::black_box(&self.0);
+        self.0.zeroize();
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Nothing here reads a clock, opens a socket or spawns a task; time is an argument.
 
+use std::fmt;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +23,10 @@ pub mod params;
 pub mod reply;
 pub mod sasl;
 pub mod server;
+mod tls;
 pub mod xclient;
+
+pub use tls::{ChannelBinding, PeerCertificate, TlsInfo};
 
 /// Which of the two protocols is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -53,7 +57,6 @@ pub enum Input<'a> {
 }
 
 /// What a session wants.
-#[derive(Debug)]
 pub enum Output<E> {
     /// Send these octets, after all that was polled before.
     Send(Bytes),
@@ -73,20 +76,15 @@ pub enum Output<E> {
     Closed,
 }
 
-/// The TLS of a connection, as far as a session needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsInfo {
-    /// The protocol version, such as `TLSv1.3`.
-    pub version: Box<str>,
-    /// The cipher suite's name.
-    pub cipher: Box<str>,
-}
-
-impl TlsInfo {
-    /// What a handshake ended with.
-    #[must_use]
-    pub fn new(version: &str, cipher: &str) -> Self {
-        Self { version: version.into(), cipher: cipher.into() }
+impl<E: fmt::Debug> fmt::Debug for Output<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(octets) => f.debug_tuple("Send").field(octets).finish(),
+            Self::SendSecret(_) => f.write_str("SendSecret(..)"),
+            Self::StartTls => f.write_str("StartTls"),
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+            Self::Wait { until } => f.debug_struct("Wait").field("until", until).finish(),
+            Self::Closed => f.write_str("Closed"),
+        }
     }
 }

@@ -238,7 +238,7 @@ impl Peer {
             writeln!(self.trace, "{mark} ({} octets)", octets.len()).unwrap();
         } else {
             for line in text.split_terminator("\r\n") {
-                writeln!(self.trace, "{mark} {line}").unwrap();
+                writeln!(self.trace, "{}", format!("{mark} {line}").trim_end()).unwrap();
             }
         }
         self.wire.push_str(&text);

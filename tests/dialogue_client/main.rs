@@ -8,6 +8,7 @@
 )]
 
 mod allowance;
+mod auth;
 mod chains;
 mod chunks;
 mod faults;

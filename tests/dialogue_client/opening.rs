@@ -252,8 +252,7 @@ fn a_password_too_long_for_a_command_waits_for_its_challenge() {
     // RFC 4954 §4
     let mut config = tls(TlsUse::AlreadyOn);
     config.credentials = Some(Credentials::new("tim", "x".repeat(400)));
-    let answer = config.credentials.as_ref().unwrap();
-    let answer = answer.answer(postroad::smtp::sasl::Mechanism::Plain, 0).unwrap();
+    let answer = "AHRpbQB4".to_owned() + &"eHh4".repeat(133);
     dialogue(
         &config,
         &format!(
@@ -266,7 +265,7 @@ fn a_password_too_long_for_a_command_waits_for_its_challenge() {
              C! {}
              S: 235 welcome
              E: ready",
-            std::str::from_utf8(&answer).unwrap()
+            answer
         ),
     );
 }
@@ -315,7 +314,6 @@ fn a_refused_login_ends_the_session() {
     for (reply, end) in [
         ("535 wrong", "failed Auth(535)"),
         ("454 later", "failed Auth(454)"),
-        ("334 more", "failed Auth(334)"),
         ("421 bye", "failed Auth(421)"),
         ("504 no such", "failed Auth(504)"),
         ("hm", "failed Protocol(Reply(Malformed))"),
@@ -339,7 +337,7 @@ fn a_refused_login_ends_the_session() {
         "S: 220 mx
          C: EHLO me.test
          S: 250-mx
-         S: 250 AUTH CRAM-MD5
+         S: 250 AUTH DIGEST-MD5
          E: failed Auth(None)
          CLOSED",
     );

@@ -3,9 +3,10 @@
 //! `C: text` is a line of the client, `C> text` the same without CRLF and with escapes (`\r \n \0 \xNN`),
 //! `S: text` the beginning of a line of the server; `S: 250...` is a whole reply of any number of lines.
 //! Lines of the client that follow each other are one input. `E: text` is an event; when a dialogue
-//! has any, all events are compared. `T: n` lets n seconds pass, `TLS` completes the handshake, `TRUST`
-//! lets the peer say XCLIENT, `EOF` ends the client's side, `X` says that the session is over. Everything that the server says between
-//! two inputs must be listed.
+//! has any, all events are compared. `T: n` lets n seconds pass, `TLS` completes the handshake,
+//! `TLS BOUND` one with a channel binding and a certificate, `TRUST` lets the peer say XCLIENT, `EOF` ends
+//! the client's side, `X` says that the session is over. Everything that the server says between two inputs
+//! must be listed.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use postroad::smtp::address::EhloName;
 use postroad::smtp::reply::{EnhancedCode, Reply};
+use postroad::smtp::sasl::{Evidence, ScramKeys};
 use postroad::smtp::server::{AuthOffer, Config, Event, Session};
-use postroad::smtp::{Input, Output, TlsInfo};
+use postroad::smtp::{ChannelBinding, Input, Output, PeerCertificate, TlsInfo};
 
 pub(crate) fn config() -> Config {
     let mut config = Config::new(EhloName::new("mx.test").unwrap());
@@ -66,7 +68,7 @@ enum Step {
     Server(String),
     Event(String),
     Time(u64),
-    Tls,
+    Tls { bound: bool },
     Trust,
     Eof,
     Over,
@@ -106,7 +108,8 @@ fn parse(script: &str) -> Vec<Step> {
             }
             _ => {
                 steps.push(match line.trim() {
-                    "TLS" => Step::Tls,
+                    "TLS" => Step::Tls { bound: false },
+                    "TLS BOUND" => Step::Tls { bound: true },
                     "TRUST" => Step::Trust,
                     "EOF" => Step::Eof,
                     "X" => Step::Over,
@@ -161,7 +164,7 @@ fn run(config: &Config, steps: &[Step], cut: &Cut) -> Transcript {
                 done += octets.len();
             }
             Step::Time(seconds) => peer.pass(Duration::from_secs(*seconds)),
-            Step::Tls => peer.tls(),
+            Step::Tls { bound } => peer.tls(*bound),
             Step::Eof => peer.eof(),
             Step::Trust => {
                 peer.session.trust_xclient();
@@ -181,7 +184,7 @@ fn check(script: &str, steps: &[Step], transcript: &Transcript) {
     let mut groups: Vec<Vec<&str>> = Vec::new();
     for step in steps {
         match step {
-            Step::Client(_) | Step::Time(_) | Step::Tls | Step::Eof => groups.push(Vec::new()),
+            Step::Client(_) | Step::Time(_) | Step::Tls { .. } | Step::Eof => groups.push(Vec::new()),
             Step::Server(text) => groups.last_mut().expect("the client begins").push(text),
             Step::Event(_) | Step::Over | Step::Trust => {}
         }
@@ -304,10 +307,15 @@ impl Peer {
         self.pump();
     }
 
-    pub(crate) fn tls(&mut self) {
+    pub(crate) fn tls(&mut self, bound: bool) {
         assert!(std::mem::take(&mut self.wants_tls), "TLS was not granted");
         assert!(self.input.is_empty());
-        self.session.handle(self.now, Input::TlsReady(TlsInfo::new("TLSv1.3", "X")));
+        let mut tls = TlsInfo::new("TLSv1.3", "X");
+        if bound {
+            tls.binding = Some(ChannelBinding::tls_exporter([1; 32]));
+            tls.certificate = Some(PeerCertificate::from_der(&b"abc"[..]));
+        }
+        self.session.handle(self.now, Input::TlsReady(tls));
         self.pump();
     }
 
@@ -343,16 +351,37 @@ impl Peer {
         let (what, answer) = match event {
             Event::Hello { name, extended } => (format!("hello {name} {extended}"), None),
             Event::Auth(login) => {
-                let answer = if login.password() == "right" {
+                let (right, evidence) = match login.evidence() {
+                    Evidence::Password(word) | Evidence::Token(word) => (word == "right", word),
+                    Evidence::Proven => (login.user() != "locked", "proven"),
+                    _ => (login.user() == "ada", "certificate"),
+                };
+                let answer = if right {
                     reply(235, (2, 7, 0), "Welcome")
+                } else if evidence == "later" {
+                    reply(454, (4, 7, 0), "Not now")
                 } else {
                     reply(535, (5, 7, 8), "Wrong")
                 };
-                (
-                    format!("auth {} {} {}", login.mechanism().as_str(), login.user(), login.password()),
-                    Some(answer),
-                )
+                (format!("auth {} {} {evidence}", login.mechanism().as_str(), login.user()), Some(answer))
             }
+            Event::AuthKeys { user } => {
+                self.events.push(format!("keys {user}"));
+                match &*user {
+                    "later" => self.session.respond(reply(454, (4, 7, 0), "Not now")).unwrap(),
+                    "yes" => self.session.respond(reply(235, (2, 7, 0), "Welcome")).unwrap(),
+                    _ => {
+                        let keys = ScramKeys::parse(PENCIL).unwrap();
+                        self.session.respond_keys((&*user != "eve").then_some(keys)).unwrap();
+                    }
+                }
+                return;
+            }
+            // A host that says yes to everything.
+            Event::AuthFailed(refused) => (
+                format!("failed {} {:?}", refused.user.as_deref().unwrap_or("?"), refused.why),
+                Some(reply(235, (2, 7, 0), "Welcome")),
+            ),
             Event::Mail(mail) => {
                 let text = format!("mail {mail}");
                 (text.clone(), Some(decision(&text, reply(250, (2, 1, 0), "Sender OK"))))
@@ -416,6 +445,10 @@ fn members(list: &str) -> Reply {
 
 /// 2026-11-21T12:00:00Z, when every dialogue begins.
 const NOON: u64 = 1_795_262_400;
+/// The keys of everybody's password, RFC 7677 §3.
+const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+                      WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                      wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
 /// The host's policy: what it is asked about says what it answers.
 fn decision(text: &str, otherwise: Reply) -> Reply {

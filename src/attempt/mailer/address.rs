@@ -132,7 +132,7 @@ mod tests {
     fn a_url_says_how_tls_begins_and_who_logs_in() {
         let of = |url| {
             Target::from_url(url).ok().map(|(target, login)| {
-                let login = login.map(|l| (l.user().to_owned(), l.password().to_owned()));
+                let login = login.map(|l| (l.user().to_owned(), l.password().unwrap_or_default().to_owned()));
                 (target.name.to_string(), target.port, target.tls_start.unwrap(), login)
             })
         };

@@ -32,6 +32,7 @@ pub(super) fn cause_of(host: &Arc<Host>, error: OpenError) -> Cause {
         },
         OpenError::Handshake(HandshakeError::TimedOut) => ConnectFault::TimedOut,
         OpenError::Handshake(_) => ConnectFault::Handshake,
+        OpenError::Credentials(_) => ConnectFault::NoLogin,
         OpenError::Session(failure) => match failure {
             Failure::Greeting(reply) => return said(host, Phase::Greeting, reply),
             Failure::Hello(reply) | Failure::Closing(reply) => return said(host, Phase::Hello, reply),

@@ -9,6 +9,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use tokio::sync::OnceCell;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::accept_any::AcceptAny;
-use super::{HandshakeError, TlsConfigError, info, provider};
+use super::{HandshakeError, TlsConfigError, certified, info, provider};
 use crate::clock::Clock;
 use crate::hop::{Host, TlsSeen};
 use crate::net::connect::Io;
@@ -39,6 +40,9 @@ pub struct TlsOptions {
     pub without_native_roots: bool,
     /// Root certificates trusted besides: a company's own authority.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Who we are, for hosts that ask for a certificate. It is shown only where the host's own is verified.
+    /// Default: nobody.
+    pub identity: Option<ClientIdentity>,
 }
 
 impl TlsOptions {
@@ -58,6 +62,26 @@ impl TlsOptions {
             self.extra_roots.push(certificate.map_err(|_| TlsConfigError::Pem)?);
         }
         if self.extra_roots.len() == before { Err(TlsConfigError::Pem) } else { Ok(self) }
+    }
+}
+
+/// A client's certificate with its key, which is never shown by `Debug`.
+#[derive(Clone)]
+pub struct ClientIdentity(Arc<CertifiedKey>);
+
+impl ClientIdentity {
+    /// The certificate chain of one PEM text, leaf first, and the key of another (PKCS#8, PKCS#1 or SEC1).
+    ///
+    /// # Errors
+    /// [`TlsConfigError`] when either is missing or damaged, or the key is not the certificate's.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
+        certified(chain, key).map(|pair| Self(Arc::new(pair)))
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(..)")
     }
 }
 
@@ -86,7 +110,8 @@ impl ClientTls {
     /// # Errors
     /// [`TlsConfigError::Unusable`] when the crypto provider cannot do TLS 1.2 and 1.3.
     pub fn new(options: TlsOptions, clock: Arc<dyn Clock>) -> Result<Self, TlsConfigError> {
-        let accepting = config(Arc::new(AcceptAny(provider())), &clock).map_err(TlsConfigError::Unusable)?;
+        let accepting =
+            config(Arc::new(AcceptAny(provider())), &clock, None).map_err(TlsConfigError::Unusable)?;
         Ok(Self { shared: Arc::new(Shared { options, clock, accepting, verifying: OnceCell::new() }) })
     }
 
@@ -156,7 +181,8 @@ impl ClientTls {
         }
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().ok()?;
-        let config = config(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>, &self.shared.clock).ok()?;
+        let (shown, clock) = (self.shared.options.identity.as_ref(), &self.shared.clock);
+        let config = config(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>, clock, shown).ok()?;
         Some(Verifying { config, verifier })
     }
 }
@@ -170,13 +196,19 @@ impl fmt::Debug for ClientTls {
 fn config(
     verifier: Arc<dyn ServerCertVerifier>,
     clock: &Arc<dyn Clock>,
+    identity: Option<&ClientIdentity>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let time = Arc::new(ClockTime(Arc::clone(clock)));
-    let mut config = ClientConfig::builder_with_details(provider(), time)
+    let builder = ClientConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))))
+        }
+    };
     config.resumption = Resumption::in_memory_sessions(REMEMBERED_HOSTS);
     Ok(Arc::new(config))
 }

@@ -14,16 +14,19 @@ mod client;
 mod server;
 mod shown;
 
-pub use client::{ClientTls, TlsClass, TlsOptions};
+pub use client::{ClientIdentity, ClientTls, TlsClass, TlsOptions};
 pub use server::ServerTls;
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::CommonState;
+use rustls::ConnectionCommon;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
-use crate::smtp::TlsInfo;
+use crate::smtp::{ChannelBinding, TlsInfo};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +69,38 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Version and cipher of a complete handshake, as logs show them.
-fn info(state: &CommonState) -> TlsInfo {
-    let version = match state.protocol_version() {
+/// A chain and its key, from PEM.
+fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsConfigError> {
+    let chain = certificates(chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsConfigError::Pem)?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(TlsConfigError::Unusable)
+}
+
+/// The certificates in a PEM text, one at least.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| TlsConfigError::Pem)?;
+    if found.is_empty() { Err(TlsConfigError::Pem) } else { Ok(found) }
+}
+
+/// What a complete handshake showed, as a session needs to know it.
+pub(super) fn info<Side>(connection: &ConnectionCommon<Side>) -> TlsInfo {
+    let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLS",
     };
     let cipher =
-        state.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+        connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
     // rustls calls the suites of TLS 1.3 TLS13_…, everybody else TLS_… (RFC 8446 appendix B.4).
-    TlsInfo::new(version, &cipher.replacen("TLS13_", "TLS_", 1))
+    let mut info = TlsInfo::new(version, &cipher.replacen("TLS13_", "TLS_", 1));
+    // RFC 9266 §4.2: under TLS 1.2 it is unique only with an extension that is not always there.
+    if version == "TLSv1.3" {
+        let exported = connection.export_keying_material([0; 32], EXPORTER, Some(b""));
+        info.binding = exported.ok().map(ChannelBinding::tls_exporter);
+    }
+    info
 }
+
+/// RFC 9266 §2
+const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";

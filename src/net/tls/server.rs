@@ -3,18 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::ResolvesServerCert;
-use rustls::sign::CertifiedKey;
+use bytes::Bytes;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::shown::{Shown, pattern};
-use super::{HandshakeError, TlsConfigError, info, provider};
+use super::{HandshakeError, TlsConfigError, certificates, certified, info, provider};
 use crate::net::connect::Io;
-use crate::smtp::TlsInfo;
+use crate::smtp::{PeerCertificate, TlsInfo};
 
 /// Makes TLS connections with clients. Clones share the certificate.
 #[derive(Clone)]
@@ -31,14 +29,23 @@ impl ServerTls {
     /// [`TlsConfigError`] when either is missing or damaged, or the key is not the certificate's.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
         let shown = Arc::new(Shown::new(certified(chain, key)?));
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(TlsConfigError::Unusable)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
-        // Tickets hold the session, so that remembering clients costs no memory.
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsConfigError::Unusable)?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown })
+        Ok(Self { acceptor: TlsAcceptor::from(config(&shown, None)?), shown })
+    }
+
+    /// Asks clients for a certificate, and takes those that end at a root in this PEM text: a session then
+    /// knows [`TlsInfo::certificate`], and EXTERNAL can be offered. Who shows none is served as before; who
+    /// shows one of another issuer gets no TLS at all, so this is for ports of one's own users and not for
+    /// port 25, where servers show what they have. Default: nobody is asked.
+    ///
+    /// # Errors
+    /// [`TlsConfigError::Pem`] when there is no usable root in the text.
+    pub fn trust_clients(mut self, roots: &[u8]) -> Result<Self, TlsConfigError> {
+        let mut store = RootCertStore::empty();
+        for root in certificates(roots)? {
+            store.add(root).map_err(TlsConfigError::Unusable)?;
+        }
+        self.acceptor = TlsAcceptor::from(config(&self.shown, Some(store))?);
+        Ok(self)
     }
 
     /// Shows another certificate from the next handshake on; connections that are open keep theirs.
@@ -88,7 +95,11 @@ impl ServerTls {
     /// Dropping the future closes the stream.
     pub async fn accept<S: Io>(&self, io: S) -> Result<(TlsStream<S>, TlsInfo), HandshakeError> {
         let stream = self.acceptor.accept(io).await.map_err(HandshakeError::Failed)?;
-        let info = info(stream.get_ref().1);
+        let connection = stream.get_ref().1;
+        let mut info = info(connection);
+        // The verifier has judged it; on a resumed session, in the handshake whose ticket it is.
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        info.certificate = shown.map(|leaf| PeerCertificate::from_der(Bytes::copy_from_slice(leaf)));
         Ok((stream, info))
     }
 }
@@ -99,14 +110,25 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsConfigError> {
-    let chain: Vec<_> =
-        CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| TlsConfigError::Pem)?;
-    if chain.is_empty() {
-        return Err(TlsConfigError::Pem);
-    }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsConfigError::Pem)?;
-    CertifiedKey::from_der(chain, key, &provider()).map_err(TlsConfigError::Unusable)
+fn config(shown: &Arc<Shown>, clients: Option<RootCertStore>) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsConfigError::Unusable)?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                .allow_unauthenticated()
+                .build()
+                // The only thing that can be wrong: no root in it.
+                .map_err(|_| TlsConfigError::Pem)?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(shown) as Arc<dyn ResolvesServerCert>);
+    // Tickets hold the session, so that remembering clients costs no memory.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsConfigError::Unusable)?;
+    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

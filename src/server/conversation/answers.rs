@@ -7,7 +7,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 
 use super::{Open, Talk};
 use crate::clock::{Clock, SystemClock};
-use crate::server::handler::{Conversation, Transaction};
+use crate::server::handler::{Conversation, Transaction, bad_credentials};
 use crate::server::limits::Offence;
 use crate::smtp::params::Mail;
 use crate::smtp::reply::{EnhancedCode, Reply};
@@ -22,7 +22,19 @@ impl Talk<'_> {
                 let info = Arc::make_mut(&mut self.info);
                 (info.hello, info.extended) = (Some(name.into()), extended);
             }
+            Event::AuthKeys { user } => {
+                let info = Arc::clone(&self.info);
+                match self.decide(conversation.keys(&user, &info)).await {
+                    // An error says that the session ended meanwhile, and then nobody waits for keys.
+                    Ok(keys) => drop(self.session.respond_keys(keys)),
+                    Err(reply) => self.refuse_login(reply).await,
+                }
+            }
             Event::Auth(login) => self.authenticate(&login, conversation).await,
+            Event::AuthFailed(refused) => {
+                debug!(peer = %self.info.peer.address, ?refused, "login failed");
+                self.refuse_login(bad_credentials()).await;
+            }
             Event::Mail(mail) => {
                 self.settle(conversation);
                 let reply = if self.setup.bodies.is_spent() {
@@ -116,13 +128,17 @@ impl Talk<'_> {
                 Arc::make_mut(&mut self.info).user = Some(login.user().into());
                 self.respond(Reply::new(235, EnhancedCode::new(2, 7, 0), "authentication succeeded"));
             }
-            Err(reply) => {
-                let wait = self.setup.limits.conduct.login_failed(peer, SystemClock.mono());
-                debug!(%peer, ?wait, "login refused");
-                self.decide(Box::pin(tokio::time::sleep(wait))).await;
-                self.respond(negative(reply));
-            }
+            Err(reply) => self.refuse_login(reply).await,
         }
+    }
+
+    /// Refuses, after a wait that grows with each failure from the same network.
+    async fn refuse_login(&mut self, reply: Reply) {
+        let peer = self.info.peer.address.ip();
+        let wait = self.setup.limits.conduct.login_failed(peer, SystemClock.mono());
+        debug!(%peer, ?wait, "login refused");
+        self.decide(Box::pin(tokio::time::sleep(wait))).await;
+        self.respond(negative(reply));
     }
 }
 

@@ -42,6 +42,7 @@
 //! means for a recipient or when to try again.
 
 mod answers;
+mod auth;
 mod command;
 mod content;
 mod limits;
@@ -56,7 +57,7 @@ use super::address::EhloName;
 use super::error::ProtocolError;
 use super::params::{Mail, Rcpt};
 use super::reply::{EnhancedCode, Reply};
-use super::sasl::Credentials;
+use super::sasl::{Credentials, Mechanism, Nonces, SaslError};
 
 pub use super::Protocol;
 pub use session::Session;
@@ -76,6 +77,11 @@ pub struct Config {
     pub credentials: Option<Credentials>,
     /// Log in without TLS too. Default: false; set it only where the network is the machine itself.
     pub auth_in_clear: bool,
+    /// Which mechanisms may be used to log in; the order is fixed, the strongest first. Default: all. Leave
+    /// some out to insist on the others: without PLAIN and LOGIN no server ever gets the password.
+    pub mechanisms: Vec<Mechanism>,
+    /// Where SCRAM's nonces come from. Default: the operating system.
+    pub nonces: Nonces,
     /// Send the envelope in one write where PIPELINING is offered. Default: true; clear it for a host
     /// that was seen to break, see [`Session::pipelining_broken`].
     pub pipelining: bool,
@@ -102,6 +108,8 @@ impl Config {
             tls,
             credentials: None,
             auth_in_clear: false,
+            mechanisms: Mechanism::ALL.to_vec(),
+            nonces: Nonces::system(),
             pipelining: true,
             chunking: true,
             window: 2,
@@ -291,6 +299,9 @@ pub enum Failure {
     TlsRefused(Reply),
     /// The server did not let us log in; `None` when it offers no way that we have.
     Auth(Option<Reply>),
+    /// The server did not keep to the mechanism, or did not prove that it knows the password: it may be
+    /// somebody else.
+    AuthExchange(SaslError),
     /// There are credentials, and no TLS to send them under.
     AuthInClear,
     /// The server broke the protocol.

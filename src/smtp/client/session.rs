@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::auth::Auth;
 use super::content::{CHUNK, Content, Verb};
 use super::pipeline::{Command, Pipeline};
 use super::state::State;
@@ -35,6 +36,7 @@ pub struct Session {
     pub(super) tls: Option<TlsInfo>,
     pub(super) is_encrypted: bool,
     pub(super) is_logged_in: bool,
+    pub(super) auth: Auth,
     pub(super) pipe: Pipeline,
     parser: ReplyParser,
     /// Oldest first. Only the youngest can still lack content.
@@ -67,6 +69,7 @@ impl Session {
             caps: Capabilities::default(),
             tls: None,
             is_logged_in: false,
+            auth: Auth::default(),
             pipe: Pipeline::new(now),
             parser: ReplyParser::default(),
             open: VecDeque::new(),
@@ -80,6 +83,14 @@ impl Session {
             pipelining_broken: false,
             pipelining_works: false,
         }
+    }
+
+    /// A session on a connection whose handshake is done and showed this: as [`Session::new`] with
+    /// [`TlsUse::AlreadyOn`], with what a login can be bound to.
+    #[must_use]
+    pub fn over_tls(mut config: Config, tls: TlsInfo, now: Instant) -> Self {
+        config.tls = TlsUse::AlreadyOn;
+        Self { tls: Some(tls), ..Self::new(config, now) }
     }
 
     /// Takes in what happened. `now` must not go back.
@@ -121,7 +132,7 @@ impl Session {
         &self.caps
     }
 
-    /// The TLS that was started by STARTTLS.
+    /// The TLS in use, as far as it is known: STARTTLS tells it, and [`Session::over_tls`].
     #[must_use]
     pub const fn tls(&self) -> Option<&TlsInfo> {
         self.tls.as_ref()

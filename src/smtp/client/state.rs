@@ -1,4 +1,4 @@
-//! The state of a session, and the dialogue that opens one: greeting, EHLO, STARTTLS, AUTH.
+//! The state of a session, and the dialogue that opens one: greeting, EHLO, STARTTLS; AUTH is beside it.
 //!
 //! Lock-step throughout: each reply is awaited before the next command is written, because each says
 //! what that may be.
@@ -8,11 +8,10 @@ use std::time::Instant;
 use bytes::BufMut;
 
 use super::pipeline::Command;
-use super::{Event, Failure, Protocol, Session, TlsUse};
+use super::{Failure, Protocol, Session, TlsUse};
 use crate::smtp::TlsInfo;
-use crate::smtp::capability::{Capabilities, Limits};
+use crate::smtp::capability::Capabilities;
 use crate::smtp::reply::Reply;
-use crate::smtp::sasl::{Mechanism, secret_line};
 
 /// Where a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +24,7 @@ pub(super) enum State {
         since: Instant,
     },
     /// AUTH was sent.
-    LoggingIn {
-        /// Which mechanism.
-        mechanism: Mechanism,
-        /// How many answers were sent.
-        answers: usize,
-    },
+    LoggingIn,
     /// Transactions can begin, or are open.
     Ready,
     /// QUIT was sent.
@@ -80,7 +74,7 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, command: Command) {
+    pub(super) fn hello(&mut self, command: Command) {
         if !self.is_logged_in {
             self.caps = Capabilities::default();
         }
@@ -111,80 +105,4 @@ impl Session {
             self.log_in();
         }
     }
-
-    fn log_in(&mut self) {
-        match &self.config.credentials {
-            None => self.ready(),
-            Some(_) if !self.is_encrypted && !self.config.auth_in_clear => self.fail(Failure::AuthInClear),
-            Some(_) => self.auth(None, None),
-        }
-    }
-
-    /// Begins AUTH by the first mechanism that both sides have, after `tried`.
-    fn auth(&mut self, tried: Option<Mechanism>, refused: Option<Reply>) {
-        let Some(credentials) = &self.config.credentials else { return self.ready() };
-        let ours = [Mechanism::Plain, Mechanism::Login];
-        let mechanism = ours.into_iter().find(|m| {
-            self.caps.auth.contains(m)
-                && credentials.answer(*m, 0).is_some()
-                && tried.is_none_or(|t| t == Mechanism::Plain && *m != t)
-        });
-        let Some(mechanism) = mechanism else { return self.fail(Failure::Auth(refused)) };
-        let command = format!("AUTH {}", mechanism.as_str());
-        // RFC 4954 §4: an initial response must not make the line longer than a command may be.
-        let initial = credentials
-            .answer(mechanism, 0)
-            .filter(|a| mechanism == Mechanism::Plain && command.len() + a.len() + 3 <= MAX_COMMAND_LINE);
-        match initial {
-            Some(answer) => {
-                self.state = State::LoggingIn { mechanism, answers: 1 };
-                self.pipe.secret(secret_line(&(command + " "), &answer));
-            }
-            None => {
-                self.state = State::LoggingIn { mechanism, answers: 0 };
-                self.pipe.command(Command::Auth, |to| {
-                    to.put_slice(command.as_bytes());
-                    to.put_slice(b"\r\n");
-                });
-            }
-        }
-    }
-
-    fn logging_in(&mut self, reply: Reply) {
-        let State::LoggingIn { mechanism, answers } = self.state else { return };
-        if reply.is_positive() {
-            return self.logged_in();
-        }
-        // RFC 4954 §4: the mechanism is announced and yet not there.
-        if reply.code() == 504 {
-            return self.auth(Some(mechanism), Some(reply));
-        }
-        let credentials = self.config.credentials.as_ref();
-        match credentials.and_then(|c| c.answer(mechanism, answers)) {
-            Some(answer) if reply.is_intermediate() => {
-                self.state = State::LoggingIn { mechanism, answers: answers + 1 };
-                self.pipe.secret(secret_line("", &answer));
-            }
-            _ => self.fail(Failure::Auth(Some(reply))),
-        }
-    }
-
-    /// Limits may be others for who has logged in, and EHLO is how to learn them (RFC 9422 §3). A server
-    /// that announced none is not asked again.
-    fn logged_in(&mut self) {
-        self.is_logged_in = true;
-        if self.caps.limits == Limits::default() {
-            return self.ready();
-        }
-        self.state = State::Opening;
-        self.hello(Command::Ehlo);
-    }
-
-    fn ready(&mut self) {
-        self.state = State::Ready;
-        self.pipe.event(Event::Ready);
-    }
 }
-
-/// RFC 5321 §4.5.3.1.4, line end included.
-const MAX_COMMAND_LINE: usize = 512;

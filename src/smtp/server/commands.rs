@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
+use zeroize::Zeroize;
 
 use super::Event;
 use super::config::Protocol;
@@ -14,7 +15,7 @@ use crate::smtp::capability::Capabilities;
 use crate::smtp::command::{Command, CommandError, Lookup};
 use crate::smtp::line::{LineError, MAX_COMMAND_LINE};
 use crate::smtp::reply::Reply;
-use crate::smtp::sasl::{MAX_AUTH_LINE, Mechanism};
+use crate::smtp::sasl::MAX_AUTH_LINE;
 
 impl Session {
     pub(super) fn read_command(&mut self, now: Instant, input: &mut BytesMut) -> bool {
@@ -29,7 +30,7 @@ impl Session {
             let command = Command::parse(line);
             heard.command(line, &command);
             if matches!(command, Ok(Command::Auth { .. })) {
-                line.fill(0);
+                line.zeroize();
             }
             command
         });
@@ -196,7 +197,7 @@ impl Session {
             starttls: self.config.starttls && self.tls.is_none(),
             dsn: true,
             enhanced: true,
-            auth: if self.offers_auth() { vec![Mechanism::Plain, Mechanism::Login] } else { Vec::new() },
+            auth: self.offered_auth(),
             require_tls: self.offers_require_tls(),
             limits: self.config.limits(),
             deliver_by: self.config.deliver_by,

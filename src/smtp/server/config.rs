@@ -5,6 +5,7 @@ use std::time::Duration;
 pub use super::super::Protocol;
 use super::super::address::EhloName;
 use super::super::capability::Limits;
+use super::super::sasl::{Decoy, Mechanism, Nonces};
 
 /// The options of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,17 @@ pub struct Config {
     /// When AUTH is offered. Default [`AuthOffer::UnderTls`], which a server that knows no users
     /// changes to [`AuthOffer::Never`].
     pub auth: AuthOffer,
+    /// Which mechanisms are offered, in the order in which they are announced. Default: PLAIN and LOGIN,
+    /// which any host can check; [`Mechanism::STORED_KEYS`] where the host answers
+    /// [`Event::AuthKeys`](super::Event::AuthKeys), OAUTHBEARER and XOAUTH2 where it checks tokens, EXTERNAL
+    /// where it knows certificates. SCRAM-SHA-256-PLUS is announced only where TLS gives a channel
+    /// binding, EXTERNAL only to who has shown a certificate, and CRAM-MD5 never.
+    pub mechanisms: Vec<Mechanism>,
+    /// Shown in SCRAM for users that do not exist. Default: [`Decoy::random`]; one of a fixed secret where
+    /// restarts, or several servers, must not tell who exists.
+    pub decoy: Decoy,
+    /// Where SCRAM's nonces come from. Default: the operating system.
+    pub nonces: Nonces,
     /// Refuse MAIL before a login, as a submission server must (RFC 6409 §4.3). Default off.
     pub require_auth: bool,
     /// Refuse nearly everything before TLS (RFC 3207 §4). Default off; never on port 25.
@@ -90,6 +102,9 @@ impl Config {
             max_messages: None,
             starttls: false,
             auth: AuthOffer::default(),
+            mechanisms: vec![Mechanism::Plain, Mechanism::Login],
+            decoy: Decoy::random(),
+            nonces: Nonces::system(),
             require_auth: false,
             require_tls: false,
             binary: false,
@@ -123,7 +138,7 @@ impl Config {
     }
 }
 
-/// When AUTH is offered. Every mechanism so far shows the password to who listens.
+/// When AUTH is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AuthOffer {
     /// The server knows no users.
@@ -131,7 +146,10 @@ pub enum AuthOffer {
     /// Only on an encrypted connection (RFC 4954 §4).
     #[default]
     UnderTls,
-    /// Also in the clear: for loopback and for tests.
+    /// In the clear SCRAM-SHA-256 alone, which shows no password; but who listens can guess passwords
+    /// by what was said, and who is in between can take the connection over behind the login.
+    ScramInClear,
+    /// Also in the clear, passwords and all: for loopback and for tests.
     Always,
 }
 

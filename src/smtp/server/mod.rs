@@ -40,7 +40,7 @@ pub use session::Session;
 
 use super::command::Lookup;
 use super::params::{Mail, Rcpt};
-use super::sasl::Login;
+use super::sasl::{Login, Refused};
 use super::xclient::Xclient;
 
 /// What a client wants, or did.
@@ -54,8 +54,18 @@ pub enum Event {
         /// EHLO or LHLO, not HELO.
         extended: bool,
     },
+    /// *Asks*: the stored keys of this user, for SCRAM. Answered by [`Session::respond_keys`], also when
+    /// there is no such user; a reply by [`Session::respond`] refuses the login, and is for when the
+    /// keys cannot be looked up now (454 4.7.0).
+    AuthKeys {
+        /// The name, by SASLprep.
+        user: Box<str>,
+    },
     /// *Asks*: may this client act as this user? A positive reply (235 2.7.0) means yes.
     Auth(Login),
+    /// *Asks*: which reply refuses this login, which has failed already (535 5.7.8)? A positive one
+    /// becomes 535. Asked so that the host can count, and take its time.
+    AuthFailed(Refused),
     /// *Asks*: MAIL FROM, in order and well-formed. A positive reply begins the transaction.
     Mail(Mail),
     /// *Asks*: RCPT TO. A positive reply adds the recipient.

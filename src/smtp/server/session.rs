@@ -16,6 +16,7 @@ use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::sasl::ScramKeys;
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// One dialogue with a client. See the [module](super) for how to drive it.
@@ -182,6 +183,26 @@ impl Session {
         };
         self.answered(question, slice::from_ref(&reply), times);
         Ok(())
+    }
+
+    /// Answers [`Event::AuthKeys`]; `None` when there is no such user, or one without keys, from which
+    /// the client does not learn that.
+    ///
+    /// # Errors
+    /// [`Misuse::NothingAsked`] when no keys are asked for, as when the session ended meanwhile.
+    pub fn respond_keys(&mut self, keys: Option<ScramKeys>) -> Result<(), Misuse> {
+        match self.question.take() {
+            Some(Question::Keys(exchange)) => {
+                self.timer.host_answered();
+                self.auth_keys(exchange, keys);
+                self.settle();
+                Ok(())
+            }
+            other => {
+                self.question = other;
+                Err(Misuse::NothingAsked)
+            }
+        }
     }
 
     /// Answers [`Event::MessageEnd`] with a reply for each accepted recipient, in their order: LMTP
@@ -378,11 +399,12 @@ impl Session {
                 }
             }
             Question::Xclient { .. } => {}
-            Question::Auth { user } if positive => self.user = Some(user),
-            Question::Auth { .. } => {
-                if self.auth_failed() {
-                    return;
-                }
+            Question::Auth { user, .. } if positive => self.user = Some(user),
+            Question::Auth { mechanism, .. } => {
+                return replies.first().map_or((), |reply| self.auth_refused(Some(mechanism), reply));
+            }
+            Question::Keys(_) | Question::Refused => {
+                return replies.first().map_or((), |reply| self.auth_refused(None, reply));
             }
             Question::Mail(transaction) if positive => {
                 self.messages = self.messages.saturating_add(1);
@@ -427,7 +449,7 @@ impl Session {
     }
 
     /// Ends what waits for a quiet moment: a shutdown, or a client that is gone.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.settle_shutdown();
         if self.eof && self.question.is_none() && !self.unread {
             self.abort_message();

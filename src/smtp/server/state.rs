@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::super::address::Domain;
-use super::super::command::InitialResponse;
 use super::super::data::{Decoder, LineRules};
+use super::super::reply::Reply;
+use super::super::sasl::Mechanism;
+use super::super::sasl::server::Exchange;
 use super::config::Timeouts;
 
 /// What the next octets are.
@@ -13,7 +15,7 @@ pub(super) enum State {
     /// A command.
     Command,
     /// An answer within AUTH.
-    Auth(Exchange),
+    Auth(Awaited),
     /// Content behind DATA.
     Data(Decoder),
     /// Content behind BDAT.
@@ -24,12 +26,12 @@ pub(super) enum State {
     Closed,
 }
 
-/// Where an AUTH exchange stands.
+/// What an answer within AUTH is an answer to.
 #[derive(Debug)]
-pub(super) enum Exchange {
-    Plain,
-    LoginUser,
-    LoginPassword { user: InitialResponse },
+pub(super) enum Awaited {
+    Challenge(Exchange),
+    /// Why a token was refused, was said; now the command is refused with this (RFC 7628 §3.2.3).
+    Refusal(Reply),
 }
 
 /// One BDAT.
@@ -45,9 +47,14 @@ pub(super) struct Chunk {
 /// What the host was asked.
 #[derive(Debug)]
 pub(super) enum Question {
+    /// The keys of who logs in.
+    Keys(Exchange),
     Auth {
         user: Box<str>,
+        mechanism: Mechanism,
     },
+    /// Whatever the answer is, nobody is logged in.
+    Refused,
     Mail(Transaction),
     Rcpt {
         /// The recipient's, where domains are counted and this is a new one.
