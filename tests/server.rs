@@ -525,6 +525,7 @@ async fn a_handler_can_turn_a_peer_away() {
     tokio::spawn(server(&Arc::default(), options()).serve_io(Box::new(theirs), peer("203.0.113.66")));
     let mut client = Client(ours);
     client.expect(&["554 5.7.1 not you"]).await;
+    client.ask("QUIT", "221").await;
     assert_eq!(client.reply().await, "(closed)");
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::hop::Require;
-use crate::route::{Hosts, LocalId, Protocol, Route};
+use crate::route::{Hosts, LocalId, Route};
 use crate::spool::{Claim, QueueName};
 
 use super::shape::Shape;
@@ -61,9 +61,6 @@ impl Routed {
                     Require::Opportunistic => {}
                     Require::Cleartext => name.insert_str(0, "cleartext "),
                     _ => name.insert_str(0, "verified "),
-                }
-                if hosts.protocol == Protocol::Lmtp {
-                    name.insert_str(0, "lmtp ");
                 }
                 Self { site: QueueName::new(&name), way: Way::Hosts(Arc::new(hosts)) }
             }

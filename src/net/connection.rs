@@ -19,6 +19,7 @@ use crate::hop::{Host, Require, Seen, TlsSeen};
 use crate::message::Content;
 use crate::smtp::capability::Capabilities;
 use crate::smtp::client::{BeginError, Event, Failure, Feature, Session, Transaction, TransactionResult};
+use crate::smtp::params::Rcpt;
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// An SMTP connection on which transactions can be made.
@@ -130,6 +131,20 @@ impl Connection {
         self.progress == Progress::Ready && self.session.can_begin()
     }
 
+    /// Whether a transaction with these recipients would reach any of them on this connection, see
+    /// [`Session::takes`]. Where it would not, another connection is needed.
+    #[must_use]
+    pub fn takes(&self, recipients: &[Rcpt]) -> bool {
+        self.session.takes(recipients)
+    }
+
+    /// Whether the host takes no more transactions on this connection (RFC 9422 §4.1): the open ones go
+    /// on, the next one needs another connection. That is no failure.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.progress == Progress::Ready && self.session.is_used_up()
+    }
+
     /// Whether nothing is open and nothing is on its way, so that anybody could go on from here.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
@@ -215,7 +230,7 @@ impl Connection {
                 self.feeds.retain(|feed| feed.transaction != number);
                 return Step::Done(number, result);
             }
-            if self.failure().is_some() || (self.session.is_idle() && self.wire.is_drained()) {
+            if self.failure().is_some() || (self.session.is_at_rest() && self.wire.is_drained()) {
                 return Step::Over;
             }
             if or_room && self.can_begin() {
@@ -412,6 +427,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// How much content is given at once. Large, because it costs nothing: chunks are slices of what is in
+/// How much content is given at once; the chunks of a large message are a multiple of it. Large, because it costs nothing: chunks are slices of what is in
 /// memory; bounded, so that dots in a large body do not fill the queue with slices.
 const CHUNK: usize = 256 * 1024;

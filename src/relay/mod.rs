@@ -53,6 +53,7 @@ use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::Login;
+use crate::smtp::server::Protocol;
 use crate::spool::SpoolError;
 
 /// Who may send mail where. The defaults let nobody send anything.
@@ -229,9 +230,9 @@ impl Shared {
         received.address = Some(session.peer.address.ip().to_canonical());
         received.with = With {
             extended: session.extended,
+            lmtp: session.protocol == Protocol::Lmtp,
             authenticated: session.user.is_some(),
             smtputf8: mail.smtputf8,
-            ..With::default()
         };
         received.tls = session.tls.as_ref().map(|tls| format!("{} {}", tls.version, tls.cipher).into());
         received.recipient = Received::single(recipients);

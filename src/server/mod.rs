@@ -67,7 +67,9 @@ mod serve;
 mod wire;
 
 pub use body::{BodyError, BodyStream};
-pub use handler::{Conversation, Handler, Peer, SessionInfo, Transaction, Verdict};
+pub use handler::{
+    Conversation, Handler, Peer, SessionInfo, Transaction, Verdict, domain_takes_no_mail, takes_no_mail,
+};
 pub(crate) use handler::{bad_credentials, relaying_denied};
 pub use network::{Network, NetworkError};
 pub use serve::{Builder, RunningServer, Server, ServerOptions, ServerStats, StartError};

@@ -25,7 +25,7 @@ use crate::net::connect::Io;
 use crate::net::tls::ServerTls;
 use crate::smtp::address::EhloName;
 use crate::smtp::reply::{EnhancedCode, Reply};
-use crate::smtp::server::{AuthOffer, Config};
+use crate::smtp::server::{AuthOffer, Config, Protocol};
 
 /// What a server does with its connections. The defaults suit a server on the Internet.
 #[derive(Debug, Clone)]
@@ -55,6 +55,10 @@ pub struct ServerOptions {
     /// How long the answer to a failed login is held back; doubled with each failure from the same
     /// network within 10 minutes, up to sixteenfold. Default 1 s.
     pub auth_delay: Duration,
+    /// Proxies whose XCLIENT is believed, as Postfix defined it: they say who their clients are, and
+    /// which users. Default: none. The handler is asked about each client; connections are counted for
+    /// the proxy, which belongs into [`exempt`](Self::exempt).
+    pub xclient_from: Vec<Network>,
 }
 
 impl ServerOptions {
@@ -72,6 +76,7 @@ impl ServerOptions {
             write: Duration::from_secs(300),
             greeting_delay: Duration::ZERO,
             auth_delay: Duration::from_secs(1),
+            xclient_from: Vec::new(),
         }
     }
 }
@@ -100,6 +105,17 @@ enum Listen {
     Socket(std::net::TcpListener),
 }
 
+impl Listen {
+    fn is_port_25(&self) -> bool {
+        match self {
+            Self::Address(address) => {
+                address.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(SMTP_PORT))
+            }
+            Self::Socket(socket) => socket.local_addr().is_ok_and(|address| address.port() == SMTP_PORT),
+        }
+    }
+}
+
 impl Builder {
     /// Listens on `address`, such as `0.0.0.0:25` or `localhost:2525`; may be called again for more.
     /// STARTTLS is offered there when there is a certificate.
@@ -113,6 +129,15 @@ impl Builder {
     #[must_use]
     pub fn listen_tls(mut self, address: impl Into<String>) -> Self {
         self.listen.push((Listen::Address(address.into()), Start::Tls));
+        self
+    }
+
+    /// Listens on `address` for LMTP (RFC 2033), with the same options otherwise. A message gets a
+    /// reply for each of its recipients there: see [`Verdict::Each`](super::Verdict::Each). Not on
+    /// port 25, where SMTP is expected (RFC 2033 §5): an error when the server starts.
+    #[must_use]
+    pub fn listen_lmtp(mut self, address: impl Into<String>) -> Self {
+        self.listen.push((Listen::Address(address.into()), Start::Lmtp));
         self
     }
 
@@ -143,6 +168,10 @@ impl Builder {
         for (listen, start) in &self.listen {
             if *start == Start::Tls && self.tls.is_none() {
                 return Err(StartError::NoCertificate);
+            }
+            let lmtp = *start == Start::Lmtp || self.options.session.protocol == Protocol::Lmtp;
+            if lmtp && listen.is_port_25() {
+                return Err(StartError::LmtpOnPort25);
             }
             let listener = match listen {
                 Listen::Address(address) => bind(address.as_str()).await,
@@ -183,8 +212,11 @@ impl Builder {
             Connections::new(options.max_connections, options.max_per_network, options.exempt.clone());
         let mut session = options.session.clone();
         session.starttls = self.tls.is_some();
+        let mut lmtp = session.clone();
+        lmtp.protocol = Protocol::Lmtp;
         Arc::new(Setup {
             handler: self.handler,
+            lmtp: Arc::new(lmtp),
             session: Arc::new(session),
             options,
             tls: self.tls,
@@ -211,6 +243,9 @@ pub enum StartError {
     /// TLS was asked for without a certificate.
     #[error("implicit TLS needs a certificate")]
     NoCertificate,
+    /// LMTP was asked for on port 25, where SMTP is expected (RFC 2033 §5).
+    #[error("LMTP must not be spoken on port 25")]
+    LmtpOnPort25,
 }
 
 /// A server that accepts mail. Dropping it ends it at once, with what is in flight;
@@ -300,6 +335,8 @@ impl Drop for RunningServer {
 pub(super) struct Setup {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) session: Arc<Config>,
+    /// The same for the listeners of LMTP.
+    pub(super) lmtp: Arc<Config>,
     pub(super) options: ServerOptions,
     pub(super) tls: Option<ServerTls>,
     pub(super) failures: Failures,
@@ -393,7 +430,7 @@ fn admit(
         Err(why) => {
             setup.counters.refused.fetch_add(1, Relaxed);
             debug!(peer = %address, ?why, "connection refused");
-            if start == Start::Plain {
+            if start != Start::Tls {
                 dismiss(stream, why);
             }
             return;
@@ -429,6 +466,7 @@ fn dismiss(stream: TcpStream, why: TooMany) {
     }
 }
 
+const SMTP_PORT: u16 = 25;
 /// Descriptors come back as sessions end, within moments as a rule.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Short enough that clients in the kernel's queue do not give up.

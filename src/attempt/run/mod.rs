@@ -18,7 +18,7 @@ use crate::hop::{Host, Require};
 use crate::message::Content;
 use crate::net::{Connection, Step};
 use crate::pool::{Held, Lease, Permit};
-use crate::route::{Hosts, Protocol, RouteError};
+use crate::route::{Hosts, RouteError};
 use crate::smtp::client::{BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 
 type Key = Arc<str>;
@@ -125,13 +125,13 @@ impl<'a> Run<'a> {
         loop {
             let mut stop = self.begin(held).await;
             self.report_decided();
-            if self.flights.is_empty() && stop.is_some() && held.is_reusable() {
+            if self.flights.is_empty() && stop.is_some() && is_whole(held) {
                 return stop.unwrap_or(Stop::Lost);
             }
             match held.next_step(stop.is_none()).await {
                 Step::Done(number, result) => self.settle(held, number, result),
                 Step::Room => {}
-                Step::Over if held.is_reusable() => {
+                Step::Over if is_whole(held) => {
                     // Nothing is open though flights wait: the connection knows nothing of them.
                     self.abandon();
                     if let Some(stop) = stop.take() {
@@ -153,7 +153,10 @@ impl<'a> Run<'a> {
                 return Some(Stop::Change);
             }
             let Some(parcel) = self.take().await else { return Some(Stop::Drained) };
-            if parcel.is_refused_by(held.host()) || !is_good_enough(held, parcel.require) {
+            if parcel.is_refused_by(held.host())
+                || !is_good_enough(held, parcel.require)
+                || !held.takes(&parcel.transaction.recipients)
+            {
                 self.next = Some(parcel);
                 return Some(Stop::Change);
             }
@@ -174,7 +177,7 @@ impl<'a> Run<'a> {
             // Else they pile up where no connection can carry any.
             self.report_decided();
         }
-        None
+        held.is_used_up().then_some(Stop::Change)
     }
 
     /// The next one that this route may carry.
@@ -326,6 +329,7 @@ impl<'a> Run<'a> {
                 !is_out(connection.host())
                     && self.hosts.hosts.iter().any(|host| is_same(host, connection.host()))
                     && is_good_enough(connection, require)
+                    && self.next.as_ref().is_none_or(|next| connection.takes(&next.transaction.recipients))
             };
             let permit = match lease.prefer(fits) {
                 Lease::Idle(held) => return Ok(held),
@@ -339,11 +343,8 @@ impl<'a> Run<'a> {
         let mut only_tls = true;
         for host in hosts {
             let host = Arc::new(host);
-            if self.hosts.protocol != Protocol::Smtp {
-                let cause = Cause::Connect { host, fault: ConnectFault::NoLmtp };
-                return Err((permit, Unreached { cause, only_tls: false }));
-            }
-            match self.carrier.dialer().open(&host, require, self.carrier.quirks(&host)).await {
+            let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
+            match self.carrier.dialer().open(&host, protocol, require, quirks).await {
                 Ok(connection) => return Ok(permit.hold(connection)),
                 Err(error) => {
                     let cause = cause_of(&host, error);
@@ -357,6 +358,11 @@ impl<'a> Run<'a> {
         let cause = worst.unwrap_or(Cause::Route(RouteError::NoHost));
         Err((permit, Unreached { cause, only_tls }))
     }
+}
+
+/// Whether nothing went wrong with it, be it that it takes no more.
+fn is_whole(connection: &Connection) -> bool {
+    connection.is_reusable() || connection.is_used_up()
 }
 
 /// Two routes may know different addresses of one host.
@@ -387,7 +393,7 @@ fn begin(held: &mut Held<Key, Connection>, transaction: Transaction, content: Co
             let host = Arc::clone(held.host());
             every(Outcome::Deferred(Cause::Connect { host, fault: ConnectFault::Local }))
         }
-        Err(BeginError::NotReady) => Flight::Decided(Report::NotAttempted),
+        Err(BeginError::NotReady | BeginError::UsedUp) => Flight::Decided(Report::NotAttempted),
     }
 }
 

@@ -20,13 +20,23 @@ impl Talk<'_> {
                 (info.hello, info.extended) = (Some(name.into()), extended);
             }
             Event::Auth(login) => self.authenticate(&login, conversation).await,
-            Event::Mail(mail) => {
+            Event::Mail(mut mail) => {
                 self.settle(conversation);
                 let info = Arc::clone(&self.info);
+                let wanted = mail.priority;
+                let given = wanted.map(|wanted| conversation.priority(wanted, &info));
+                mail.priority = given;
                 let reply = match self.decide(conversation.sender(&mail, &info)).await {
                     Ok(()) => {
                         self.transaction = Some((mail, Vec::new()));
-                        Reply::new(250, EnhancedCode::new(2, 1, 0), "sender ok")
+                        match given {
+                            Some(given) if Some(given) != wanted => {
+                                // RFC 6710 §4.1
+                                let text = format!("{given} is the new priority");
+                                Reply::new(250, EnhancedCode::new(2, 3, 6), &text)
+                            }
+                            _ => Reply::new(250, EnhancedCode::new(2, 1, 0), "sender ok"),
+                        }
                     }
                     Err(reply) => negative(reply),
                 };
@@ -51,6 +61,16 @@ impl Talk<'_> {
                     self.message(Transaction { mail, recipients, session }, conversation).await;
                 }
                 conversation.reset();
+            }
+            Event::Vrfy(lookup) => {
+                let info = Arc::clone(&self.info);
+                let reply = self.decide(conversation.verify(&lookup, &info)).await;
+                self.respond(reply);
+            }
+            Event::Expn(lookup) => {
+                let info = Arc::clone(&self.info);
+                let reply = self.decide(conversation.expand(&lookup, &info)).await;
+                self.respond(reply);
             }
             Event::Quit => self.quit = true,
             _ => {}

@@ -60,7 +60,7 @@ impl Talk<'_> {
         }
         match verdict {
             Verdict::All(reply) => self.respond(reply),
-            Verdict::Each(replies) if self.setup.session.protocol == Protocol::Lmtp => {
+            Verdict::Each(replies) if self.info.protocol == Protocol::Lmtp => {
                 if let Err(error) = self.session.respond_each(&replies) {
                     warn!(%error, "the handler gave another number of replies than there are recipients");
                     self.respond(local_error());

@@ -12,6 +12,7 @@
 mod answers;
 mod content;
 mod opening;
+mod proxied;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use self::answers::negative;
 use self::opening::{finish, handshake};
+use self::proxied::Nobody;
 use super::body::Feed;
 use super::handler::{Conversation, SessionInfo};
 use super::serve::Setup;
@@ -41,6 +43,8 @@ pub(super) enum Start {
     Plain,
     /// With a TLS handshake (RFC 8314).
     Tls,
+    /// As `Plain`, for LMTP.
+    Lmtp,
 }
 
 /// Serves one connection to its end.
@@ -58,12 +62,19 @@ pub(super) async fn serve(
             return;
         }
     }
+    let config = if start == Start::Lmtp { &setup.lmtp } else { &setup.session };
+    info.protocol = config.protocol;
     let conversation = setup.handler.connect(&info.peer).await;
-    let (config, now) = (Arc::clone(&setup.session), SystemClock.mono());
-    let session = match &info.tls {
+    let (config, time) = (Arc::clone(config), SystemClock.now());
+    let now = time.mono;
+    let mut session = match &info.tls {
         Some(tls) => Session::over_tls(config, tls.clone(), now),
         None => Session::new(config, now),
     };
+    session.set_wall(time.wall.as_secs(), now);
+    if setup.options.xclient_from.iter().any(|network| network.contains(info.peer.address.ip())) {
+        session.trust_xclient();
+    }
     let mut talk = Talk {
         setup,
         session,
@@ -75,13 +86,13 @@ pub(super) async fn serve(
         quit: false,
     };
     match conversation {
-        Ok(mut conversation) => {
+        Ok(conversation) => {
             talk.listen_first(now).await;
-            talk.run(&mut *conversation, stop).await;
+            talk.run(conversation, stop).await;
         }
         Err(reply) => {
-            talk.session.close(&negative(reply));
-            while !matches!(talk.drain(), Drained::Closed) {}
+            talk.session.refuse(&negative(reply), now);
+            talk.run(Box::new(Nobody), stop).await;
         }
     }
     finish(talk.wire, !talk.quit).await;
@@ -116,14 +127,15 @@ enum Turn {
 }
 
 impl Talk<'_> {
-    async fn run(&mut self, conversation: &mut dyn Conversation, mut stop: watch::Receiver<bool>) {
+    async fn run(&mut self, mut conversation: Box<dyn Conversation>, mut stop: watch::Receiver<bool>) {
         let mut stopping = false;
         loop {
             match self.drain() {
-                Drained::Event(event) => self.on_event(event, conversation).await,
+                Drained::Event(Event::Xclient(told)) => self.introduce(&told, &mut conversation).await,
+                Drained::Event(event) => self.on_event(event, &mut *conversation).await,
                 Drained::StartTls => self.upgrade().await,
                 Drained::Waits => {
-                    self.settle(conversation);
+                    self.settle(&mut *conversation);
                     tokio::select! {
                         biased;
                         () = self.turn(None) => {}
@@ -133,7 +145,7 @@ impl Talk<'_> {
                         }
                     }
                 }
-                Drained::Closed => return self.settle(conversation),
+                Drained::Closed => return self.settle(&mut *conversation),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::address::Domain;
 use super::super::command::InitialResponse;
 use super::super::data::{Decoder, LineRules};
 use super::config::Timeouts;
@@ -44,10 +45,22 @@ pub(super) struct Chunk {
 /// What the host was asked.
 #[derive(Debug)]
 pub(super) enum Question {
-    Auth { user: Box<str> },
+    Auth {
+        user: Box<str>,
+    },
     Mail(Transaction),
-    Rcpt,
+    Rcpt {
+        /// The recipient's, where domains are counted and this is a new one.
+        domain: Option<Domain>,
+    },
     Message,
+    Lookup {
+        /// The client reads UTF-8.
+        smtputf8: bool,
+    },
+    Xclient {
+        user: Option<Box<str>>,
+    },
 }
 
 /// From an accepted MAIL to the end of the message.
@@ -57,6 +70,8 @@ pub(super) struct Transaction {
     pub(super) binary: bool,
     /// Accepted ones.
     pub(super) recipients: usize,
+    /// Theirs, where domains are counted.
+    pub(super) domains: Vec<Domain>,
     pub(super) content: Option<Reception>,
     /// A BDAT failed; nothing but RSET helps.
     pub(super) dead: bool,
