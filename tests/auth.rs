@@ -154,7 +154,7 @@ fn dialer_by(tls: ClientTls, credentials: impl CredentialSource, mechanisms: &[M
 }
 
 async fn open(dialer: &Dialer, host: &Arc<Host>) -> Result<Connection, OpenError> {
-    dialer.open(host, Require::Verified, Quirks::default()).await
+    dialer.open(host, postroad::smtp::Protocol::Smtp, Require::Verified, Quirks::default()).await
 }
 
 /// The code with which the login was refused.
