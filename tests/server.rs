@@ -26,7 +26,7 @@ use postroad::server::{
 use postroad::smtp::address::EhloName;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::reply::{EnhancedCode, Reply};
-use postroad::smtp::sasl::Login;
+use postroad::smtp::sasl::{Login, Mechanism};
 use postroad::smtp::server::AuthOffer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::TcpStream;
@@ -629,6 +629,30 @@ async fn failed_logins_are_answered_later_each_time_and_then_no_more() {
     }
     assert_eq!(waits, [1, 2, 4, 8, 16]);
     client.rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_proof_or_token_is_answered_as_late_as_a_wrong_password() {
+    // `n,,n=ada,r=a`, and a proof of zeros; `n,a=ada,^Aauth=Bearer x^A^A`
+    let scram = "AUTH SCRAM-SHA-256 biwsbj1hZGEscj1h";
+    let proof = "Yz1iaXdzLHI9YSxwPUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE9";
+    let bearer = "AUTH OAUTHBEARER bixhPWFkYSwBYXV0aD1CZWFyZXIgeAEB";
+    for (begin, first, second) in [(scram, "334 ", "535 5.7.8"), (bearer, "334 eyJ", "535 5.7.8")] {
+        let mut options = options();
+        options.session.auth = AuthOffer::Always;
+        options.session.mechanisms = Mechanism::ALL.to_vec();
+        options.auth_delay = Duration::from_secs(1);
+        let mut client = session(&Arc::default(), options).await;
+        client.ask("EHLO c.test", "250").await;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            let start = tokio::time::Instant::now();
+            client.ask(begin, first).await;
+            client.ask(proof, second).await;
+            waits.push(start.elapsed().as_secs());
+        }
+        assert_eq!(waits, [1, 2, 4, 8], "{begin}");
+    }
 }
 
 #[tokio::test]

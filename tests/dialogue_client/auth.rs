@@ -1,7 +1,11 @@
 //! AUTH (RFC 4954): which mechanism is taken, and what a server must show to be believed.
 
-use postroad::smtp::client::{Config, TlsUse};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use postroad::smtp::client::{Config, Session, TlsUse};
 use postroad::smtp::sasl::{Credentials, Mechanism, Nonces};
+use postroad::smtp::{ChannelBinding, Input, Output, TlsInfo};
 
 use crate::harness::{config, dialogue, glued};
 
@@ -206,4 +210,35 @@ fn a_server_that_does_not_prove_itself_gets_no_mail() {
             "{proven}S: 334 {SIGNATURE}\nC!\nS: 334 more\nC: *\nS: 501 ok\nE: failed AuthExchange(Unexpected)\nCLOSED"
         ),
     );
+}
+
+#[test]
+fn a_client_says_whether_it_could_have_bound_the_login_to_its_tls() {
+    let unbound = [Mechanism::ScramSha256];
+    let p = "AUTH SCRAM-SHA-256-PLUS cD10bHMtZXhwb3J0ZXIsLG49"; // p=tls-exporter,,n=
+    let y = "AUTH SCRAM-SHA-256 eSwsbj11c2Vy"; // y,,n=user
+    let n = "AUTH SCRAM-SHA-256 biwsbj11c2Vy"; // n,,n=user
+    for (announced, mechanisms, binding, sent) in [
+        ("SCRAM-SHA-256 SCRAM-SHA-256-PLUS", &Mechanism::ALL[..], true, p),
+        ("SCRAM-SHA-256", &Mechanism::ALL[..], true, y),
+        ("SCRAM-SHA-256 SCRAM-SHA-256-PLUS", &unbound[..], true, n),
+        ("SCRAM-SHA-256 SCRAM-SHA-256-PLUS", &Mechanism::ALL[..], false, n),
+    ] {
+        #[allow(clippy::disallowed_methods, reason = "some instant is needed to count from")]
+        let now = Instant::now();
+        let mut config = user();
+        config.mechanisms = mechanisms.to_vec();
+        let mut tls = TlsInfo::new("TLSv1.3", "X");
+        tls.binding = binding.then(|| ChannelBinding::tls_exporter([1; 32]));
+        let mut session = Session::over_tls(config, tls, now);
+        session.handle(now, Input::Data(&mut BytesMut::from("220 mx\r\n")));
+        let Output::Send(ehlo) = session.poll() else { panic!() };
+        session.handle(now, Input::Sent(ehlo.len()));
+        let offer = format!("250-mx\r\n250 AUTH {announced}\r\n");
+        session.handle(now, Input::Data(&mut BytesMut::from(&*offer)));
+        let output = session.poll();
+        assert_eq!(format!("{output:?}"), "SendSecret(..)");
+        let Output::SendSecret(line) = output else { panic!() };
+        assert!(line.starts_with(sent.as_bytes()), "{line:?} is not {sent}");
+    }
 }

@@ -227,6 +227,30 @@ fn only_the_right_proof_is_one() {
 }
 
 #[test]
+fn a_proof_over_another_nonce_is_none_even_when_it_is_made_by_who_knows_the_password() {
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::{Digest, Sha256};
+    let hmac = |key: &[u8], text: &str| {
+        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes()
+    };
+    let salt = STANDARD.decode(SALT).unwrap();
+    let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(b"pencil", &salt, 4096);
+    let client_key = hmac(&salted, "Client Key");
+    for (nonce, right) in
+        [(format!("{CLIENT_NONCE}{SERVER_NONCE}"), true), (format!("{CLIENT_NONCE}x"), false)]
+    {
+        let mut server = asked(Mechanism::ScramSha256, CLIENT_FIRST, None).unwrap();
+        let challenge = challenged(&mut server, Some(pencil()));
+        let unproven = format!("c=biws,r={nonce}");
+        let bare = CLIENT_FIRST.strip_prefix("n,,").unwrap();
+        let signature = hmac(&Sha256::digest(client_key), &format!("{bare},{challenge},{unproven}"));
+        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(one, other)| one ^ other).collect();
+        let last = format!("{unproven},p={}", STANDARD.encode(proof));
+        assert_eq!(server.answer(&wire(last)).is_ok(), right, "{nonce}");
+    }
+}
+
+#[test]
 fn nobody_learns_who_exists() {
     let decoy = Decoy::new([7; 32]);
     let shown = |user: &str, keys: Option<ScramKeys>| {
