@@ -59,7 +59,7 @@ struct Client {
 const BOTH: &[&str] = &["PLAIN", "LOGIN"];
 
 impl Client {
-    /// Sends every kind of letter that the client can carry, both ways into TLS, with each mechanism;
+    /// Sends every kind of letter that the client can carry, both ways into TLS, each mechanism once;
     /// then logs in wrongly, and writes to somebody who is not there.
     async fn prove(self) {
         let papers = Papers::new();
@@ -69,6 +69,10 @@ impl Client {
         for kind in kinds.into_iter().filter(|kind| *kind != Kind::Utf8 || self.utf8) {
             let letter = Letter::new(kind);
             for (nth, implicit) in [false, true].into_iter().enumerate() {
+                // Once: some clients take seconds for it.
+                if kind == Kind::Large && !implicit {
+                    continue;
+                }
                 let mechanism = self.mechanisms[nth % self.mechanisms.len()];
                 let what = format!("{} {kind:?} {mechanism} implicit={implicit}", self.name);
                 let (code, text) = self.send(&far, &papers, &dir, &letter, implicit, mechanism, PASSWORD);

@@ -93,10 +93,20 @@ impl Program {
     }
 
     /// Starts a program that says nothing, and waits until it answers on `address`.
-    pub fn listening(mut command: Command, address: SocketAddr) -> Self {
+    pub fn listening(command: Command, address: SocketAddr) -> Self {
+        Self::listening_or(command, address, String::new)
+    }
+
+    /// As [`Program::listening`], for one that keeps a log, which says why it does not come up.
+    pub fn listening_or(mut command: Command, address: SocketAddr, log: impl Fn() -> String) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("program starts");
-        let program = Self { child, addresses: vec![address], out: mpsc::channel().1 };
-        wait_until(&format!("{command:?} listens"), || greets(address));
+        let mut program = Self { child, addresses: vec![address], out: mpsc::channel().1 };
+        wait_until(&format!("{command:?} listens"), || {
+            if let Some(status) = program.child.try_wait().expect("child") {
+                panic!("{command:?} ended: {status}\n{}", log());
+            }
+            greets(address)
+        });
         program
     }
 
