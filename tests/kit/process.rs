@@ -28,6 +28,19 @@ pub fn have(program: &str) -> bool {
     there
 }
 
+/// The folder that a peer's library was installed in: what `variable` names, else `name` in
+/// `target/peers`, as `.ci/run` fills it. Without `file` in it the test is skipped, as by [`have`].
+pub fn peer_folder(variable: &str, name: &str, file: &str) -> Option<PathBuf> {
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
+    let folder = std::env::var_os(variable).map_or_else(|| peers.join(name), PathBuf::from);
+    if folder.join(file).exists() {
+        return Some(folder);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{variable} must name a folder with {file} in CI");
+    eprintln!("\n*** SKIPPED: this test needs {file} in the folder that {variable} names ***\n");
+    None
+}
+
 /// The built example program of that name.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
@@ -80,10 +93,20 @@ impl Program {
     }
 
     /// Starts a program that says nothing, and waits until it answers on `address`.
-    pub fn listening(mut command: Command, address: SocketAddr) -> Self {
+    pub fn listening(command: Command, address: SocketAddr) -> Self {
+        Self::listening_or(command, address, String::new)
+    }
+
+    /// As [`Program::listening`], for one that keeps a log, which says why it does not come up.
+    pub fn listening_or(mut command: Command, address: SocketAddr, log: impl Fn() -> String) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("program starts");
-        let program = Self { child, addresses: vec![address], out: mpsc::channel().1 };
-        wait_until(&format!("{command:?} listens"), || greets(address));
+        let mut program = Self { child, addresses: vec![address], out: mpsc::channel().1 };
+        wait_until(&format!("{command:?} listens"), || {
+            if let Some(status) = program.child.try_wait().expect("child") {
+                panic!("{command:?} ended: {status}\n{}", log());
+            }
+            greets(address)
+        });
         program
     }
 

@@ -315,4 +315,28 @@ mod tests {
         assert!(Rcpt::parse(&format!("<a@b> ORCPT=rfc822;{}", "x".repeat(493))).is_ok());
         assert!(Rcpt::parse(&format!("<a@b> ORCPT=rfc822;{}", "x".repeat(494))).is_err());
     }
+    #[test]
+    fn an_original_recipient_in_utf8_is_kept_in_the_form_that_any_hop_takes() {
+        // RFC 6533 §3; the last is what Postfix 3.7 sends: the wrong type, UTF-8 octet by octet.
+        for (text, kept) in [
+            ("<用户@b.test> ORCPT=utf-8;用户@b.test", "utf-8;\\x{7528}\\x{6237}@b.test"),
+            ("<a@b> ORCPT=UTF-8;gr\\x{FC}n@b.test", "UTF-8;gr\\x{FC}n@b.test"),
+            ("<a@b> ORCPT=utf-8;gr\\x{FC}ün+2B1@b.test", "utf-8;gr\\x{FC}\\x{FC}n+2B1@b.test"),
+            ("<用@b.test> ORCPT=rfc822;+E7+94+A8@b.test", "utf-8;\\x{7528}@b.test"),
+        ] {
+            let rcpt = Rcpt::parse(text).unwrap();
+            let shown = rcpt.to_string();
+            assert_eq!(shown.split_once(" ORCPT=").unwrap().1, kept);
+            assert_eq!(Rcpt::parse(&shown), Ok(rcpt), "as the spool keeps it");
+        }
+        for wrong in ["x400;+E7+94+A8", "utf-8;ü=@b", "utf-8;+E7@b", "utf-8;+0Dx", "utf-8;+C2+85"] {
+            assert!(Rcpt::parse(&format!("<a@b> ORCPT={wrong}")).is_err(), "{wrong}");
+        }
+        // `\x{FC}` has six octets: in that form it may be longer than a hop must take.
+        let long =
+            |count| Rcpt::parse(&format!("<a@b> ORCPT=utf-8;{}", "ü".repeat(count))).map(|rcpt| rcpt.orcpt);
+        assert!(long(82).unwrap().is_some());
+        assert!(long(83).unwrap().is_none(), "taken, and not handed on");
+        assert!(long(247).unwrap().is_none() && long(248).is_err());
+    }
 }

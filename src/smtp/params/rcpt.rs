@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::xtext::unescape;
 use super::{ArgumentError, MAX_ORCPT, ParamError, XText, once, parameters, split_path};
 use crate::smtp::address::{ForwardPath, Mailbox};
 
@@ -30,10 +31,11 @@ impl fmt::Display for Notify {
     }
 }
 
-/// The original recipient as the sender named it (RFC 3461 §4.2).
+/// The original recipient as the sender named it (RFC 3461 §4.2). An address in UTF-8 (RFC 6533 §3) is
+/// kept as it travels in ASCII, its characters as `\x{...}`, so that any hop can be given it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginalRecipient {
-    /// The address type, `rfc822` as a rule.
+    /// The address type: `rfc822` as a rule, `utf-8` where that cannot name the address.
     pub kind: Box<str>,
     /// The address, decoded.
     pub address: XText,
@@ -83,7 +85,7 @@ impl Rcpt {
             let value = value.ok_or(ParamError::Value);
             match keyword.to_ascii_uppercase().as_str() {
                 "NOTIFY" => rcpt.notify = Some(notify(value?)?),
-                "ORCPT" => rcpt.orcpt = Some(orcpt(value?)?),
+                "ORCPT" => rcpt.orcpt = orcpt(value?)?,
                 _ => return Err(ParamError::Unknown.into()),
             }
         }
@@ -125,7 +127,7 @@ fn notify(value: &str) -> Result<Notify, ParamError> {
     Ok(wanted)
 }
 
-fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
+fn orcpt(value: &str) -> Result<Option<OriginalRecipient>, ParamError> {
     let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
     if kind.is_empty()
         || value.len() > MAX_ORCPT
@@ -133,5 +135,32 @@ fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
     {
         return Err(ParamError::Value);
     }
-    Ok(OriginalRecipient { kind: kind.into(), address: XText::decode(address, MAX_ORCPT)? })
+    let text =
+        unescape(address).and_then(|octets| String::from_utf8(octets).ok()).ok_or(ParamError::Value)?;
+    if text.is_ascii() {
+        let address = XText::new(&text, MAX_ORCPT)?;
+        return Ok(Some(OriginalRecipient { kind: kind.into(), address }));
+    }
+    // Postfix 3.7 says rfc822 of every address, and escapes its octets.
+    if !["utf-8", "rfc822"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+        return Err(ParamError::Value);
+    }
+    let ascii = embedded(&text).ok_or(ParamError::Value)?;
+    // The next hop has the same limit. Nobody's mail is worth less for what only reports show.
+    let longest = MAX_ORCPT - "utf-8;".len();
+    let address = XText::new(&ascii, longest).ok();
+    Ok(address.map(|address| OriginalRecipient { kind: "utf-8".into(), address }))
+}
+
+/// RFC 6533 §3: what is not ASCII as `\x{...}`; `None` for control characters.
+fn embedded(address: &str) -> Option<String> {
+    let mut ascii = String::with_capacity(address.len());
+    for c in address.chars() {
+        match c {
+            ' '..='~' => ascii.push(c),
+            _ if c.is_control() => return None,
+            _ => ascii.push_str(&format!("\\x{{{:X}}}", u32::from(c))),
+        }
+    }
+    Some(ascii)
 }

@@ -27,24 +27,11 @@ impl XText {
     /// # Errors
     /// When the encoding is broken, or the decoded octets are not printable ASCII.
     pub fn decode(wire: &str, max: usize) -> Result<Self, ParamError> {
-        if wire.len() > max {
+        if wire.len() > max || !wire.is_ascii() {
             return Err(ParamError::Value);
         }
-        let mut text = String::with_capacity(wire.len());
-        let mut octets = wire.bytes();
-        while let Some(octet) = octets.next() {
-            let decoded = match octet {
-                b'+' => {
-                    let high = octets.next().and_then(hex).ok_or(ParamError::Value)?;
-                    let low = octets.next().and_then(hex).ok_or(ParamError::Value)?;
-                    high << 4 | low
-                }
-                b'!'..=b'~' if octet != b'=' => octet,
-                _ => return Err(ParamError::Value),
-            };
-            text.push(char::from(decoded));
-        }
-        Self::new(&text, max)
+        let octets = unescape(wire).ok_or(ParamError::Value)?;
+        Self::new(std::str::from_utf8(&octets).map_err(|_| ParamError::Value)?, max)
     }
 
     /// The decoded text.
@@ -52,6 +39,22 @@ impl XText {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The octets that xtext stands for; what is not ASCII stands for itself. `None` when the encoding is
+/// broken.
+pub(super) fn unescape(wire: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(wire.len());
+    let mut octets = wire.bytes();
+    while let Some(octet) = octets.next() {
+        decoded.push(match octet {
+            b'+' => hex(octets.next()?)? << 4 | hex(octets.next()?)?,
+            b'!'..=b'~' if octet != b'=' => octet,
+            0x80.. => octet,
+            _ => return None,
+        });
+    }
+    Some(decoded)
 }
 
 /// Upper-case hexadecimal only, as RFC 3461 §4 has it.

@@ -1,0 +1,3 @@
+module submit
+
+go 1.19
