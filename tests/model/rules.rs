@@ -269,8 +269,9 @@ impl Model {
     fn faults(&self, content: &[u8], whole: bool) -> Vec<u16> {
         let mut codes = Vec::new();
         let binary = self.transaction.as_ref().is_some_and(|t| t.binary);
-        if !binary && has_bare_line_end(content, whole) {
-            // RFC 5321 §2.3.8
+        let nul_line = content.starts_with(b"\0") || content.windows(3).any(|three| three == b"\r\n\0");
+        if !binary && (nul_line || has_bare_line_end(content, whole)) {
+            // RFC 5321 §2.3.8; a line that begins with NUL is our own.
             codes.push(554);
         }
         if self.setting.max_size > 0 && content.len() as u64 > self.setting.max_size {

@@ -164,7 +164,7 @@ fn mail(rng: &Rng) -> Move {
 /// Mostly sound; sometimes with what ends lines or messages for others, sometimes too large.
 fn content(rng: &Rng) -> Vec<u8> {
     let words: &[&[u8]] = match below(rng, 3) {
-        0 => &[b"x", b"\r\n", b".", b"..\r\n", b"\r\n.\r\nMAIL FROM:<evil@b.test>\r\n", b"\r", b"\n"],
+        0 => &[b"x", b"\r\n", b".", b"..\r\n", b"\r\n.\r\nMAIL FROM:<evil@b.test>\r\n", b"\r", b"\n", b"\0"],
         _ => &[b"x", b"text\r\n", b".", b"\r\n", b"\r\n.", b"n", b"l", b"RSET\r\n"],
     };
     let octets: Vec<u8> = (0..below(rng, 8)).flat_map(|_| pick(rng, words).to_vec()).collect();
