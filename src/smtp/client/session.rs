@@ -205,7 +205,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::NotWanted`] when it did not, or when the session has ended since.
-    /// [`Misuse::TooLong`] when it is more than was declared; the session is over then.
+    /// [`Misuse::TooLong`] when it is more than was declared, [`Misuse::LineEnd`] when it is not made of
+    /// lines; the session is over then.
     pub fn body(&mut self, chunk: Bytes) -> Result<(), Misuse> {
         let open = self.open.back_mut().filter(|open| open.is_asked()).ok_or(Misuse::NotWanted)?;
         match open.take(&mut self.pipe, chunk) {
@@ -218,8 +219,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::NotWanted`] when no content was asked for, or when the session has ended since.
-    /// [`Misuse::TooShort`] when it is less than was declared; the session is over then, and the
-    /// message is not ended.
+    /// [`Misuse::TooShort`] when it is less than was declared, [`Misuse::LineEnd`] when it ends in a CR;
+    /// the session is over then, and the message is not ended.
     pub fn end_body(&mut self) -> Result<(), Misuse> {
         let open = self.open.back_mut().filter(|open| open.is_wanted()).ok_or(Misuse::NotWanted)?;
         match open.end(&mut self.pipe) {

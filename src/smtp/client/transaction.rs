@@ -6,8 +6,9 @@ use bytes::{BufMut, Bytes};
 use super::command::{self, Spelling};
 use super::pipeline::{COPY_BELOW, Command, Pipeline};
 use super::{Event, Failure, Phase, RecipientResult, Session, Transaction, TransactionResult};
-use crate::smtp::data::Encoder;
+use crate::smtp::data::{Encoder, LineRules};
 use crate::smtp::error::{Misuse, ProtocolError};
+use crate::smtp::params::BodyKind;
 use crate::smtp::reply::Reply;
 
 /// How content is sent.
@@ -67,6 +68,7 @@ pub(super) struct Open {
     refusal: Option<Reply>,
     content: Content,
     given: u64,
+    rules: LineRules,
     encoder: Encoder,
 }
 
@@ -95,6 +97,7 @@ impl Open {
             refusal: None,
             content: Content::NotYet,
             given: 0,
+            rules: LineRules::default(),
             encoder: Encoder::new(),
         }
     }
@@ -126,6 +129,12 @@ impl Open {
         if given > self.transaction.size {
             return Err(Misuse::TooLong);
         }
+        if self.transaction.mail.body != BodyKind::Binary {
+            self.rules.check(&chunk);
+        }
+        if self.rules.is_refused() {
+            return Err(Misuse::LineEnd);
+        }
         self.given = given;
         self.content = Content::Wanted;
         match self.verb {
@@ -145,6 +154,10 @@ impl Open {
     pub(super) fn end(&mut self, pipe: &mut Pipeline) -> Result<(), Misuse> {
         if self.given != self.transaction.size {
             return Err(Misuse::TooShort);
+        }
+        self.rules.finish();
+        if self.rules.is_refused() {
+            return Err(Misuse::LineEnd);
         }
         if self.verb == Verb::Data {
             let end = self.encoder.end();
