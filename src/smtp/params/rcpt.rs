@@ -33,10 +33,55 @@ impl fmt::Display for Notify {
 /// The original recipient as the sender named it (RFC 3461 §4.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginalRecipient {
-    /// The address type, `rfc822` as a rule.
-    pub kind: Box<str>,
+    kind: Box<str>,
+    address: XText,
+}
+
+impl OriginalRecipient {
+    /// An address and its type, `rfc822` as a rule.
+    ///
+    /// # Errors
+    /// [`ParamError::Value`] when the type is no word of letters, digits and hyphens, the address is not
+    /// printable ASCII, or both are longer than [`MAX_ORCPT`] as they are written.
+    pub fn new(kind: &str, address: &str) -> Result<Self, ParamError> {
+        let max = MAX_ORCPT.saturating_sub(kind.len() + 1);
+        Self::checked(kind, XText::new(address, max)?)
+    }
+
+    /// Parses what stands behind `ORCPT=`.
+    ///
+    /// # Errors
+    /// [`ParamError::Value`]
+    pub fn parse(value: &str) -> Result<Self, ParamError> {
+        let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
+        Self::checked(kind, XText::decode(address, MAX_ORCPT.saturating_sub(kind.len() + 1))?)
+    }
+
+    fn checked(kind: &str, address: XText) -> Result<Self, ParamError> {
+        if kind.is_empty() || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ParamError::Value);
+        }
+        Ok(Self { kind: kind.into(), address })
+    }
+
+    /// The address type.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
     /// The address, decoded.
-    pub address: XText,
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.address.as_str()
+    }
+}
+
+impl fmt::Display for OriginalRecipient {
+    /// As behind `ORCPT=`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{}", self.kind, self.address)
+    }
 }
 
 /// RCPT TO with its parameters.
@@ -71,7 +116,7 @@ impl Rcpt {
             let value = value.ok_or(ParamError::Value);
             match keyword.to_ascii_uppercase().as_str() {
                 "NOTIFY" => rcpt.notify = Some(notify(value?)?),
-                "ORCPT" => rcpt.orcpt = Some(orcpt(value?)?),
+                "ORCPT" => rcpt.orcpt = Some(OriginalRecipient::parse(value?)?),
                 _ => return Err(ParamError::Unknown.into()),
             }
         }
@@ -87,7 +132,7 @@ impl fmt::Display for Rcpt {
             write!(f, " NOTIFY={notify}")?;
         }
         if let Some(orcpt) = &self.orcpt {
-            write!(f, " ORCPT={};{}", orcpt.kind, orcpt.address)?;
+            write!(f, " ORCPT={orcpt}")?;
         }
         Ok(())
     }
@@ -111,15 +156,4 @@ fn notify(value: &str) -> Result<Notify, ParamError> {
         }
     }
     Ok(wanted)
-}
-
-fn orcpt(value: &str) -> Result<OriginalRecipient, ParamError> {
-    let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
-    if kind.is_empty()
-        || value.len() > MAX_ORCPT
-        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    {
-        return Err(ParamError::Value);
-    }
-    Ok(OriginalRecipient { kind: kind.into(), address: XText::decode(address, MAX_ORCPT)? })
 }
