@@ -74,7 +74,7 @@ async fn open(
     let dialer = Dialer::new(options, Arc::new(TcpConnect::new()), tls, Arc::new(SystemClock));
     let mut host = Host::new(Domain::parse("localhost").unwrap(), to.port()).with_addresses(vec![to.ip()]);
     host.tls_start = if way == Way::Implicit { TlsStart::Implicit } else { TlsStart::StartTls };
-    (dialer.open(&Arc::new(host), require, Quirks::default()).await, trace)
+    (dialer.open(&Arc::new(host), postroad::smtp::Protocol::Smtp, require, Quirks::default()).await, trace)
 }
 
 fn transaction(letter: &Letter) -> Transaction {

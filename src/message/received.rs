@@ -132,12 +132,16 @@ impl Received {
         };
     }
 
-    /// The path in a form that a header without UTF-8 can hold, unless the message is one with it.
+    /// The path in a form that a header without UTF-8 can hold, unless the message is one with it; `None`
+    /// when there is none.
     fn nameable(&self, path: &ForwardPath) -> Option<ForwardPath> {
-        match path {
-            ForwardPath::Mailbox(mailbox) if !self.with.smtputf8 => mailbox.to_ascii().map(Into::into),
-            _ => Some(path.clone()),
-        }
+        let path = match path {
+            ForwardPath::Mailbox(mailbox) if !self.with.smtputf8 => mailbox.to_ascii()?.into(),
+            _ => path.clone(),
+        };
+        // U-labels can be four times as long as the domain that they name; a word longer than a line
+        // would cost the whole field.
+        (path.to_string().len() <= MAX_PATH).then_some(path)
     }
 }
 
@@ -146,6 +150,8 @@ fn comment(text: &str) -> String {
     one_line(text, MAX_COMMENT, false).replace(['(', ')', '\\'], "?")
 }
 
+/// A local part of 255 octets and a domain in A-labels, with what stands around them.
+const MAX_PATH: usize = 512;
 /// A domain has 253 characters at most; what is longer is no mistake but malice.
 const MAX_COMMENT: usize = 255;
 

@@ -162,7 +162,8 @@ impl Capabilities {
     /// The reply to EHLO that announces these, with `greeting` on its first line.
     #[must_use]
     pub fn to_reply(&self, greeting: &str) -> Reply {
-        let mut text = String::from(greeting);
+        // A second line of it would be read as a keyword.
+        let mut text = String::from(greeting.split(['\r', '\n']).next().unwrap_or_default());
         let mut line = |on: bool, keyword: &str| {
             if on {
                 text.push('\n');

@@ -41,6 +41,11 @@ pub enum Misuse {
     /// short is taken for a message.
     #[error("the content is shorter than declared")]
     TooShort,
+    /// The content holds a bare CR or LF, or a line that begins with NUL, and is not `BODY=BINARYMIME`:
+    /// another host could see a line, or an end of the message, where we see none. The connection is
+    /// closed before any of that chunk is sent.
+    #[error("the content is not made of lines that end in CRLF")]
+    LineEnd,
     /// There is nothing to respond to.
     #[error("nothing waits for a response")]
     NothingAsked,

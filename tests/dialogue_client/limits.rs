@@ -120,6 +120,34 @@ fn content_of_another_size_than_declared_never_becomes_a_message() {
 }
 
 #[test]
+fn content_that_is_no_lines_never_leaves() {
+    // RFC 5321 §2.3.8. By BDAT the next hop would have to find it, by DATA nobody can.
+    for ehlo in [PIPELINING, CHUNKING] {
+        for pieces in
+            [["1\n23", ""], ["1\r23", ""], ["12\r", "3"], ["123\r", ""], ["1\r\n", "\0"], ["\0", "123"]]
+        {
+            let mut bare = Bare::new(config(), ehlo);
+            bare.begin(4);
+            bare.drain();
+            if ehlo == PIPELINING {
+                bare.say("250 ok\r\n250 ok\r\n354 go\r\n");
+                assert_eq!(bare.drain().1, [WANT]);
+            }
+            let mut given = bare.session.body(pieces[0].into());
+            if given.is_ok() && !pieces[1].is_empty() {
+                bare.poll();
+                given = bare.session.body(pieces[1].into());
+            }
+            let refused = if given.is_ok() { bare.session.end_body() } else { given };
+            assert_eq!(refused, Err(Misuse::LineEnd), "{pieces:?}");
+            let (writes, events) = bare.poll();
+            assert!(writes.is_empty(), "{writes:?}");
+            assert_eq!(events, ["done 1 not-attempted", "failed Abandoned"]);
+        }
+    }
+}
+
+#[test]
 fn no_more_content_is_asked_for_than_the_transport_takes() {
     let mut bare = Bare::new(config(), PIPELINING);
     bare.begin(10_000_000);

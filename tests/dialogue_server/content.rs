@@ -17,7 +17,7 @@ fn doubled_dots_are_removed_wherever_the_input_is_cut() {
         ("", ""),
         ("\\r\\n", "\\r\\n"),
         ("\\r\\n\\r\\n", "\\r\\n\\r\\n"),
-        ("\\0\\xff\\r\\n", "\\x00\\xff\\r\\n"),
+        ("x\\0\\xff\\r\\n", "x\\x00\\xff\\r\\n"),
     ] {
         dialogue(&format!("{READY}\nC> {wire}.\\r\\n\nS: 250 2.6.0\n{ASKED}\nE: end {content}"));
     }
@@ -36,6 +36,9 @@ fn nothing_but_crlf_dot_crlf_ends_content_and_bare_line_ends_are_refused() {
         "x\\n.\\r",
         "x\\r.\\n",
         "\\n",
+        "\\0.\\r\\n",
+        ".\\0\\r\\n",
+        "x\\r\\n\\0\\r\\n",
         "\\r",
         "x\\r\\r\\n",
         "\\r\\n\\n",

@@ -152,7 +152,7 @@ impl Conversation for Session {
         _: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
         self.mechanism = Some(login.mechanism().as_str().to_owned());
-        let right = login.user() == USER && login.password() == PASSWORD;
+        let right = login.user() == USER && login.password() == Some(PASSWORD);
         let refused = || Reply::new(535, EnhancedCode::new(5, 7, 8), "wrong name or password");
         Box::pin(async move { right.then_some(()).ok_or_else(refused) })
     }

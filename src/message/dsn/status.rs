@@ -30,7 +30,7 @@ fn block(report: &Report, recipient: &ReportRecipient, utf8: bool, out: &mut Vec
     let mut field = |name: &str, value: &str| field(out, utf8, name, value);
     if let Some(original) = &recipient.rcpt.orcpt {
         // RFC 3461 §6.3: as it was given, decoded.
-        field("Original-Recipient", &format!("{}; {}", original.kind, original.address.as_str()));
+        field("Original-Recipient", &format!("{}; {}", original.kind(), original.address()));
     }
     let last = match &recipient.rcpt.to {
         ForwardPath::Postmaster => format!("rfc822; postmaster@{}", report.reporting),

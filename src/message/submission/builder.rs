@@ -14,7 +14,9 @@ use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::date::Date;
 use mail_builder::mime::{BodyPart, MimePart};
 
-use super::{Envelope, HIDDEN, IntoSubmission, MAX_DEPTH, Submission, SubmitContext, SubmitError};
+use super::{
+    Envelope, HIDDEN, IntoSubmission, MAX_DEPTH, Submission, SubmitContext, SubmitError, check_lines,
+};
 use crate::message::body::{has_long_line, is_seven_bit, to_crlf};
 use crate::message::header::{Header, is_name};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
@@ -233,6 +235,7 @@ fn write(
     let mut octets = Vec::new();
     message.serialize(&mut octets);
     let content = to_crlf(Bytes::from(octets));
+    check_lines([&[], &content])?;
     if has_long_line(&content) {
         return Err(SubmitError::LongLine);
     }

@@ -22,6 +22,7 @@ use super::header::HeaderError;
 use super::id::MessageId;
 use crate::clock::Timestamp;
 use crate::smtp::address::{AddressError, Domain, EhloName, ForwardPath, Mailbox, ReversePath};
+use crate::smtp::data::LineRules;
 use crate::smtp::params::{BodyKind, DeliverBy, Hold, Mail, Priority, Rcpt, Ret, XText};
 
 /// A message ready to be stored or sent.
@@ -85,6 +86,9 @@ pub trait IntoSubmission {
 
 impl IntoSubmission for Submission {
     fn into_submission(self, context: &SubmitContext) -> Result<Submission, SubmitError> {
+        if self.mail.body != BodyKind::Binary {
+            check_lines([&self.head, &self.content])?;
+        }
         Ok(Self { recipients: each_once(self.recipients, context.max_recipients)?, ..self })
     }
 }
@@ -219,6 +223,10 @@ pub enum SubmitError {
     /// RFC 5322 §2.1.1: 998 octets without the line end.
     #[error("a line is longer than 998 octets")]
     LongLine,
+    /// A line end is not CRLF, or a line begins with NUL, which may make a dot alone on its line of what
+    /// follows. Only a [`Submission`] put together by hand has the former; the others are put right.
+    #[error("a line does not end in CRLF, or begins with NUL")]
+    LineEnd,
     /// The header passes the limits.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -255,6 +263,14 @@ fn plainest(mailbox: &mut Mailbox) {
     {
         *mailbox = ascii;
     }
+}
+
+/// No session would send what fails here.
+fn check_lines(pieces: [&[u8]; 2]) -> Result<(), SubmitError> {
+    let mut rules = LineRules::default();
+    pieces.into_iter().for_each(|piece| rules.check(piece));
+    rules.finish();
+    if rules.is_refused() { Err(SubmitError::LineEnd) } else { Ok(()) }
 }
 
 /// Each recipient once, the first with its parameters.

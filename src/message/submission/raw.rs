@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Envelope, HIDDEN, IntoSubmission, Submission, SubmitContext, SubmitError};
+use super::{Envelope, HIDDEN, IntoSubmission, Submission, SubmitContext, SubmitError, check_lines};
 use crate::message::body::{has_long_line, is_seven_bit, to_crlf};
 use crate::message::date::DateTime;
 use crate::message::header::Header;
@@ -42,6 +42,7 @@ impl IntoSubmission for RawMessage {
         if self.complete {
             content = as_written_here(content)?;
         }
+        check_lines([&[], &content])?;
         if !self.long_lines && has_long_line(&content) {
             return Err(SubmitError::LongLine);
         }

@@ -125,7 +125,7 @@ pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, rcpt: &Rcpt, spelling
             let _ = write!(to, " NOTIFY={notify}");
         }
         if let Some(orcpt) = &rcpt.orcpt {
-            let _ = write!(to, " ORCPT={};{}", orcpt.kind, orcpt.address);
+            let _ = write!(to, " ORCPT={orcpt}");
         }
     }
     to.put_slice(b"\r\n");

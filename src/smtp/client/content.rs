@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes};
 
 use super::command;
 use super::pipeline::{COPY_BELOW, Command, Pipeline};
-use crate::smtp::data::Encoder;
+use crate::smtp::data::{Encoder, LineRules};
 use crate::smtp::error::Misuse;
 
 /// How content is sent.
@@ -50,10 +50,12 @@ pub(super) struct Content {
     /// A chunk was refused before LAST was said: no other is begun.
     cut: bool,
     encoder: Encoder,
+    /// Of what goes by BDAT; none where it is binary.
+    rules: Option<LineRules>,
 }
 
 impl Content {
-    pub(super) fn new(verb: Verb, size: u64) -> Self {
+    pub(super) fn new(verb: Verb, size: u64, binary: bool) -> Self {
         Self {
             verb,
             stage: Stage::NotYet,
@@ -64,6 +66,7 @@ impl Content {
             unanswered: 0,
             cut: false,
             encoder: Encoder::new(),
+            rules: (!binary && verb != Verb::Data).then(LineRules::default),
         }
     }
 
@@ -135,7 +138,15 @@ impl Content {
             self.stage = Stage::Wanted;
         }
         match self.verb {
-            Verb::Bdat | Verb::Chunks => self.take_octets(pipe, piece),
+            Verb::Bdat | Verb::Chunks => {
+                if let Some(rules) = &mut self.rules {
+                    rules.check(&piece);
+                    if rules.is_refused() {
+                        return Err(Misuse::LineEnd);
+                    }
+                }
+                self.take_octets(pipe, piece);
+            }
             Verb::Data => {
                 self.given += piece.len() as u64;
                 if piece.len() < COPY_BELOW {
@@ -145,6 +156,9 @@ impl Content {
                     pipe.flush_if_full();
                 } else {
                     self.encoder.encode(&piece, |octets| pipe.octets(octets));
+                }
+                if self.encoder.is_refused() {
+                    return Err(Misuse::LineEnd);
                 }
             }
         }
@@ -176,7 +190,16 @@ impl Content {
         if self.given != self.size {
             return Err(Misuse::TooShort);
         }
+        if let Some(rules) = &mut self.rules {
+            rules.finish();
+            if rules.is_refused() {
+                return Err(Misuse::LineEnd);
+            }
+        }
         if self.verb == Verb::Data {
+            if self.encoder.ends_in_cr() {
+                return Err(Misuse::LineEnd);
+            }
             let end = self.encoder.end();
             pipe.write(|to| to.put_slice(end));
             pipe.end_last();

@@ -241,7 +241,8 @@ impl Session {
         let room =
             ENVELOPE_ROOM * (count + 2) + usize::try_from(transaction.size.min(COPY_ROOM)).unwrap_or(0);
         let results = self.allot(&transaction.recipients);
-        let content = Content::new(verb, transaction.size);
+        let binary = transaction.mail.body == BodyKind::Binary;
+        let content = Content::new(verb, transaction.size, binary);
         let open = Open::new(self.begun, transaction, results, spelling, plan, content, chained);
         self.pipe.reserve(room);
         self.open.push_back(open);
@@ -254,7 +255,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::NotWanted`] when it did not, or when the transaction or the session has ended since.
-    /// [`Misuse::TooLong`] when it is more than was declared; the session is over then.
+    /// [`Misuse::TooLong`] when it is more than was declared, [`Misuse::LineEnd`] when it is not made of
+    /// lines; the session is over then.
     pub fn body(&mut self, piece: Bytes) -> Result<(), Misuse> {
         let open = self.open.back_mut().filter(|open| open.content.takes()).ok_or(Misuse::NotWanted)?;
         match open.content.take(&mut self.pipe, piece) {
@@ -268,8 +270,8 @@ impl Session {
     /// # Errors
     /// [`Misuse::NotWanted`] when no content was asked for, or when the transaction or the session has
     /// ended since.
-    /// [`Misuse::TooShort`] when it is less than was declared; the session is over then, and the
-    /// message is not ended.
+    /// [`Misuse::TooShort`] when it is less than was declared, [`Misuse::LineEnd`] when it ends in a CR;
+    /// the session is over then, and the message is not ended.
     pub fn end_body(&mut self) -> Result<(), Misuse> {
         let open = self.open.back_mut().filter(|open| open.content.takes_end()).ok_or(Misuse::NotWanted)?;
         match open.content.end(&mut self.pipe) {

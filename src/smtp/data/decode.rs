@@ -2,15 +2,17 @@
 //!
 //! Only CRLF.CRLF ends content (RFC 5321 §4.1.1.4), and a dot counts as the first of its line only
 //! behind a CRLF. A bare CR or LF is where implementations differ about what a line is, so content
-//! that holds one is read to its end and then refused, never passed on. NUL and eight-bit octets
-//! are content like any other. BDAT content has no dots and no end to find, only [`LineRules`].
+//! that holds one is read to its end and then refused, never passed on. So is a line that begins with
+//! NUL: who drops NULs, as some do, would find a dot alone on a line of NUL and dot. Other NULs and
+//! eight-bit octets are content like any other. BDAT content has no dots and no end to find, only
+//! [`LineRules`].
 
 use std::sync::LazyLock;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem::Finder;
 
-use super::lines::is_clean;
+use super::lines::{has_nul_line, is_clean};
 
 /// Reads the content of one DATA command as its octets come.
 ///
@@ -39,7 +41,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Whether a bare CR or LF was seen, for which RFC 5321 §2.3.8 leaves only refusal.
+    /// Whether a bare CR or LF was seen, for which RFC 5321 §2.3.8 leaves only refusal, or a line that
+    /// begins with NUL.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         self.refused
@@ -85,10 +88,12 @@ fn scan(buffer: &mut [u8], line_start: bool) -> Scan {
                     break;
                 }
                 [] | [b'.'] | [b'.', b'\r'] => break,
-                [b'.', ..] => {
+                [b'.', behind @ ..] => {
                     read += 1;
                     scan.line_start = false;
+                    scan.bare |= behind.first() == Some(&0);
                 }
+                [0, ..] => scan.bare = true,
                 _ => {}
             }
         }
@@ -99,7 +104,7 @@ fn scan(buffer: &mut [u8], line_start: bool) -> Scan {
             None => (rest.len() - usize::from(rest.last() == Some(&b'\r')), rest.ends_with(b"\r\n")),
         };
         let piece = rest.get(..taken).unwrap_or_default();
-        scan.bare |= !is_clean(piece);
+        scan.bare |= !is_clean(piece) || has_nul_line(piece);
         let more = line_start && taken < rest.len();
         if taken > 0 {
             scan.line_start = line_start;
@@ -121,10 +126,18 @@ static DOT_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n
 
 /// The line rules of content that is not binary, judged across the borders of its pieces: used for
 /// BDAT, where a chunk may end between CR and LF.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LineRules {
     after_cr: bool,
+    /// What was judged last ended in CRLF, or nothing was judged yet.
+    line_start: bool,
     refused: bool,
+}
+
+impl Default for LineRules {
+    fn default() -> Self {
+        Self { after_cr: false, line_start: true, refused: false }
+    }
 }
 
 impl LineRules {
@@ -135,7 +148,10 @@ impl LineRules {
         if self.after_cr {
             self.refused |= *first != b'\n';
             inner = inner.strip_prefix(b"\n").unwrap_or(inner);
+            self.line_start = true;
         }
+        self.refused |= self.line_start && inner.first() == Some(&0) || has_nul_line(inner);
+        self.line_start = (self.line_start && inner.is_empty()) || inner.ends_with(b"\r\n");
         self.after_cr = *last == b'\r';
         if self.after_cr {
             inner = inner.strip_suffix(b"\r").unwrap_or(inner);
@@ -149,7 +165,7 @@ impl LineRules {
         self.after_cr = false;
     }
 
-    /// Whether a bare CR or LF was seen.
+    /// Whether a bare CR or LF was seen, or a line that begins with NUL.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         self.refused
@@ -173,6 +189,8 @@ mod tests {
             }
             bare |= wire[at] == b'\r' && wire.get(at + 1) != Some(&b'\n');
             bare |= wire[at] == b'\n' && !wire[..at].ends_with(b"\r");
+            let nul = |at: usize| wire.get(at) == Some(&0);
+            bare |= line_start && (nul(at) || wire[at] == b'.' && nul(at + 1));
             if !(line_start && wire[at] == b'.') {
                 content.push(wire[at]);
             }
@@ -242,7 +260,7 @@ mod tests {
                 continue;
             }
             assert!(!piece.end, "{end:?}");
-            let harmless = end.contains('\0') || end.contains("..");
+            let harmless = end.contains("..");
             assert_eq!(decoder.is_refused(), !harmless, "{end:?}");
         }
     }
@@ -277,7 +295,10 @@ mod tests {
             ("\r\n\n", true),
             ("no end", false),
             ("", false),
-            ("\0\u{fc}\r\n", false),
+            ("x\0\u{fc}\r\n\u{fc}\0\r\n", false),
+            ("\0", true),
+            ("x\r\n\0.\r\n", true),
+            (".\0\r\n", false),
         ] {
             let octets = wire.as_bytes();
             for first in 0..=octets.len() {

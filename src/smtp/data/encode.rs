@@ -9,7 +9,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr2, memmem};
 
-use super::lines::is_clean;
+use super::lines::{has_nul_line, is_clean};
 
 /// Dot-stuffs one message, chunk by chunk. Chunks that need no change pass as they are, without
 /// being copied.
@@ -19,6 +19,7 @@ pub struct Encoder {
     at_line_start: bool,
     /// The last chunk ended in CR, which is held back until it is known what follows.
     held_cr: bool,
+    refused: bool,
 }
 
 /// A part of the encoded content.
@@ -39,7 +40,7 @@ impl Encoder {
     /// At the start of a message.
     #[must_use]
     pub const fn new() -> Self {
-        Self { at_line_start: true, held_cr: false }
+        Self { at_line_start: true, held_cr: false, refused: false }
     }
 
     /// Encodes a chunk; `sink` gets the pieces in order, slices of `chunk` wherever nothing changed.
@@ -66,6 +67,20 @@ impl Encoder {
         if bare { b".\r\n" } else { b"\r\n.\r\n" }
     }
 
+    /// Whether there was something that no message may hold: a bare CR or LF, which became a line end and
+    /// broke signatures, or a NUL at the beginning of a line: who drops it, as some do, may find a dot
+    /// behind it alone. Such a message is better not ended.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether the content so far ends in a CR whose LF did not come yet.
+    #[must_use]
+    pub const fn ends_in_cr(&self) -> bool {
+        self.held_cr
+    }
+
     fn pieces(&mut self, chunk: &[u8], mut sink: impl FnMut(Piece)) {
         let Some((first, _)) = chunk.split_first() else { return };
         let mut from = 0;
@@ -75,6 +90,8 @@ impl Encoder {
             self.at_line_start = true;
             if *first == b'\n' {
                 from = 1;
+            } else {
+                self.refused = true;
             }
         }
         let mut to = chunk.len();
@@ -84,8 +101,15 @@ impl Encoder {
         }
         match chunk.get(from..to) {
             None | Some([]) => {}
-            Some(rest) if is_clean(rest) => self.stuff(rest, from, sink),
-            Some(rest) => self.repair(rest, from, sink),
+            Some(rest) => {
+                self.refused |= self.at_line_start && rest.first() == Some(&0) || has_nul_line(rest);
+                if is_clean(rest) {
+                    self.stuff(rest, from, sink);
+                } else {
+                    self.refused = true;
+                    self.repair(rest, from, sink);
+                }
+            }
         }
     }
 

@@ -1,5 +1,9 @@
 //! Whether line ends are whole, for every octet that comes or goes.
 
+use std::sync::LazyLock;
+
+use memchr::{memchr, memmem::Finder};
+
 /// Whether CR and LF stand only in pairs (RFC 5321 §2.3.8).
 ///
 /// Some ten gigabytes a second: two views of the same octets, one shifted by one, are compared
@@ -23,6 +27,13 @@ fn pairs(these: &[u8], behind: &[u8]) -> u8 {
         .fold(0, |bad, (this, behind)| bad | (u8::from(*this == b'\r') ^ u8::from(*behind == b'\n')))
 }
 
+/// Whether a line behind the first begins with NUL.
+pub(super) fn has_nul_line(octets: &[u8]) -> bool {
+    // Content has no NUL as a rule, and one octet is found faster than three.
+    memchr(0, octets).is_some() && NUL_LINE.find(octets).is_some()
+}
+
+static NUL_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\0"));
 /// Between two looks at the result: enough to keep vector units busy, and a bad message ends early.
 const STEP: usize = 4096;
 

@@ -35,21 +35,71 @@ impl fmt::Display for Notify {
 /// kept as it travels in ASCII, its characters as `\x{...}`, so that any hop can be given it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginalRecipient {
-    /// The address type: `rfc822` as a rule, `utf-8` where that cannot name the address.
-    pub kind: Box<str>,
-    /// The address, decoded.
-    pub address: XText,
+    kind: Box<str>,
+    address: XText,
 }
 
 impl OriginalRecipient {
+    /// An address in ASCII and its type, `rfc822` as a rule, `utf-8` where that cannot name the address.
+    ///
+    /// # Errors
+    /// [`ParamError::Value`] when the type is no word of letters, digits and hyphens, the address is not
+    /// printable ASCII, or both are longer than [`MAX_ORCPT`] as they are written.
+    pub fn new(kind: &str, address: &str) -> Result<Self, ParamError> {
+        if kind.is_empty() || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ParamError::Value);
+        }
+        let address = XText::new(address, MAX_ORCPT.saturating_sub(kind.len() + 1))?;
+        Ok(Self { kind: kind.into(), address })
+    }
+
     /// A mailbox under its own name; `None` where that is not ASCII or longer than the 500 octets that
     /// the parameter may have.
     #[must_use]
     pub fn rfc822(mailbox: &Mailbox) -> Option<Self> {
-        const KIND: &str = "rfc822";
-        let ascii = mailbox.to_ascii()?;
-        let address = XText::new(&ascii.to_string(), MAX_ORCPT - KIND.len() - 1).ok()?;
-        Some(Self { kind: KIND.into(), address })
+        Self::new("rfc822", &mailbox.to_ascii()?.to_string()).ok()
+    }
+
+    /// Parses what stands behind `ORCPT=`; `None` when it is longer in ASCII than any hop takes: nobody's
+    /// mail is worth less for what only reports show.
+    ///
+    /// # Errors
+    /// [`ParamError::Value`]
+    pub fn parse(value: &str) -> Result<Option<Self>, ParamError> {
+        let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
+        if value.len() > MAX_ORCPT {
+            return Err(ParamError::Value);
+        }
+        let text =
+            unescape(address).and_then(|octets| String::from_utf8(octets).ok()).ok_or(ParamError::Value)?;
+        if text.is_ascii() {
+            return Self::new(kind, &text).map(Some);
+        }
+        // Postfix 3.7 says rfc822 of every address, and escapes its octets.
+        if !["utf-8", "rfc822"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+            return Err(ParamError::Value);
+        }
+        let ascii = embedded(&text).ok_or(ParamError::Value)?;
+        Ok(Self::new("utf-8", &ascii).ok())
+    }
+
+    /// The address type.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The address, decoded.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.address.as_str()
+    }
+}
+
+impl fmt::Display for OriginalRecipient {
+    /// As behind `ORCPT=`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{}", self.kind, self.address)
     }
 }
 
@@ -85,7 +135,7 @@ impl Rcpt {
             let value = value.ok_or(ParamError::Value);
             match keyword.to_ascii_uppercase().as_str() {
                 "NOTIFY" => rcpt.notify = Some(notify(value?)?),
-                "ORCPT" => rcpt.orcpt = orcpt(value?)?,
+                "ORCPT" => rcpt.orcpt = OriginalRecipient::parse(value?)?,
                 _ => return Err(ParamError::Unknown.into()),
             }
         }
@@ -101,7 +151,7 @@ impl fmt::Display for Rcpt {
             write!(f, " NOTIFY={notify}")?;
         }
         if let Some(orcpt) = &self.orcpt {
-            write!(f, " ORCPT={};{}", orcpt.kind, orcpt.address)?;
+            write!(f, " ORCPT={orcpt}")?;
         }
         Ok(())
     }
@@ -125,31 +175,6 @@ fn notify(value: &str) -> Result<Notify, ParamError> {
         }
     }
     Ok(wanted)
-}
-
-fn orcpt(value: &str) -> Result<Option<OriginalRecipient>, ParamError> {
-    let (kind, address) = value.split_once(';').ok_or(ParamError::Value)?;
-    if kind.is_empty()
-        || value.len() > MAX_ORCPT
-        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    {
-        return Err(ParamError::Value);
-    }
-    let text =
-        unescape(address).and_then(|octets| String::from_utf8(octets).ok()).ok_or(ParamError::Value)?;
-    if text.is_ascii() {
-        let address = XText::new(&text, MAX_ORCPT)?;
-        return Ok(Some(OriginalRecipient { kind: kind.into(), address }));
-    }
-    // Postfix 3.7 says rfc822 of every address, and escapes its octets.
-    if !["utf-8", "rfc822"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
-        return Err(ParamError::Value);
-    }
-    let ascii = embedded(&text).ok_or(ParamError::Value)?;
-    // The next hop has the same limit. Nobody's mail is worth less for what only reports show.
-    let longest = MAX_ORCPT - "utf-8;".len();
-    let address = XText::new(&ascii, longest).ok();
-    Ok(address.map(|address| OriginalRecipient { kind: "utf-8".into(), address }))
 }
 
 /// RFC 6533 §3: what is not ASCII as `\x{...}`; `None` for control characters.

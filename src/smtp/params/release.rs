@@ -64,7 +64,10 @@ impl fmt::Display for DeliverBy {
             ByMode::Notify => 'N',
             ByMode::Return => 'R',
         };
-        write!(f, "{};{mode}{}", self.seconds, if self.trace { "T" } else { "" })
+        // What the RFC cannot say becomes the nearest that it can.
+        let least = if self.mode == ByMode::Return { 1 } else { -Self::MAX_SECONDS };
+        let seconds = self.seconds.clamp(least, Self::MAX_SECONDS);
+        write!(f, "{seconds};{mode}{}", if self.trace { "T" } else { "" })
     }
 }
 
@@ -100,7 +103,8 @@ impl fmt::Display for Hold {
     /// The whole parameter.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::For(seconds) => write!(f, "HOLDFOR={seconds}"),
+            // RFC 4865 §4: nine digits; 31 years.
+            Self::For(seconds) => write!(f, "HOLDFOR={}", seconds.min(&999_999_999)),
             Self::Until(time) => {
                 f.write_str("HOLDUNTIL=")?;
                 write_time(f, *time)

@@ -235,7 +235,7 @@ pub(super) const DEAD: &str = "503 5.5.1 The transaction has failed, RSET is nee
 const NO_RECIPIENTS: &str = "554 5.5.1 No valid recipients";
 pub(super) const TIMED_OUT: &str = "421 4.4.2 Timed out, closing connection";
 const TOO_LARGE: &str = "552 5.3.4 Message too large";
-const BARE: &str = "554 5.6.0 Content contains a bare CR or LF";
+const BARE: &str = "554 5.6.0 Content contains a bare CR or LF, or a line that begins with NUL";
 
 /// A client that ignores SIZE sends its whole message before it reads the refusal; beyond this much
 /// it is cheaper for both to part.

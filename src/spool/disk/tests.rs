@@ -51,11 +51,8 @@ async fn a_sender_put_together_by_hand_cannot_break_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let mut forged = sample(1);
-    let address = crate::smtp::params::XText::new("x@y.test", 100).unwrap();
-    forged.entries[0].recipients[0].orcpt = Some(crate::smtp::params::OriginalRecipient {
-        kind: "rfc822\nwaiting <evil@q.test>".into(),
-        address,
-    });
+    // Longer than the parameter may be, so that it would not be read again.
+    forged.mail.envid = Some(crate::smtp::params::XText::new(&"x".repeat(101), 500).unwrap());
     assert!(matches!(spool.enqueue(vec![forged], None).await, Err(SpoolError::Invalid(_))));
 }
 
