@@ -20,7 +20,7 @@ use postroad::net::connect::TcpConnect;
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::net::{ClientOptions, Connection, Dialer, Quirks, Step};
 use postroad::smtp::address::{Domain, EhloName, ForwardPath, ReversePath};
-use postroad::smtp::client::{Phase, RecipientResult, Transaction, TransactionResult};
+use postroad::smtp::client::{Phase, Protocol, RecipientResult, Transaction, TransactionResult};
 use postroad::smtp::params::{Mail, Rcpt};
 
 /// Send many copies of one message and say how fast.
@@ -173,7 +173,7 @@ async fn run(flags: Flags) -> Result<usize, Box<dyn Error>> {
 async fn session(load: Arc<Load>) -> Tally {
     let mut tally = Tally::default();
     while load.left.load(Ordering::Relaxed) > 0 {
-        match load.dialer.open(&load.host, load.require, Quirks::default()).await {
+        match load.dialer.open(&load.host, Protocol::Smtp, load.require, Quirks::default()).await {
             Ok(connection) => load.send(connection, &mut tally).await,
             Err(error) => {
                 // The messages of a connection that cannot be made are not sent.

@@ -19,7 +19,7 @@ use postroad::hop::{Host, Require};
 use postroad::net::connect::TcpConnect;
 use postroad::net::tls::{ClientTls, ServerTls, TlsOptions};
 use postroad::relay::{Relay, Rules, Users};
-use postroad::route::{FixedRoutes, LocalId, Match, MxOptions, MxResolver};
+use postroad::route::{FixedRoutes, Hosts, LocalId, Match, MxOptions, MxResolver, Route};
 use postroad::server::{Network, Server, ServerOptions};
 use postroad::smtp::address::{Domain, EhloName, Mailbox};
 use postroad::smtp::server::AuthOffer;
@@ -37,7 +37,7 @@ struct Flags {
     /// Speak ESMTP over TLS from the first octet here; may be given again.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_tls: Vec<String>,
-    /// Speak LMTP here. Not there yet.
+    /// Speak LMTP here, not on port 25; may be given again.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_lmtp: Vec<String>,
     /// Our name: in the greeting, in EHLO and in Received.
@@ -55,9 +55,10 @@ struct Flags {
     /// A fixed next hop for a domain, or for all the rest: '*'; may be given again.
     #[arg(long, value_name = "DOMAIN=HOST:PORT", value_parser = route)]
     route: Vec<(Match, Host)>,
-    /// A domain of ours, delivered to a Maildir: DOMAIN=maildir:PATH; may be given again.
+    /// A domain of ours, delivered to a Maildir or to an LMTP server: DOMAIN=maildir:PATH or
+    /// DOMAIN=lmtp:HOST:PORT; may be given again.
     #[arg(long, value_name = "DOMAIN=STORE", value_parser = local)]
-    local: Vec<(Domain, PathBuf)>,
+    local: Vec<(Domain, Store)>,
     /// The certificate chain, PEM; default: self-signed for --hostname.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -120,6 +121,13 @@ struct Flags {
 /// What the list of waits is called, so that the flag is not taken for a repeated one.
 type Waits = Vec<Duration>;
 
+/// Where mail for a domain of ours ends.
+#[derive(Clone)]
+enum Store {
+    Maildir(PathBuf),
+    Lmtp(Host),
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum TlsPolicy {
     /// Do not even try.
@@ -159,6 +167,7 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
             .tls(flags.certificate().unwrap_or_else(|error| common::refuse(error)));
     let server = flags.listen.iter().fold(server, |server, address| server.listen(address));
     let server = flags.listen_tls.iter().fold(server, |server, address| server.listen_tls(address));
+    let server = flags.listen_lmtp.iter().fold(server, |server, address| server.listen_lmtp(address));
     let server = server.start().await.unwrap_or_else(|error| common::refuse_start(&error));
     common::ready(server.addresses());
     terminated.await;
@@ -172,8 +181,10 @@ impl Flags {
     /// A flag that asks for what is not there: better refused than ignored.
     fn lacks(&self) -> Option<&'static str> {
         [
-            (self.listen.is_empty() && self.listen_tls.is_empty(), "--listen or --listen-tls is needed"),
-            (!self.listen_lmtp.is_empty(), "--listen-lmtp is not supported yet"),
+            (
+                self.listen.is_empty() && self.listen_tls.is_empty() && self.listen_lmtp.is_empty(),
+                "--listen, --listen-tls or --listen-lmtp is needed",
+            ),
             (!self.dkim.is_empty(), "--dkim is not supported yet"),
             (self.http.is_some(), "--http is not supported yet"),
             (self.source.len() > 1, "more than one --source is not supported yet"),
@@ -221,7 +232,11 @@ impl Flags {
             .retry(retry)
             .connect(Arc::new(connect))
             .tls(ClientTls::new(trust, Arc::new(SystemClock))?);
-        for (domain, path) in &self.local {
+        let maildirs = self.local.iter().filter_map(|(domain, store)| match store {
+            Store::Maildir(path) => Some((domain, path)),
+            Store::Lmtp(_) => None,
+        });
+        for (domain, path) in maildirs {
             let maildir = Maildir::open(path, Arc::new(SystemClock))?;
             engine = engine.local(LocalId::new(domain.as_str()), Arc::new(maildir));
         }
@@ -240,8 +255,17 @@ impl Flags {
         for (on, host) in &self.route {
             routes = routes.host(on.clone(), host.clone(), self.tls_policy.into());
         }
-        for (domain, _) in &self.local {
-            routes = routes.local(domain.clone(), LocalId::new(domain.as_str()));
+        for (domain, store) in &self.local {
+            routes = match store {
+                Store::Maildir(_) => routes.local(domain.clone(), LocalId::new(domain.as_str())),
+                Store::Lmtp(host) => {
+                    let at_hand =
+                        !host.addresses.is_empty() && host.addresses.iter().all(IpAddr::is_loopback);
+                    let require = if at_hand { Require::Cleartext } else { Require::Opportunistic };
+                    let hosts = Hosts::new(vec![host.clone()], require).lmtp();
+                    routes.set(domain.clone(), Route::Hosts(hosts))
+                }
+            };
         }
         Ok(routes)
     }
@@ -291,13 +315,16 @@ fn route(text: &str) -> Result<(Match, Host), String> {
     Ok((on, common::host(to)?))
 }
 
-fn local(text: &str) -> Result<(Domain, PathBuf), String> {
-    let (domain, store) = text.split_once('=').ok_or("needs DOMAIN=maildir:PATH")?;
+fn local(text: &str) -> Result<(Domain, Store), String> {
+    let (domain, store) = text.split_once('=').ok_or("needs DOMAIN=maildir:PATH or DOMAIN=lmtp:HOST:PORT")?;
     let domain = domain.parse().map_err(|error| format!("'{domain}': {error}"))?;
     match store.split_once(':') {
-        Some(("maildir", path)) if !path.is_empty() => Ok((domain, path.into())),
-        Some(("lmtp", _)) => Err("delivery by lmtp: is not supported yet".into()),
-        _ => Err(format!("'{store}' is no store: maildir:PATH is one")),
+        Some(("maildir", path)) if !path.is_empty() => Ok((domain, Store::Maildir(path.into()))),
+        Some(("lmtp", address)) => match common::host(address)? {
+            host if host.port == 25 => Err("LMTP is never spoken on port 25".into()),
+            host => Ok((domain, Store::Lmtp(host))),
+        },
+        _ => Err(format!("'{store}' is no store: maildir:PATH and lmtp:HOST:PORT are")),
     }
 }
 

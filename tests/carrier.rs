@@ -13,7 +13,6 @@ mod carry;
 #[path = "kit/peer.rs"]
 mod peer;
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,13 +25,12 @@ use postroad::BoxFuture;
 use postroad::attempt::{Cause, ConnectFault, Job, Outcome, Phase, Report, RunEnd};
 use postroad::clock::SystemClock;
 use postroad::hop::{Host, Refused, Require};
-use postroad::message::{Content, ReadBody};
 use postroad::net::connect::{Connect, ConnectError, Io};
 use postroad::route::Hosts;
 use postroad::smtp::address::Domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use carry::{big, carrier_with, in_memory, job, options, over_tcp, rcpts, run, run_at, taker};
+use carry::{big, carrier_with, in_memory, job, options, over_tcp, rcpts, run, run_at, streamed, taker};
 use peer::{Authority, Peer, Talk};
 
 // The pool
@@ -266,19 +264,6 @@ async fn only_the_job_that_a_host_went_silent_on_was_attempted() {
     assert_eq!(work.reports[1], Report::NotAttempted);
 }
 
-#[tokio::test]
-async fn lmtp_to_a_host_is_a_clear_failure() {
-    let peer = Peer::on_tcp(taker()).await;
-    let mut hosts = Hosts::new(vec![peer.host("mx.test")], Require::Opportunistic);
-    hosts.protocol = postroad::route::Protocol::Lmtp;
-    let (end, work) = run_at(&over_tcp(None), &hosts, [job(Require::Opportunistic)]).await;
-    let RunEnd::Unreachable(cause @ Cause::Connect { fault: ConnectFault::NoLmtp, .. }) = end else {
-        panic!()
-    };
-    assert!(cause.to_string().ends_with("LMTP is not spoken to other hosts"), "{cause}");
-    assert_eq!((work.reports.len(), peer.connections()), (0, 0));
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_next_transaction_stands_behind_large_content_and_where_wanted_behind_a_dot() {
     let large = || streamed(100_000, (0..2).map(|_| Ok(Bytes::from(vec![b'x'; 50_000]))).collect());
@@ -430,20 +415,6 @@ async fn a_refused_recipient_does_not_stop_the_others() {
     let Report::Outcomes(outcomes) = &work.reports[0] else { panic!() };
     assert!(matches!(outcomes[0], Outcome::Delivered(_)));
     assert!(matches!(outcomes[1], Outcome::Failed(Cause::Reply { phase: Phase::Rcpt, .. })));
-}
-
-struct Pieces(VecDeque<io::Result<Bytes>>);
-
-impl ReadBody for Pieces {
-    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
-        let next = self.0.pop_front().transpose();
-        Box::pin(async { next })
-    }
-}
-
-fn streamed(size: u64, pieces: Vec<io::Result<Bytes>>) -> Job {
-    let reader = Box::new(Pieces(pieces.into()));
-    Job { content: Content::Stream { size, reader }, ..job(Require::Opportunistic) }
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use postroad::net::connect::TcpConnect;
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::net::{ClientOptions, Connection, Dialer, Quirks, TraceLine};
 use postroad::smtp::address::{Domain, EhloName, ForwardPath, ReversePath};
-use postroad::smtp::client::{Config, Phase, RecipientResult, Transaction};
+use postroad::smtp::client::{Config, Phase, Protocol, RecipientResult, Transaction};
 use postroad::smtp::params::{Mail, Rcpt};
 
 use kit::peers::{Exim, Postfix};
@@ -45,7 +45,8 @@ async fn open(to: SocketAddr, change: impl FnOnce(&mut Config)) -> (Connection, 
     let tls = ClientTls::new(trust, Arc::new(SystemClock)).unwrap();
     let dialer = Dialer::new(options, Arc::new(TcpConnect::new()), tls, Arc::new(SystemClock));
     let host = Host::new(Domain::parse(&format!("[{}]", to.ip())).unwrap(), to.port());
-    let connection = dialer.open(&Arc::new(host), Require::Cleartext, Quirks::default()).await.unwrap();
+    let connection =
+        dialer.open(&Arc::new(host), Protocol::Smtp, Require::Cleartext, Quirks::default()).await.unwrap();
     (connection, trace)
 }
 

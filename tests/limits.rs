@@ -26,6 +26,7 @@ use postroad::net::connect::TcpConnect;
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::net::{ClientOptions, Connection, Dialer, Quirks};
 use postroad::route::{Resolve, Route, RouteError};
+use postroad::smtp::Protocol;
 use postroad::smtp::address::{Domain, EhloName, ForwardPath};
 use postroad::smtp::params::Rcpt;
 use postroad::spool::{DiskSpool, NewBody, NewMessage, QueueName, Spool, contract};
@@ -60,7 +61,7 @@ async fn idle(to: SocketAddr, count: usize, require: Require) -> Vec<Connection>
     let host = Arc::new(Host::new(Domain::parse(&format!("[{}]", to.ip())).unwrap(), to.port()));
     let mut open = Vec::with_capacity(count);
     for _ in 0..count {
-        open.push(dialer.open(&host, require, Quirks::default()).await.unwrap());
+        open.push(dialer.open(&host, Protocol::Smtp, require, Quirks::default()).await.unwrap());
     }
     open
 }

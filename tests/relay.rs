@@ -20,7 +20,7 @@ use postroad::route::{Resolve, Route, RouteError};
 use postroad::server::{Peer, Server, ServerOptions};
 use postroad::smtp::address::{Domain, EhloName};
 use postroad::smtp::params::BodyKind;
-use postroad::smtp::server::AuthOffer;
+use postroad::smtp::server::{AuthOffer, Protocol};
 use postroad::spool::{
     BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, MemoryOptions, MemorySpool,
     NewMessage, QueueName, QueueSummary, Settlement, Spool, SpoolError, Stats, Token,
@@ -113,6 +113,24 @@ async fn stored(spool: &dyn Spool, reply: &str) -> (EntrySummary, String) {
         }
     }
     (entry, String::from_utf8(all).unwrap())
+}
+
+#[tokio::test]
+async fn a_message_taken_by_lmtp_says_so() {
+    // RFC 3848
+    let spool = Arc::new(MemorySpool::new());
+    let mut options = ServerOptions::new(hostname());
+    options.session.protocol = Protocol::Lmtp;
+    let (ours, theirs) = duplex(64 * 1024);
+    let peer = Peer { address: "192.0.2.9:1".parse().unwrap(), local: "192.0.2.1:24".parse().unwrap() };
+    let relay = Relay::new(engine(Arc::<MemorySpool>::clone(&spool)).await, rules());
+    tokio::spawn(Server::builder(relay, options).serve_io(Box::new(theirs), peer));
+    let mut client = Client(ours);
+    client.expect(&["220 mx.relay.test LMTP"]).await;
+    client.ask("LHLO c.test", "250").await;
+    let reply = send(&mut client, "<a@b.test>", "<b@local.test>", b"Subject: x\r\n\r\nx\r\n").await;
+    let (_, text) = stored(&*spool, &reply).await;
+    assert!(text.contains("with LMTP id"), "{text}");
 }
 
 #[tokio::test]

@@ -150,6 +150,7 @@ impl Conversation for Session {
 fn options() -> ServerOptions {
     let mut options = ServerOptions::new(EhloName::new("mx.test").unwrap());
     options.auth_delay = Duration::ZERO;
+    options.tarpit = Duration::ZERO;
     options
 }
 
@@ -525,6 +526,7 @@ async fn a_handler_can_turn_a_peer_away() {
     tokio::spawn(server(&Arc::default(), options()).serve_io(Box::new(theirs), peer("203.0.113.66")));
     let mut client = Client(ours);
     client.expect(&["554 5.7.1 not you"]).await;
+    client.ask("QUIT", "221").await;
     assert_eq!(client.reply().await, "(closed)");
 }
 

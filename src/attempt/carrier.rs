@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Cause;
+use super::budget::Budget;
 use super::quirks::QuirkBook;
 use super::run::Run;
 use crate::BoxFuture;
@@ -78,13 +79,18 @@ pub struct CarrierOptions {
     pub client: ClientOptions,
     /// How many there may be.
     pub limits: Limits,
+    /// How many octets of memory messages may take while they are converted for hosts that take only
+    /// seven bits. A message counts five times its size, until it is sent; one for which this is too
+    /// little is not converted, and fails where it would have to be. Others wait for their turn. Default:
+    /// 128 MiB, for messages of 25 MB, which is the most that large providers take.
+    pub conversion_memory: u64,
 }
 
 impl CarrierOptions {
     /// The defaults, with the name given in EHLO.
     #[must_use]
     pub fn new(ehlo: EhloName) -> Self {
-        Self { client: ClientOptions::new(ehlo), limits: Limits::new() }
+        Self { client: ClientOptions::new(ehlo), limits: Limits::new(), conversion_memory: 128 * 1024 * 1024 }
     }
 }
 
@@ -100,6 +106,7 @@ struct Shared {
     /// is asked of the connection; source address and credentials are the same for all of a carrier's.
     pool: Pool<Arc<str>, Connection>,
     quirks: Mutex<QuirkBook>,
+    budget: Budget,
     clock: Arc<dyn Clock>,
 }
 
@@ -119,7 +126,8 @@ impl Carrier {
     ) -> Self {
         let pool = Pool::new(options.limits, Arc::clone(&clock));
         let dialer = Dialer::new(options.client, connect, tls, Arc::clone(&clock));
-        Self { shared: Arc::new(Shared { dialer, pool, quirks: Mutex::default(), clock }) }
+        let budget = Budget::new(options.conversion_memory);
+        Self { shared: Arc::new(Shared { dialer, pool, quirks: Mutex::default(), budget, clock }) }
     }
 
     /// Leave for a run to `site`, if the limits allow one now.
@@ -165,6 +173,10 @@ impl Carrier {
 
     pub(super) fn dialer(&self) -> &Dialer {
         &self.shared.dialer
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     pub(super) fn quirks(&self, host: &Host) -> Quirks {

@@ -3,6 +3,7 @@
 //! A [`Carrier`] takes jobs to the hosts of a route over pooled connections. An [`Outcome`] is what each
 //! recipient gets, decided in one place from what was said. Nothing here waits to try again or keeps
 //! anything for later: that is the engine's.
+mod budget;
 mod carrier;
 mod local;
 mod mailer;

@@ -194,9 +194,6 @@ pub enum ConnectFault {
     /// The host offers no way to log in that we have.
     #[error("the host offers no way to log in")]
     NoLogin,
-    /// The route says LMTP, which is spoken to no host.
-    #[error("LMTP is not spoken to other hosts")]
-    NoLmtp,
     /// We lack sockets or other means.
     #[error("this host is out of resources")]
     Local,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::hop::Require;
-use crate::route::{Hosts, LocalId, Protocol, Route};
+use crate::route::{Hosts, LocalId, Route};
 use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
 
@@ -69,9 +69,6 @@ impl Routed {
                     Require::Opportunistic => {}
                     Require::Cleartext => name.insert_str(0, "cleartext "),
                     _ => name.insert_str(0, "verified "),
-                }
-                if hosts.protocol == Protocol::Lmtp {
-                    name.insert_str(0, "lmtp ");
                 }
                 Self { site: QueueName::new(&name), way: Way::Hosts(Arc::new(hosts)) }
             }

@@ -3,13 +3,15 @@
 //! What a host program hands over becomes a [`Submission`] (`submission`), with an envelope and with
 //! octets that may go over the wire as they are. What a peer hands over gets a [`Received`] field.
 //! What cannot be delivered becomes a [`Report`] to its sender (`dsn`). Underneath are the octets
-//! seen as lines (`body`), the fields found in them (`header`) and the fields written into them
-//! (`field`), each safe against whatever the values hold.
+//! seen as lines (`body`) and made seven-bit (`convert`), the fields found in them (`header`) and the
+//! fields written into them (`field`), each safe against whatever the values hold.
 //!
-//! There is no I/O here, no clock and no MIME parser: a message is carried, not understood.
+//! There is no I/O here, no clock and no MIME parser: a message is carried, and understood only as far as
+//! a host that takes less than it has makes that necessary.
 
 pub mod body;
 mod content;
+pub mod convert;
 mod date;
 mod dsn;
 mod field;

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span};
 
 use super::trace::{TraceLine, Tracer};
 use super::wire::{Stream, Turn, Wire};
@@ -18,7 +20,8 @@ use crate::clock::Clock;
 use crate::hop::{Host, Require, Seen, TlsSeen};
 use crate::message::Content;
 use crate::smtp::capability::Capabilities;
-use crate::smtp::client::{BeginError, Event, Failure, Session, Transaction, TransactionResult};
+use crate::smtp::client::{BeginError, Event, Failure, Feature, Session, Transaction, TransactionResult};
+use crate::smtp::params::Rcpt;
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// An SMTP connection on which transactions can be made.
@@ -30,6 +33,7 @@ pub struct Connection {
     session: Session,
     clock: Arc<dyn Clock>,
     tracer: Tracer,
+    span: Span,
     /// The content of open transactions, in order.
     feeds: VecDeque<Feed>,
     wanted: Option<u64>,
@@ -57,6 +61,7 @@ pub enum Step {
 struct Feed {
     transaction: u64,
     content: Content,
+    span: Span,
 }
 
 /// How far the session is.
@@ -80,6 +85,7 @@ impl Connection {
         clock: Arc<dyn Clock>,
         tracer: Tracer,
     ) -> Self {
+        let span = debug_span!("smtp_connection", host = %host.name, port = host.port, tls = Empty);
         Self {
             host,
             opened_for,
@@ -88,6 +94,7 @@ impl Connection {
             session,
             clock,
             tracer,
+            span,
             feeds: VecDeque::new(),
             wanted: None,
             done: VecDeque::new(),
@@ -130,6 +137,20 @@ impl Connection {
         self.progress == Progress::Ready && self.session.can_begin()
     }
 
+    /// Whether a transaction with these recipients would reach any of them on this connection, see
+    /// [`Session::takes`]. Where it would not, another connection is needed.
+    #[must_use]
+    pub fn takes(&self, recipients: &[Rcpt]) -> bool {
+        self.session.takes(recipients)
+    }
+
+    /// Whether the host takes no more transactions on this connection (RFC 9422 §4.1): the open ones go
+    /// on, the next one needs another connection. That is no failure.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.progress == Progress::Ready && self.session.is_used_up()
+    }
+
     /// Whether nothing is open and nothing is on its way, so that anybody could go on from here.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
@@ -163,6 +184,12 @@ impl Connection {
         self.session.chain_refused()
     }
 
+    /// What the host lacks that this transaction needs, if anything. Its `size` is to be the content's.
+    #[must_use]
+    pub fn lacks(&self, transaction: &Transaction) -> Option<Feature> {
+        self.session.lacks(transaction)
+    }
+
     /// Begins a transaction and returns its number. Nothing is sent before
     /// [`next_done`](Self::next_done), so that what is begun together leaves together.
     ///
@@ -173,8 +200,12 @@ impl Connection {
             return Err(BeginError::NotReady);
         }
         transaction.size = content.size();
+        let span =
+            debug_span!(parent: &self.span, "transaction", number = Empty, sender = %transaction.mail.from);
         let number = self.session.begin(transaction)?;
-        self.feeds.push_back(Feed { transaction: number, content });
+        span.record("number", number);
+        debug!(parent: &span, "transaction begun");
+        self.feeds.push_back(Feed { transaction: number, content, span });
         // What is in memory is given at once: the next transaction can begin behind it.
         self.pump();
         Ok(number)
@@ -209,7 +240,7 @@ impl Connection {
                 self.feeds.retain(|feed| feed.transaction != number);
                 return Step::Done(number, result);
             }
-            if self.failure().is_some() || (self.session.is_idle() && self.wire.is_drained()) {
+            if self.failure().is_some() || (self.session.is_at_rest() && self.wire.is_drained()) {
                 return Step::Over;
             }
             if or_room && self.can_begin() {
@@ -269,8 +300,9 @@ impl Connection {
         self.tracer.show(TraceLine::Tls {
             version: &seen.version,
             cipher: &seen.cipher,
-            verified: seen.verified.is_some(),
+            verified: Some(seen.verified.is_some()),
         });
+        self.span.record("tls", &*seen.version);
         self.wire.set_stream(stream);
         if !at_start {
             let now = self.now();
@@ -290,7 +322,7 @@ impl Connection {
                     self.wire.push(octets);
                 }
                 Output::SendSecret(octets) => {
-                    self.tracer.show(TraceLine::Secret);
+                    self.tracer.secret();
                     self.wire.push(octets);
                 }
                 Output::StartTls => self.progress = Progress::StartTls,
@@ -311,17 +343,24 @@ impl Connection {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Ready => self.progress = Progress::Ready,
+            Event::Ready => {
+                debug!(parent: &self.span, "ready");
+                self.progress = Progress::Ready;
+            }
             Event::WantBody { transaction } => self.feed(transaction),
             Event::Done { transaction, result } => {
                 if self.wanted == Some(transaction) {
                     self.wanted = None;
+                }
+                if let Some(feed) = self.feeds.iter().find(|feed| feed.transaction == transaction) {
+                    debug!(parent: &feed.span, recipients = ?result.recipients, "transaction over");
                 }
                 self.done.push_back((transaction, result));
             }
             Event::Failed(failure) => {
                 // What is still queued must not leave: it belongs to transactions that are settled.
                 self.wire.discard();
+                debug!(parent: &self.span, ?failure, "session over");
                 self.progress = Progress::Over(failure);
             }
             _ => {}
@@ -367,7 +406,8 @@ impl Connection {
         if std::mem::replace(&mut self.reading, true) {
             return self.give_up(number);
         }
-        let read = tokio::time::timeout(self.patience, reader.chunk()).await;
+        let chunk = reader.chunk().instrument(feed.span.clone());
+        let read = tokio::time::timeout(self.patience, chunk).await;
         self.reading = false;
         match read {
             Ok(Ok(Some(chunk))) => self.give(number, Some(chunk), false),
@@ -406,6 +446,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// How much content is given at once. Large, because it costs nothing: chunks are slices of what is in
+/// How much content is given at once; the chunks of a large message are a multiple of it. Large, because it costs nothing: chunks are slices of what is in
 /// memory; bounded, so that dots in a large body do not fill the queue with slices.
 const CHUNK: usize = 256 * 1024;

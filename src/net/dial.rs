@@ -18,13 +18,13 @@ use super::wire::Stream;
 use crate::clock::Clock;
 use crate::hop::{Host, Refused, Require, Seen, TlsSeen, TlsStart};
 use crate::smtp::address::EhloName;
-use crate::smtp::client::{Config, Failure, Session, TlsUse};
+use crate::smtp::client::{Config, Failure, Protocol, Session, TlsUse};
 
 /// How connections are opened and used.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How sessions behave. `tls` is overwritten by what the route requires.
+    /// How sessions behave. `tls` and `protocol` are overwritten by what the route says.
     pub session: Config,
     /// No wait of the client is longer than this. Default: none; set it in tests.
     pub longest_wait: Option<Duration>,
@@ -108,7 +108,8 @@ impl Dialer {
         &self.options
     }
 
-    /// A connection to `host` that is ready for transactions and admitted by `require`.
+    /// A connection to `host`, which speaks `protocol`, that is ready for transactions and admitted by
+    /// `require`.
     ///
     /// [`Require::Opportunistic`] uses TLS where it is offered and, when that fails, connects once
     /// more in clear text. A host with implicit TLS is never spoken to in clear, except under
@@ -122,6 +123,7 @@ impl Dialer {
     pub async fn open(
         &self,
         host: &Arc<Host>,
+        protocol: Protocol,
         require: Require,
         quirks: Quirks,
     ) -> Result<Connection, OpenError> {
@@ -131,10 +133,10 @@ impl Dialer {
             (Require::Opportunistic, TlsStart::StartTls) => TlsUse::IfOffered,
             (Require::Verified, TlsStart::StartTls) => TlsUse::Required,
         };
-        match self.try_open(host, require, tls, quirks).await {
+        match self.try_open(host, protocol, require, tls, quirks).await {
             // RFC 7435 §3: a failed handshake leaves the choice of clear text or nothing.
             Err(OpenError::Handshake(_)) if tls == TlsUse::IfOffered => {
-                self.try_open(host, require, TlsUse::Never, quirks).await
+                self.try_open(host, protocol, require, TlsUse::Never, quirks).await
             }
             opened => opened,
         }
@@ -143,6 +145,7 @@ impl Dialer {
     async fn try_open(
         &self,
         host: &Arc<Host>,
+        protocol: Protocol,
         require: Require,
         tls: TlsUse,
         quirks: Quirks,
@@ -156,14 +159,14 @@ impl Dialer {
             (Stream::Plain(io), None)
         };
         let mut config = self.options.session.clone();
-        config.tls = tls;
+        (config.tls, config.protocol) = (tls, protocol);
         config.pipelining &= !quirks.no_pipelining;
         if quirks.no_chain {
             (config.window, config.chain) = (1, false);
         }
         let patience = config.timeouts.block;
         let session = Session::new(config, self.clock.mono());
-        let tracer = Tracer(self.options.trace.clone());
+        let tracer = Tracer::new(self.options.trace.clone());
         let clock = Arc::clone(&self.clock);
         let mut connection =
             Connection::new(Arc::clone(host), require, Stream::Gone, session, patience, clock, tracer);

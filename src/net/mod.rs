@@ -12,4 +12,5 @@ mod wire;
 
 pub use connection::{Connection, Step};
 pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
+pub(crate) use trace::Tracer;
 pub use trace::{TraceFn, TraceLine};

@@ -53,6 +53,7 @@ use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
 use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::Login;
+use crate::smtp::server::Protocol;
 use crate::spool::SpoolError;
 
 /// Who may send mail where. The defaults let nobody send anything.
@@ -249,6 +250,7 @@ impl Shared {
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
         let id = self.engine.new_id();
+        tracing::Span::current().record("id", tracing::field::display(id));
         let head = self.received(id, &mail, &recipients, &session);
         // RFC 6531 §3.1: what is said of an ASCII message need not keep it from other hosts.
         mail.smtputf8 = mail.smtputf8 && utf8_header || needs_utf8(&mail, &recipients);
@@ -284,9 +286,9 @@ impl Shared {
         received.address = Some(session.peer.address.ip().to_canonical());
         received.with = With {
             extended: session.extended,
+            lmtp: session.protocol == Protocol::Lmtp,
             authenticated: session.user.is_some(),
             smtputf8: mail.smtputf8,
-            ..With::default()
         };
         received.tls = session.tls.as_ref().map(|tls| format!("{} {}", tls.version, tls.cipher).into());
         received.recipient = Received::single(recipients);

@@ -17,6 +17,7 @@ use crate::hop::{Host, Require};
 use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
 
+pub use crate::smtp::Protocol;
 pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
 pub use hickory::{MxResolver, SetupError};
@@ -61,14 +62,22 @@ impl Hosts {
         Self { proven: false, ..self }
     }
 
-    /// The identity of this set of hosts, whatever their order: all destinations hosted by one
-    /// provider share it. Readable, stable across restarts.
+    /// The same, spoken to in LMTP: the final delivery of mail by another program.
+    #[must_use]
+    pub fn lmtp(self) -> Self {
+        Self { protocol: Protocol::Lmtp, ..self }
+    }
+
+    /// The identity of this set of hosts and what they speak, whatever their order: all destinations
+    /// hosted by one provider share it. Readable, stable across restarts.
     #[must_use]
     pub fn site(&self) -> String {
         let mut names: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
         names.sort_unstable();
         names.dedup();
-        names.join(",")
+        // One host may speak both; a connection of the one kind is of no use for the other.
+        let protocol = if self.protocol == Protocol::Lmtp { "lmtp:" } else { "" };
+        format!("{protocol}{}", names.join(","))
     }
 
     /// What one attempt tries: the first hosts, with no more than `limit` addresses in all. Each
@@ -86,17 +95,6 @@ impl Hosts {
         })
         .collect()
     }
-}
-
-/// What the hosts of a route speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// SMTP (RFC 5321).
-    #[default]
-    Smtp,
-    /// LMTP (RFC 2033): a reply per recipient behind the content.
-    Lmtp,
 }
 
 /// Names one of the host program's own ways of final delivery.
@@ -224,5 +222,6 @@ mod tests {
         other.hosts.reverse();
         assert_eq!(one.site(), other.site());
         assert_ne!(one.site(), hosts(&[1]).site());
+        assert_ne!(one.site(), one.clone().lmtp().site());
     }
 }

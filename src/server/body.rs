@@ -2,7 +2,8 @@
 //!
 //! It is a bounded queue between the driver of a session and the handler: the driver stops reading
 //! the socket while the queue is full, so that a handler that is slow, or does not read at all,
-//! stalls its client and grows nothing. Both ends may live in one task or in two.
+//! stalls its client and grows nothing. All queues of a server together have a
+//! [budget](super::budget). Both ends may live in one task or in two.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
+use super::budget::{Budget, Share};
 use crate::BoxFuture;
 use crate::message::ReadBody;
 
@@ -47,10 +49,13 @@ impl BodyStream {
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut state = self.0.lock();
         if let Some(chunk) = state.chunks.pop_front() {
-            state.held = state.held.saturating_sub(cost(&chunk));
+            let cost = cost(&chunk);
+            state.held = state.held.saturating_sub(cost);
             if let Some(writer) = state.writer.take() {
                 writer.wake();
             }
+            drop(state);
+            self.0.share.give_back(cost);
             return Poll::Ready(Some(Ok(chunk)));
         }
         match state.end {
@@ -115,16 +120,18 @@ impl Drop for BodyStream {
         let mut state = self.0.lock();
         state.unread = true;
         state.chunks.clear();
-        state.held = 0;
+        let held = std::mem::take(&mut state.held);
         if let Some(writer) = state.writer.take() {
             writer.wake();
         }
+        drop(state);
+        self.0.share.give_back(held);
     }
 }
 
 /// A stream and the end that fills it.
-pub(super) fn stream() -> (Feed, BodyStream) {
-    let queue = Arc::new(Queue(Mutex::default()));
+pub(super) fn stream(budget: &Arc<Budget>) -> (Feed, BodyStream) {
+    let queue = Arc::new(Queue { state: Mutex::default(), share: budget.share() });
     (Feed(Arc::clone(&queue)), BodyStream(queue))
 }
 
@@ -138,7 +145,9 @@ impl Feed {
         if state.unread || chunk.is_empty() {
             return;
         }
-        state.held += cost(&chunk);
+        let cost = cost(&chunk);
+        self.0.share.take(cost);
+        state.held += cost;
         state.chunks.push_back(chunk);
         state.wake_reader();
     }
@@ -148,14 +157,20 @@ impl Feed {
         self.end(End::Whole);
     }
 
-    /// Ready when another read may be added.
+    /// Ready when another read may be added: when there is room in the window and in the budget of all.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
-        if state.held < WINDOW {
-            return Poll::Ready(());
+        if state.held >= WINDOW {
+            keep(&mut state.writer, cx);
+            return Poll::Pending;
         }
-        keep(&mut state.writer, cx);
-        Poll::Pending
+        let room = if state.unread { Poll::Ready(()) } else { self.0.share.poll_room(cx) };
+        state.in_line |= room.is_pending();
+        if room.is_pending() {
+            // A reader that goes away makes room, too.
+            keep(&mut state.writer, cx);
+        }
+        room
     }
 
     fn end(&self, end: End) {
@@ -169,15 +184,21 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        if std::mem::take(&mut self.0.lock().in_line) {
+            self.0.share.leave();
+        }
         self.end(End::Aborted);
     }
 }
 
-struct Queue(Mutex<State>);
+struct Queue {
+    state: Mutex<State>,
+    share: Share,
+}
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,6 +209,8 @@ struct State {
     end: Option<End>,
     /// Nobody reads any more.
     unread: bool,
+    /// The budget was spent when there was something to read.
+    in_line: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -228,9 +251,13 @@ const WINDOW: usize = 128 * 1024;
 mod tests {
     use super::*;
 
+    fn plenty() -> Arc<Budget> {
+        Budget::new(usize::MAX)
+    }
+
     #[tokio::test]
     async fn content_comes_out_as_it_went_in() {
-        let (feed, mut body) = stream();
+        let (feed, mut body) = stream(&plenty());
         feed.push(Bytes::from_static(b"one"));
         feed.push(Bytes::new());
         feed.push(Bytes::from_static(b"two"));
@@ -242,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_off_message_never_looks_whole() {
-        let (feed, mut body) = stream();
+        let (feed, mut body) = stream(&plenty());
         feed.push(Bytes::from_static(b"half"));
         drop(feed);
         assert_eq!(body.chunk().await, Some(Ok(Bytes::from_static(b"half"))));
@@ -252,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn collect_has_a_limit() {
-        let (feed, mut body) = stream();
+        let (feed, mut body) = stream(&plenty());
         feed.push(Bytes::from_static(b"1234"));
         feed.push(Bytes::from_static(b"5"));
         feed.finish();
@@ -261,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_waits_for_its_reader_and_an_abandoned_one_for_nobody() {
-        let (feed, mut body) = stream();
+        let (feed, mut body) = stream(&plenty());
         let room = |feed: &Feed| feed.poll_room(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(room(&feed));
         feed.push(Bytes::from(vec![0; WINDOW]));
@@ -277,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_pieces_count_for_what_they_hold() {
-        let (feed, mut body) = stream();
+        let (feed, mut body) = stream(&plenty());
         let room = |feed: &Feed| feed.poll_room(&mut Context::from_waker(Waker::noop())).is_ready();
         let mut pieces = 0;
         while room(&feed) {
@@ -288,5 +315,26 @@ mod tests {
         feed.finish();
         assert_eq!(body.collect(WINDOW).await.unwrap().len(), pieces);
         assert_eq!(body.0.lock().held, 0);
+    }
+
+    #[tokio::test]
+    async fn no_stream_is_given_more_while_the_budget_of_all_is_spent() {
+        let budget = Budget::new(1000);
+        let ((one, mut read_one), (two, mut read_two)) = (stream(&budget), stream(&budget));
+        let room = |feed: &Feed| feed.poll_room(&mut Context::from_waker(Waker::noop())).is_ready();
+        one.push(Bytes::from(vec![0; 2000]));
+        assert!(!room(&one) && !room(&two) && budget.is_spent());
+        read_one.chunk().await;
+        assert!(room(&one) && room(&two));
+        two.push(Bytes::from(vec![0; 2000]));
+        assert!(!room(&one));
+        drop((two, one));
+        assert!(budget.is_spent(), "what a handler may still read is held");
+        read_two.chunk().await;
+        assert!(!budget.is_spent());
+        let (three, read_three) = stream(&budget);
+        three.push(Bytes::from(vec![0; 2000]));
+        drop(read_three);
+        assert!(!budget.is_spent() && room(&three), "what nobody will read is not held");
     }
 }

@@ -14,16 +14,21 @@ use std::sync::Arc;
 use super::body::BodyStream;
 use crate::BoxFuture;
 use crate::smtp::TlsInfo;
-use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::command::Lookup;
+use crate::smtp::params::{Mail, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::Login;
+use crate::smtp::server::Protocol;
 
 /// Decides whom to talk to, and starts a [`Conversation`] with each.
 pub trait Handler: Send + Sync + 'static {
     /// A connection came, before the greeting.
     ///
     /// # Errors
-    /// The reply to greet with instead, `554` or `421`; the connection is then closed.
+    /// The reply to greet with instead: `554`, `521` from a host that takes no mail at all
+    /// ([`takes_no_mail`]), or `421`. After 5xx the client has ten seconds to take its leave, and hears
+    /// 503 to all else (RFC 5321 §3.1); after 421 the connection is closed. The same is asked again
+    /// when a trusted proxy names its client by XCLIENT.
     fn connect<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<Box<dyn Conversation>, Reply>>;
 }
 
@@ -56,6 +61,13 @@ pub trait Conversation: Send {
         Box::pin(async { Ok(()) })
     }
 
+    /// MAIL had a priority other than 0 (RFC 6710): the one that counts. What comes out here is in
+    /// [`Transaction::mail`], and the client is told. The default takes it from users, and lets nobody
+    /// else be more urgent than others.
+    fn priority(&self, wanted: Priority, session: &SessionInfo) -> Priority {
+        if session.user.is_some() { wanted } else { wanted.min(Priority::default()) }
+    }
+
     /// RCPT: another recipient. The default refuses, because a server that takes mail for
     /// everybody from everybody is an open relay.
     ///
@@ -76,6 +88,22 @@ pub trait Conversation: Send {
     /// nothing of it may be kept, and the verdict is not used.
     fn message(&mut self, transaction: Transaction, body: BodyStream) -> BoxFuture<'_, Verdict>;
 
+    /// VRFY: who is that? Asked only where [`Config::vrfy`](crate::smtp::server::Config::vrfy) is set.
+    /// What is in the reply (RFC 5321 §3.5.2) is given away to whoever asks; 16 KiB of it at most, and
+    /// UTF-8 only to clients that read it. The default tells nothing.
+    fn verify<'a>(&'a mut self, lookup: &'a Lookup, session: &'a SessionInfo) -> BoxFuture<'a, Reply> {
+        let _ = (lookup, session);
+        let text = "cannot verify, but will try to deliver";
+        Box::pin(async move { Reply::new(252, EnhancedCode::new(2, 0, 0), text) })
+    }
+
+    /// EXPN: who is on that list? Asked only where [`Config::expn`](crate::smtp::server::Config::expn)
+    /// is set; otherwise as [`Conversation::verify`], with a mailbox on each line of the reply.
+    fn expand<'a>(&'a mut self, lookup: &'a Lookup, session: &'a SessionInfo) -> BoxFuture<'a, Reply> {
+        let _ = (lookup, session);
+        Box::pin(async { Reply::new(502, EnhancedCode::new(5, 5, 1), "EXPN is not offered") })
+    }
+
     /// The transaction is over: its message was settled or broken off, or there will be none.
     fn reset(&mut self) {}
 }
@@ -93,8 +121,10 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Who is at the other end.
+    /// Who is at the other end: the client itself, where a trusted proxy named it by XCLIENT.
     pub peer: Peer,
+    /// Which protocol is spoken.
+    pub protocol: Protocol,
     /// The name that the client gave, as it gave it; `None` before EHLO or HELO. It proves nothing.
     pub hello: Option<Box<str>>,
     /// Whether the client said EHLO.
@@ -109,7 +139,7 @@ impl SessionInfo {
     /// A session that has just begun.
     #[must_use]
     pub const fn new(peer: Peer) -> Self {
-        Self { peer, hello: None, extended: false, tls: None, user: None }
+        Self { peer, protocol: Protocol::Smtp, hello: None, extended: false, tls: None, user: None }
     }
 }
 
@@ -139,6 +169,19 @@ impl From<Reply> for Verdict {
     fn from(reply: Reply) -> Self {
         Self::All(reply)
     }
+}
+
+/// 521 5.3.2, the greeting of a host that takes no mail at all (RFC 7504 §3).
+#[must_use]
+pub fn takes_no_mail() -> Reply {
+    Reply::new(521, EnhancedCode::new(5, 3, 2), "this host takes no mail")
+}
+
+/// 556 5.1.10, the answer to a recipient in a domain that says by its DNS that it takes no mail
+/// (RFC 7504 §3, RFC 7505 §4.1).
+#[must_use]
+pub fn domain_takes_no_mail() -> Reply {
+    Reply::new(556, EnhancedCode::new(5, 1, 10), "the recipient's domain takes no mail")
 }
 
 /// 535 5.7.8, which says neither that the user exists nor that it does not.

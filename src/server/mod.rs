@@ -54,20 +54,30 @@
 //! ```
 //!
 //! From the bottom up: [`smtp::server`](crate::smtp::server) is the protocol, `wire` a socket with its
-//! buffers, `conversation` one session on one wire, `serve` the sockets that listen, `limits` what
-//! keeps one client from taking everything. Nothing here stores or delivers mail: that is the
+//! buffers, `conversation` one session on one wire, `accept` the sockets that listen, `serve` the whole.
+//! What keeps one client from taking everything: `limits` on connections, `conduct` that is remembered,
+//! a `budget` for content, a header from a [`proxy`] that says who it is. Nothing here stores or delivers mail: that is the
 //! handler's, and [`relay`](crate::relay) has one that does.
 
+mod accept;
 mod body;
+mod budget;
+mod conduct;
 mod conversation;
 mod handler;
 mod limits;
 mod network;
+mod options;
+pub mod proxy;
 mod serve;
+mod trace;
 mod wire;
 
 pub use body::{BodyError, BodyStream};
-pub use handler::{Conversation, Handler, Peer, SessionInfo, Transaction, Verdict};
+pub use handler::{
+    Conversation, Handler, Peer, SessionInfo, Transaction, Verdict, domain_takes_no_mail, takes_no_mail,
+};
 pub(crate) use handler::{bad_credentials, relaying_denied};
 pub use network::{Network, NetworkError};
-pub use serve::{Builder, RunningServer, Server, ServerOptions, ServerStats, StartError};
+pub use options::{ServerOptions, SessionTrace};
+pub use serve::{Builder, RunningServer, Server, ServerStats, StartError};

@@ -8,6 +8,7 @@ use std::fmt;
 use super::params::{parse_time, write_time};
 use super::reply::Reply;
 use super::sasl::Mechanism;
+use super::xclient::Xclient;
 
 /// The extensions of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +44,8 @@ pub struct Capabilities {
     pub future_release: Option<FutureRelease>,
     /// MT-PRIORITY (RFC 6710)
     pub priority: bool,
+    /// XCLIENT, as Postfix defined it: the server believes this client about another one.
+    pub xclient: bool,
 }
 
 /// What a server takes at most, where it says so (RFC 9422 §4). Keywords unknown here are ignored.
@@ -53,7 +56,7 @@ pub struct Limits {
     pub recipients: Option<u32>,
     /// MAILMAX: transactions of one session.
     pub transactions: Option<u32>,
-    /// RCPTDOMAINMAX: domains among the recipients of one transaction.
+    /// RCPTDOMAINMAX: domains among the recipients of one session.
     pub domains: Option<u32>,
 }
 
@@ -149,6 +152,7 @@ impl Capabilities {
                         interval.zip(until).map(|(interval, until)| FutureRelease { interval, until });
                 }
                 "MT-PRIORITY" => found.priority = true,
+                "XCLIENT" => found.xclient = true,
                 _ => {}
             }
         }
@@ -185,6 +189,7 @@ impl Capabilities {
             line(true, &format!("FUTURERELEASE {release}"));
         }
         line(self.priority, "MT-PRIORITY");
+        line(self.xclient, &format!("XCLIENT {}", Xclient::ATTRIBUTES));
         Reply::plain(250, &text)
     }
 }
@@ -211,6 +216,7 @@ mod tests {
             deliver_by: Some(60),
             future_release: Some(FutureRelease { interval: 86_400, until: 1_795_262_400 }),
             priority: true,
+            xclient: true,
         };
         assert_eq!(Capabilities::parse(&all.to_reply("mx.test hello")), all);
         let none = Capabilities::default();

@@ -6,6 +6,7 @@
 use std::{fmt, hint};
 
 use super::params::{ArgumentError, Mail, ParamError, Rcpt};
+use super::xclient::Xclient;
 
 /// A command of RFC 5321 §4.1 or of an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +47,24 @@ pub enum Command {
     /// QUIT
     Quit,
     /// VRFY
-    Vrfy,
+    Vrfy(Lookup),
     /// EXPN
-    Expn,
+    Expn(Lookup),
     /// HELP
     Help,
+    /// XCLIENT, as Postfix defined it
+    Xclient(Box<Xclient>),
+}
+
+/// The argument of VRFY or EXPN (RFC 5321 §4.1.1.6, §4.1.1.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lookup {
+    /// What is asked for, as it was written: a user's name, an address, a list's name. Never empty,
+    /// without control characters.
+    pub text: Box<str>,
+    /// Whether the client reads UTF-8 in the reply (RFC 6531 §3.7.4.2).
+    pub smtputf8: bool,
 }
 
 /// The initial response of AUTH, in Base64 or `=`. Never shown by `Debug`, wiped on drop.
@@ -151,6 +165,7 @@ enum Verb {
     Vrfy,
     Expn,
     Help,
+    Xclient,
     Old,
 }
 
@@ -176,9 +191,12 @@ impl Verb {
             Self::Rset => alone(Command::Rset),
             Self::Quit => alone(Command::Quit),
             Self::Noop => Ok(Command::Noop),
-            Self::Vrfy => Ok(Command::Vrfy),
-            Self::Expn => Ok(Command::Expn),
+            Self::Vrfy => lookup(argument).map(Command::Vrfy).ok_or(CommandError::Argument),
+            Self::Expn => lookup(argument).map(Command::Expn).ok_or(CommandError::Argument),
             Self::Help => Ok(Command::Help),
+            Self::Xclient => Xclient::parse(argument)
+                .map(|told| Command::Xclient(Box::new(told)))
+                .ok_or(CommandError::Argument),
             Self::Old => Err(CommandError::NotImplemented),
         }
     }
@@ -213,7 +231,7 @@ impl CommandError {
 
 /// The client's name goes into Received fields and logs: one word of printable ASCII that cannot
 /// end a comment or a quoted string. More is not asked of it (RFC 5321 §4.1.4).
-fn name(argument: &str) -> Result<Box<str>, CommandError> {
+pub(super) fn name(argument: &str) -> Result<Box<str>, CommandError> {
     let fits = (1..=MAX_NAME).contains(&argument.len())
         && argument.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;\\\"".contains(&b));
     if fits { Ok(argument.into()) } else { Err(CommandError::Argument) }
@@ -248,6 +266,16 @@ fn auth(argument: &str) -> Option<Command> {
     words.next().is_none().then_some(Command::Auth { mechanism, initial })
 }
 
+fn lookup(argument: &str) -> Option<Lookup> {
+    // RFC 6531 §3.7.4.2: the parameter stands behind the string, never in its place.
+    let (text, smtputf8) = match argument.rsplit_once(' ') {
+        Some((text, word)) if word.eq_ignore_ascii_case("SMTPUTF8") => (text.trim_end_matches(' '), true),
+        _ => (argument, false),
+    };
+    let fits = !text.is_empty() && !text.chars().any(char::is_control);
+    fits.then(|| Lookup { text: text.into(), smtputf8 })
+}
+
 /// Whether a line that is no command shows that the peer speaks another protocol, or goes on with a
 /// message whose DATA was refused. Answering such lines one by one has let web pages send mail.
 fn is_foreign(line: &[u8]) -> bool {
@@ -260,7 +288,7 @@ fn is_foreign(line: &[u8]) -> bool {
 /// The longest domain there is, and then some.
 const MAX_NAME: usize = 255;
 
-const VERBS: [(&str, Verb); 21] = [
+const VERBS: [(&str, Verb); 22] = [
     ("MAIL", Verb::Mail),
     ("RCPT", Verb::Rcpt),
     ("DATA", Verb::Data),
@@ -276,6 +304,7 @@ const VERBS: [(&str, Verb); 21] = [
     ("VRFY", Verb::Vrfy),
     ("EXPN", Verb::Expn),
     ("HELP", Verb::Help),
+    ("XCLIENT", Verb::Xclient),
     // RFC 5321 appendix F; RFC 1985
     ("SEND", Verb::Old),
     ("SOML", Verb::Old),
@@ -322,6 +351,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_looked_up_may_ask_for_utf8() {
+        for (line, text, smtputf8) in [
+            ("VRFY ada", "ada", false),
+            ("vrfy Ada Lovelace <ada@b.test>  ", "Ada Lovelace <ada@b.test>", false),
+            ("VRFY gr\u{fc}n  smtputf8", "gr\u{fc}n", true),
+            ("VRFY SMTPUTF8", "SMTPUTF8", false),
+        ] {
+            assert_eq!(parse(line), Ok(Command::Vrfy(Lookup { text: text.into(), smtputf8 })), "{line}");
+        }
+        let list = Lookup { text: "list".into(), smtputf8: true };
+        assert_eq!(parse("EXPN list SMTPUTF8"), Ok(Command::Expn(list)));
+        for line in ["VRFY", "EXPN  ", "VRFY a\u{7}b"] {
+            assert_eq!(parse(line), Err(CommandError::Argument), "{line}");
+        }
+    }
+
+    #[test]
     fn a_line_that_is_no_command_knows_its_reply() {
         for (line, reply) in [
             ("", "500 5.5.2"),
@@ -356,8 +402,16 @@ mod tests {
             ("BDAT -1 LAST", "501 5.5.4"),
             ("BDAT 1 LAST LAST", "501 5.5.4"),
             ("BDAT 18446744073709551616", "501 5.5.4"),
+            ("VRFY", "501 5.5.4"),
+            ("EXPN", "501 5.5.4"),
+            ("XCLIENT", "501 5.5.4"),
+            ("XCLIENT FOO=1", "501 5.5.4"),
             ("TURN", "502 5.5.1"),
             ("ETRN x", "502 5.5.1"),
+            ("ATRN", "502 5.5.1"),
+            ("SEND FROM:<a@b>", "502 5.5.1"),
+            ("SAML FROM:<a@b>", "502 5.5.1"),
+            ("SOML FROM:<a@b>", "502 5.5.1"),
             ("GET / HTTP/1.1", "421 4.7.0"),
             ("post /", "421 4.7.0"),
             ("Host: example.org", "421 4.7.0"),

@@ -22,6 +22,18 @@ pub mod params;
 pub mod reply;
 pub mod sasl;
 pub mod server;
+pub mod xclient;
+
+/// Which of the two protocols is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// SMTP (RFC 5321): one reply to a message.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): LHLO, and one reply to a message for each accepted recipient. For final
+    /// delivery, never on port 25.
+    Lmtp,
+}
 
 /// What happened outside a session.
 #[derive(Debug)]

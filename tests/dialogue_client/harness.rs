@@ -7,7 +7,7 @@
 //! E: ready             the session tells its caller
 //! TLS                  the session asks for a handshake, which succeeds
 //! H: send a b          the host begins a transaction to a@x.test and b@x.test; `body=…` (\n is CRLF),
-//!                      `size=…` (octets of filler), `mail=…` and `rcpt=…` (arguments, + is space)
+//!                      `size=…` (octets of filler), `piece=…` (given so many at a time), `mail=…` and `rcpt=…` (arguments, + is space)
 //! H: stall 3           the transport takes 3 more octets and then none
 //! H: drain             … and takes all again
 //! H: eof | timeout | quit | reset | wait 299
@@ -62,6 +62,8 @@ pub(crate) struct Peer {
     room: usize,
     unsent: usize,
     contents: HashMap<u64, Bytes>,
+    /// How many octets of content are given at once.
+    piece: usize,
     input: BytesMut,
     /// After so many octets of the server's the session sees what it has.
     cut: Option<usize>,
@@ -81,6 +83,7 @@ impl Peer {
             room: usize::MAX,
             unsent: 0,
             contents: HashMap::new(),
+            piece: usize::MAX,
             input: BytesMut::new(),
             cut: None,
         };
@@ -163,6 +166,7 @@ impl Peer {
             match word.split_once('=') {
                 Some(("body", body)) => content = body.replace("\\n", "\r\n").into_bytes().into(),
                 Some(("size", size)) => content = vec![b'x'; size.parse().unwrap()].into(),
+                Some(("piece", size)) => self.piece = size.parse().unwrap(),
                 Some(("mail", argument)) => mail = Mail::parse(&argument.replace('+', " ")).unwrap(),
                 Some(("rcpt", argument)) => {
                     recipients.push(Rcpt::parse(&argument.replace('+', " ")).unwrap());
@@ -213,7 +217,7 @@ impl Peer {
 
     fn give(&mut self, transaction: u64) {
         let content = self.contents.get_mut(&transaction).unwrap();
-        let size = if self.cut.is_some() { 1.min(content.len()) } else { content.len() };
+        let size = if self.cut.is_some() { 1 } else { self.piece }.min(content.len());
         let chunk = content.split_to(size);
         let done = content.is_empty();
         if !chunk.is_empty() {

@@ -1,16 +1,16 @@
-//! What the server offers, what the caller may do, how long is waited, how much is held.
+//! What the caller may do, how long is waited, how much is held.
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use postroad::smtp::client::{BeginError, Config, Event, Feature, Session, Transaction};
+use postroad::smtp::client::{BeginError, Config, Event, Session, Transaction};
 use postroad::smtp::error::Misuse;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::{Input, Output};
 
 use crate::harness::{Peer, config, show};
 
-fn ready(ehlo: &str) -> Peer {
+pub(crate) fn ready(ehlo: &str) -> Peer {
     let mut peer = Peer::new(&config());
     peer.say("220 mx\r\n");
     peer.say(ehlo);
@@ -18,76 +18,8 @@ fn ready(ehlo: &str) -> Peer {
     peer
 }
 
-const ALL: &str = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-BINARYMIME\r\n250-CHUNKING\r\n250-SMTPUTF8\r\n\
-                   250-DSN\r\n250-AUTH PLAIN\r\n250 SIZE 1000\r\n";
-const PIPELINING: &str = "250-mx\r\n250 PIPELINING\r\n";
-const CHUNKING: &str = "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
-
-#[test]
-fn parameters_go_out_only_where_they_are_offered() {
-    let full = "mail=<s@a.test>+SIZE=9+BODY=8BITMIME+RET=HDRS+ENVID=x+2B+AUTH=<> rcpt=<a@x.test>+NOTIFY=DELAY+ORCPT=rfc822;b";
-    let rcpt = "RCPT TO:<a@x.test>\r\n";
-    let ascii = "mail=<s@bücher.test> rcpt=<a@bücher.test>";
-    let utf8 = "mail=<grün@a.test> rcpt=<a@bücher.test>";
-    for (ehlo, send, mail, rcpt) in [
-        (ALL, "a", "MAIL FROM:<s@a.test> SIZE=4\r\n", rcpt),
-        (PIPELINING, "a", "MAIL FROM:<s@a.test>\r\n", rcpt),
-        ("250-mx\r\n250 SIZE\r\n", "a", "MAIL FROM:<s@a.test> SIZE=4\r\n", ""),
-        ("250-mx\r\n250 SIZE 0\r\n", "a size=5000", "MAIL FROM:<s@a.test> SIZE=5000\r\n", ""),
-        (
-            ALL,
-            &full.replace("x+2B", "xy"),
-            "MAIL FROM:<s@a.test> SIZE=4 BODY=8BITMIME RET=HDRS ENVID=xy AUTH=<>\r\n",
-            "RCPT TO:<a@x.test> NOTIFY=DELAY ORCPT=rfc822;b\r\n",
-        ),
-        (
-            "250-mx\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
-            &full.replace("x+2B", "xy"),
-            "MAIL FROM:<s@a.test> BODY=8BITMIME\r\n",
-            rcpt,
-        ),
-        (PIPELINING, "mail=<> postmaster", "MAIL FROM:<>\r\n", "RCPT TO:<postmaster@x.test>\r\n"),
-        (PIPELINING, "mail=<> rcpt=<postmaster>", "MAIL FROM:<>\r\n", "RCPT TO:<postmaster>\r\n"),
-        // RFC 6531 §3.2: where only the domain is not ASCII, it has a form for everybody.
-        (PIPELINING, ascii, "MAIL FROM:<s@xn--bcher-kva.test>\r\n", "RCPT TO:<a@xn--bcher-kva.test>\r\n"),
-        (ALL, ascii, "MAIL FROM:<s@xn--bcher-kva.test> SIZE=4\r\n", "RCPT TO:<a@xn--bcher-kva.test>\r\n"),
-        (ALL, utf8, "MAIL FROM:<grün@a.test> SIZE=4 SMTPUTF8\r\n", "RCPT TO:<a@bücher.test>\r\n"),
-        (ALL, "mail=<s@a.test>+SMTPUTF8 a", "MAIL FROM:<s@a.test> SIZE=4 SMTPUTF8\r\n", rcpt),
-    ] {
-        let mut peer = ready(ehlo);
-        peer.wire.clear();
-        peer.host(&format!("send {send}"));
-        assert!(peer.wire.starts_with(&format!("{mail}{rcpt}")), "{send}: {}", peer.wire);
-    }
-}
-
-#[test]
-fn a_message_that_the_server_cannot_carry_is_not_begun() {
-    let mut without_chunking = config();
-    without_chunking.chunking = false;
-    for (config, ehlo, send, lack) in [
-        (config(), ALL, "a size=1001", Feature::Size),
-        (config(), PIPELINING, "mail=<s@a>+BODY=8BITMIME a", Feature::EightBit),
-        (config(), CHUNKING, "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
-        (config(), "250-mx\r\n250 BINARYMIME\r\n", "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
-        (without_chunking, ALL, "mail=<s@a>+BODY=BINARYMIME a", Feature::Binary),
-        (config(), PIPELINING, "mail=<s@a>+SMTPUTF8 a", Feature::SmtpUtf8),
-        (config(), PIPELINING, "mail=<grün@a> a", Feature::SmtpUtf8),
-        (config(), PIPELINING, "mail=<> rcpt=<grün@a>", Feature::SmtpUtf8),
-    ] {
-        let mut peer = Peer::new(&config);
-        peer.say("220 mx\r\n");
-        peer.say(ehlo);
-        peer.wire.clear();
-        peer.host(&format!("send {send}"));
-        assert_eq!(peer.events, ["ready", &format!("{:?}", BeginError::Lacks(lack))], "{send}");
-        assert!(peer.wire.is_empty() && peer.session.is_idle());
-    }
-    let mut peer = ready(ALL);
-    peer.host("send a size=1000");
-    peer.host("send mail=<s@a>+BODY=BINARYMIME a");
-    assert!(peer.wire.contains("BODY=BINARYMIME"));
-}
+pub(crate) const PIPELINING: &str = "250-mx\r\n250 PIPELINING\r\n";
+pub(crate) const CHUNKING: &str = "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
 
 #[test]
 fn a_transaction_has_one_to_a_hundred_recipients() {
@@ -103,13 +35,13 @@ fn a_transaction_has_one_to_a_hundred_recipients() {
 }
 
 /// A session without the harness's answers.
-struct Bare {
-    session: Session,
-    now: Instant,
+pub(crate) struct Bare {
+    pub(crate) session: Session,
+    pub(crate) now: Instant,
 }
 
 impl Bare {
-    fn new(config: Config, ehlo: &str) -> Self {
+    pub(crate) fn new(config: Config, ehlo: &str) -> Self {
         #[allow(clippy::disallowed_methods, reason = "some instant is needed to count from")]
         let now = Instant::now();
         let mut bare = Self { session: Session::new(config, now), now };
@@ -120,28 +52,28 @@ impl Bare {
         bare
     }
 
-    fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         self.session.handle(self.now, Input::Data(&mut BytesMut::from(text)));
     }
 
-    fn sent(&mut self, octets: usize) {
+    pub(crate) fn sent(&mut self, octets: usize) {
         self.session.handle(self.now, Input::Sent(octets));
     }
 
-    fn begin(&mut self, size: u64) {
+    pub(crate) fn begin(&mut self, size: u64) {
         let rcpt = Rcpt::parse("<a@x.test>").unwrap();
         self.session.begin(Transaction::new(Mail::default(), vec![rcpt], size)).unwrap();
     }
 
     /// What comes until the session waits; all is sent.
-    fn drain(&mut self) -> (Vec<Bytes>, Vec<String>) {
+    pub(crate) fn drain(&mut self) -> (Vec<Bytes>, Vec<String>) {
         let found = self.poll();
         self.sent(found.0.iter().map(Bytes::len).sum());
         found
     }
 
     /// The same, with nothing sent.
-    fn poll(&mut self) -> (Vec<Bytes>, Vec<String>) {
+    pub(crate) fn poll(&mut self) -> (Vec<Bytes>, Vec<String>) {
         let (mut writes, mut events) = (Vec::new(), Vec::new());
         loop {
             match self.session.poll() {
@@ -161,7 +93,7 @@ impl Bare {
     }
 }
 
-const WANT: &str = "WantBody { transaction: 1 }";
+pub(crate) const WANT: &str = "WantBody { transaction: 1 }";
 
 #[test]
 fn content_of_another_size_than_declared_never_becomes_a_message() {

@@ -7,9 +7,14 @@
     reason = "a test fails by panicking"
 )]
 
+mod allowance;
+mod chains;
+mod chunks;
 mod faults;
 mod flights;
 mod harness;
 mod limits;
+mod lmtp;
+mod offers;
 mod opening;
 mod streams;

@@ -84,6 +84,40 @@ fn starttls_forgets_what_was_said_in_clear() {
 }
 
 #[test]
+fn starttls_is_the_last_of_its_write() {
+    // RFC 3207 §4: what stood behind it would be said to nobody.
+    let mut config = login(TlsUse::Required);
+    config.chain = true;
+    let mut peer = crate::harness::Peer::new(&config);
+    peer.say("220 mx\r\n");
+    peer.say("250-mx\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n");
+    peer.host("send a");
+    assert_eq!(peer.events, ["NotReady"]);
+    assert!(peer.wire.ends_with("\r\nSTARTTLS\r\n"), "{}", peer.wire);
+}
+
+#[test]
+fn limits_are_asked_for_again_after_the_login_where_there_are_any() {
+    // RFC 9422 §3
+    let before = "S: 220 mx
+         C: EHLO me.test
+         S: 250-mx
+         S: 250-LIMITS MAILMAX=1
+         S: 250 AUTH PLAIN
+         C! AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm
+         S: 235 welcome
+         C: EHLO me.test\n";
+    for (reply, limit) in
+        [("250 mx", None), ("250-mx\nS: 250 LIMITS MAILMAX=9", Some(9)), ("503 again?", Some(1))]
+    {
+        let script = format!("{before}S: {reply}\nE: ready");
+        dialogue(&login(TlsUse::AlreadyOn), &script);
+        let peer = crate::harness::Peer::run(&login(TlsUse::AlreadyOn), &script, None);
+        assert_eq!(peer.session.capabilities().limits.transactions, limit);
+    }
+}
+
+#[test]
 fn octets_behind_the_220_to_starttls_end_the_session() {
     // CVE-2011-0411
     let before = "S: 220 mx

@@ -1,7 +1,7 @@
 //! Whatever a server says, in whatever pieces: each recipient gets one result, and nothing is
 //! delivered that a plain reading of the replies does not say.
 
-use postroad::smtp::client::{Config, TlsUse};
+use postroad::smtp::client::{Config, Protocol, TlsUse};
 use postroad::smtp::sasl::Credentials;
 use proptest::prelude::*;
 
@@ -72,10 +72,14 @@ proptest! {
         cuts in proptest::collection::vec(1_usize..30, 1..8),
         announced in 0_usize..3,
         chain: bool,
+        lmtp: bool,
         stall in proptest::option::of(0_usize..300),
     ) {
         let mut config = config();
         config.chain = chain;
+        if lmtp {
+            config.protocol = Protocol::Lmtp;
+        }
         config.window = 3;
         let ehlo = ["250 mx\r\n", "250-mx\r\n250 PIPELINING\r\n", "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"];
         let mut peer = opening(&config, ehlo[announced]);

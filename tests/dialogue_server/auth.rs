@@ -111,7 +111,8 @@ fn a_password_is_not_taken_in_the_clear() {
              S: 250-SMTPUTF8
              S: 250-CHUNKING
              S: 250-DSN
-             S: 250 ENHANCEDSTATUSCODES
+             S: 250-ENHANCEDSTATUSCODES
+             S: 250 LIMITS RCPTMAX=1000
              C: AUTH PLAIN {PLAIN}
              S: 538 5.7.11
              C: STARTTLS
@@ -126,7 +127,8 @@ fn a_password_is_not_taken_in_the_clear() {
              S: 250-SMTPUTF8
              S: 250-CHUNKING
              S: 250-DSN
-             S: 250 ENHANCEDSTATUSCODES
+             S: 250-ENHANCEDSTATUSCODES
+             S: 250 LIMITS RCPTMAX=1000
              C: AUTH PLAIN {PLAIN}
              S: 235 2.7.0"
         ),

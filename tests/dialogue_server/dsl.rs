@@ -3,8 +3,8 @@
 //! `C: text` is a line of the client, `C> text` the same without CRLF and with escapes (`\r \n \0 \xNN`),
 //! `S: text` the beginning of a line of the server; `S: 250...` is a whole reply of any number of lines.
 //! Lines of the client that follow each other are one input. `E: text` is an event; when a dialogue
-//! has any, all events are compared. `T: n` lets n seconds pass, `TLS` completes the handshake, `EOF`
-//! ends the client's side, `X` says that the session is over. Everything that the server says between
+//! has any, all events are compared. `T: n` lets n seconds pass, `TLS` completes the handshake, `TRUST`
+//! lets the peer say XCLIENT, `EOF` ends the client's side, `X` says that the session is over. Everything that the server says between
 //! two inputs must be listed.
 
 use std::fmt::Write as _;
@@ -67,6 +67,7 @@ enum Step {
     Event(String),
     Time(u64),
     Tls,
+    Trust,
     Eof,
     Over,
 }
@@ -106,6 +107,7 @@ fn parse(script: &str) -> Vec<Step> {
             _ => {
                 steps.push(match line.trim() {
                     "TLS" => Step::Tls,
+                    "TRUST" => Step::Trust,
                     "EOF" => Step::Eof,
                     "X" => Step::Over,
                     other => panic!("what is {other:?}?"),
@@ -161,6 +163,10 @@ fn run(config: &Config, steps: &[Step], cut: &Cut) -> Transcript {
             Step::Time(seconds) => peer.pass(Duration::from_secs(*seconds)),
             Step::Tls => peer.tls(),
             Step::Eof => peer.eof(),
+            Step::Trust => {
+                peer.session.trust_xclient();
+                continue;
+            }
             Step::Server(_) | Step::Event(_) | Step::Over => continue,
         }
         transcript.said.push(std::mem::take(&mut peer.said));
@@ -177,7 +183,7 @@ fn check(script: &str, steps: &[Step], transcript: &Transcript) {
         match step {
             Step::Client(_) | Step::Time(_) | Step::Tls | Step::Eof => groups.push(Vec::new()),
             Step::Server(text) => groups.last_mut().expect("the client begins").push(text),
-            Step::Event(_) | Step::Over => {}
+            Step::Event(_) | Step::Over | Step::Trust => {}
         }
     }
     for (expected, said) in groups.iter().zip(&transcript.said) {
@@ -212,7 +218,7 @@ fn check(script: &str, steps: &[Step], transcript: &Transcript) {
 
 /// RFC 2034 §4; RFC 5321 §4.2.1
 #[track_caller]
-fn each_reply_is_well_formed(said: &str) {
+pub(crate) fn each_reply_is_well_formed(said: &str) {
     let mut hello = false;
     let mut inside = false;
     for line in said.split_inclusive("\r\n") {
@@ -260,8 +266,10 @@ impl Peer {
     pub(crate) fn silent(config: &Config) -> Self {
         #[allow(clippy::disallowed_methods, reason = "where time begins")]
         let now = Instant::now();
+        let mut session = Session::new(config.clone(), now);
+        session.set_wall(NOON, now);
         Self {
-            session: Session::new(config.clone(), now),
+            session,
             now,
             said: String::new(),
             events: Vec::new(),
@@ -367,6 +375,25 @@ impl Peer {
                 (text.clone(), Some(decision(&text, reply(250, (2, 6, 0), "Taken"))))
             }
             Event::MessageAborted => ("aborted".to_owned(), None),
+            Event::Vrfy(lookup) => {
+                let text = format!("vrfy {} {}", lookup.text, lookup.smtputf8);
+                (
+                    text.clone(),
+                    Some(decision(&text, reply(250, (2, 1, 5), &format!("<{}@b.test>", lookup.text)))),
+                )
+            }
+            Event::Expn(lookup) => {
+                let text = format!("expn {} {}", lookup.text, lookup.smtputf8);
+                (text.clone(), Some(decision(&text, members(&lookup.text))))
+            }
+            Event::Xclient(told) => {
+                let text = format!("xclient {:?} {:?}", told.address.value(), told.name.value());
+                if text.contains("nobody") {
+                    self.events.push(text);
+                    return self.session.refuse(&reply(554, (5, 7, 1), "Not you"), self.now);
+                }
+                (text.clone(), Some(decision(&text, reply(250, (2, 0, 0), "Unheard"))))
+            }
             Event::Quit => ("quit".to_owned(), None),
             other => panic!("{other:?}"),
         };
@@ -379,6 +406,16 @@ impl Peer {
         }
     }
 }
+
+/// The people on a list: as many as its name says, else two.
+fn members(list: &str) -> Reply {
+    let count = list.parse().unwrap_or(2);
+    let people: Vec<String> = (0..count).map(|n| format!("<{n}@b.test>")).collect();
+    reply(250, (2, 1, 5), &people.join("\n"))
+}
+
+/// 2026-11-21T12:00:00Z, when every dialogue begins.
+const NOON: u64 = 1_795_262_400;
 
 /// The host's policy: what it is asked about says what it answers.
 fn decision(text: &str, otherwise: Reply) -> Reply {

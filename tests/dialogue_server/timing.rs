@@ -154,3 +154,42 @@ fn tiny_chunks_do_not_stretch_the_hour() {
     script.push_str("\nC: BDAT 0\nS: 421 4.4.2\nX");
     uncut(&config(), &script);
 }
+
+#[test]
+fn a_client_has_an_hour_from_one_message_to_the_next_whatever_it_says_meanwhile() {
+    let talk = "\nT: 290\nC: NOOP\nS: 250".repeat(12);
+    let end = "\nT: 119\nT: 1\nS: 421 4.4.2\nX";
+    uncut(&config(), &format!("C: EHLO me\nS: 250...{talk}{end}"));
+    // The answer to a message starts the hour again; a refused one does not.
+    let message = format!("{READY}\nC: x\nC: .\nS: 250 2.6.0");
+    uncut(&config(), &format!("T: 200\n{message}{talk}{end}"));
+    let refused = format!("{READY}\nC> a\\nb\\r\\n.\\r\\n\nS: 554 5.6.0");
+    let end = "\nT: 9\nT: 1\nS: 421 4.4.2\nX";
+    uncut(&config(), &format!("T: 110\n{refused}{talk}{end}"));
+    // Recipient after recipient is no message either.
+    let mut script = String::from("C: EHLO me\nS: 250...\nC: MAIL FROM:<a@a.test>\nS: 250");
+    script.push_str(&"\nT: 299\nC: RCPT TO:<b@b.test>\nS: 250".repeat(12));
+    uncut(&config(), &format!("{script}\nT: 11\nT: 1\nS: 421 4.4.2\nX"));
+}
+
+#[test]
+fn a_session_in_a_hurry_waits_less_for_a_command_and_as_long_as_ever_for_the_rest() {
+    let mut peer = Peer::new(&config());
+    peer.session.hurry(Some(Duration::from_secs(30)));
+    peer.feed(b"EHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\n");
+    peer.pass(Duration::from_secs(29));
+    peer.feed(b"DATA\r\n");
+    peer.pass(Duration::from_secs(170));
+    peer.feed(b"x\r\n.\r\n");
+    assert!(peer.said.contains("\r\n250 2.6.0") && !peer.over, "{}", peer.said);
+    peer.pass(Duration::from_secs(29));
+    assert!(!peer.over);
+    peer.session.hurry(None);
+    peer.pump();
+    peer.pass(Duration::from_secs(270));
+    assert!(!peer.over);
+    peer.session.hurry(Some(Duration::from_secs(30)));
+    peer.pump();
+    peer.pass(Duration::from_secs(1));
+    assert!(peer.over && peer.said.contains("421 4.4.2"), "{}", peer.said);
+}

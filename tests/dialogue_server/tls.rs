@@ -34,7 +34,8 @@ fn tls_begins_and_everything_before_is_forgotten() {
          S: 250-SMTPUTF8
          S: 250-CHUNKING
          S: 250-DSN
-         S: 250 ENHANCEDSTATUSCODES
+         S: 250-ENHANCEDSTATUSCODES
+         S: 250 LIMITS RCPTMAX=1000
          C: STARTTLS
          S: 503 5.5.1
          C: AUTH PLAIN AGFkYQByaWdodA==

@@ -10,6 +10,7 @@
 )]
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +19,7 @@ use postroad::BoxFuture;
 use postroad::attempt::{Carrier, CarrierOptions, Job, Outcome, Report, RunEnd, Work};
 use postroad::clock::{Clock, Now, SystemClock, Timestamp};
 use postroad::hop::Require;
-use postroad::message::Content;
+use postroad::message::{Content, ReadBody};
 use postroad::net::connect::{Connect, TcpConnect};
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::route::Hosts;
@@ -97,6 +98,22 @@ pub fn big(octets: usize) -> Job {
     let line = [b'x'; 78];
     let body: Vec<u8> = line.iter().chain(b"\r\n").copied().cycle().take(octets / 80 * 80).collect();
     Job { content: Content::Whole(body.into()), ..job(Require::Opportunistic) }
+}
+
+/// Content that comes in pieces.
+struct Pieces(VecDeque<io::Result<Bytes>>);
+
+impl ReadBody for Pieces {
+    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        let next = self.0.pop_front().transpose();
+        Box::pin(async { next })
+    }
+}
+
+/// A job whose content comes in these pieces.
+pub fn streamed(size: u64, pieces: Vec<io::Result<Bytes>>) -> Job {
+    let reader = Box::new(Pieces(pieces.into()));
+    Job { content: Content::Stream { size, reader }, ..job(Require::Opportunistic) }
 }
 
 #[derive(Default)]

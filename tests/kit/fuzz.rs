@@ -10,17 +10,21 @@ use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::reply::{EnhancedCode, Reply, ReplyParser};
 use postroad::smtp::{Input, Output, TlsInfo, client, server};
 
+#[path = "fuzz_convert.rs"]
+pub mod convert;
+
 /// Takes any input and panics when something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("client_session", client_session),
     ("server_session", server_session),
     ("client_against_server", client_against_server),
     ("values", values),
     ("content", content),
     ("header", header),
+    ("conversion", convert::conversion),
 ];
 
 /// A limit on what one input may make a session say or hold.

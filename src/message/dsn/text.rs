@@ -1,9 +1,7 @@
 //! The part for people.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::{MAX_VALUE, Part, Report, ReportKind};
+use crate::message::convert::base64;
 use crate::message::date::DateTime;
 use crate::message::field::one_line;
 
@@ -52,12 +50,8 @@ pub(super) fn part(report: &Report, whole: bool) -> Part {
 
 /// Base64 in lines (RFC 2045 §6.8).
 pub(super) fn to_base64(octets: &[u8]) -> Vec<u8> {
-    let encoded = STANDARD.encode(octets);
-    let mut out = Vec::with_capacity(encoded.len() + encoded.len() / 38 + 2);
-    for line in encoded.as_bytes().chunks(BASE64_LINE) {
-        out.extend_from_slice(line);
-        out.extend_from_slice(b"\r\n");
-    }
+    let mut out = Vec::with_capacity(octets.len() + octets.len() / 2);
+    base64(octets, &mut out);
     out
 }
 
@@ -87,5 +81,3 @@ fn wrap(out: &mut String, indent: &str, text: &str) {
 
 /// What fits a window of 80 columns, quoted once or twice.
 const WIDTH: usize = 74;
-/// RFC 2045 §6.8
-const BASE64_LINE: usize = 76;

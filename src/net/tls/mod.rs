@@ -12,6 +12,7 @@
 mod accept_any;
 mod client;
 mod server;
+mod shown;
 
 pub use client::{ClientTls, TlsClass, TlsOptions};
 pub use server::ServerTls;
@@ -53,6 +54,9 @@ pub enum TlsConfigError {
     /// The PEM text is damaged or holds nothing of the kind.
     #[error("no certificate or key in the PEM text")]
     Pem,
+    /// The name is not one that a client can ask for.
+    #[error("not a host name, or a host name behind \"*.\"")]
+    Name,
     /// The certificate or key is not usable, or they do not belong together.
     #[error("the certificate or its key cannot be used")]
     Unusable(#[source] rustls::Error),

@@ -1,16 +1,17 @@
-//! The server's side of TLS: one configuration whose certificate can be replaced while it runs.
+//! The server's side of TLS: one configuration whose certificates can be replaced while it runs.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::shown::{Shown, pattern};
 use super::{HandshakeError, TlsConfigError, info, provider};
 use crate::net::connect::Io;
 use crate::smtp::TlsInfo;
@@ -19,7 +20,7 @@ use crate::smtp::TlsInfo;
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
-    current: Arc<Current>,
+    shown: Arc<Shown>,
 }
 
 impl ServerTls {
@@ -29,25 +30,53 @@ impl ServerTls {
     /// # Errors
     /// [`TlsConfigError`] when either is missing or damaged, or the key is not the certificate's.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
-        let current = Arc::new(Current(RwLock::new(Arc::new(certified(chain, key)?))));
+        let shown = Arc::new(Shown::new(certified(chain, key)?));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsConfigError::Unusable)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         // Tickets hold the session, so that remembering clients costs no memory.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsConfigError::Unusable)?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), shown })
     }
 
-    /// Shows another certificate from the next handshake on.
+    /// Shows another certificate from the next handshake on; connections that are open keep theirs.
+    /// Names have theirs: see [`ServerTls::replace_name`].
     ///
     /// # Errors
     /// [`TlsConfigError`]; the one in use stays then.
     pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsConfigError> {
-        let next = Arc::new(certified(chain, key)?);
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.shown.replace(certified(chain, key)?);
         Ok(())
+    }
+
+    /// Shows another certificate to clients that ask for `name` (SNI): a host name such as
+    /// `mail.example.org`, or `*.example.org` for every name with one label more. Others see the one
+    /// of [`ServerTls::from_pem`].
+    ///
+    /// # Errors
+    /// [`TlsConfigError`]; [`TlsConfigError::Name`] when it is no such name.
+    pub fn with_name(self, name: &str, chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
+        self.replace_name(name, chain, key)?;
+        Ok(self)
+    }
+
+    /// Adds or replaces the certificate for `name` from the next handshake on, as
+    /// [`ServerTls::with_name`]. That the certificate is valid for the name is not checked.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`]; the one in use stays then.
+    pub fn replace_name(&self, name: &str, chain: &[u8], key: &[u8]) -> Result<(), TlsConfigError> {
+        self.shown.name(pattern(name)?, certified(chain, key)?);
+        Ok(())
+    }
+
+    /// Shows no certificate of its own for `name` any more, if there was one.
+    pub fn remove_name(&self, name: &str) {
+        if let Ok(name) = pattern(name) {
+            self.shown.forget(&name);
+        }
     }
 
     /// Makes TLS over `io`. The caller limits the time.
@@ -67,15 +96,6 @@ impl ServerTls {
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

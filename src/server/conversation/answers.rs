@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use tracing::debug;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span};
 
-use super::Talk;
+use super::{Open, Talk};
 use crate::clock::{Clock, SystemClock};
 use crate::server::handler::{Conversation, Transaction};
+use crate::server::limits::Offence;
+use crate::smtp::params::Mail;
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::Login;
 use crate::smtp::server::Event;
@@ -22,38 +25,84 @@ impl Talk<'_> {
             Event::Auth(login) => self.authenticate(&login, conversation).await,
             Event::Mail(mail) => {
                 self.settle(conversation);
-                let info = Arc::clone(&self.info);
-                let reply = match self.decide(conversation.sender(&mail, &info)).await {
-                    Ok(()) => {
-                        self.transaction = Some((mail, Vec::new()));
-                        Reply::new(250, EnhancedCode::new(2, 1, 0), "sender ok")
-                    }
-                    Err(reply) => negative(reply),
+                let reply = if self.setup.bodies.is_spent() {
+                    // RFC 3463 §3.4: more than the system can hold at this moment.
+                    Reply::new(452, EnhancedCode::new(4, 3, 1), "too much mail at once, try later")
+                } else {
+                    self.sender(mail, conversation).await
                 };
                 self.respond(reply);
             }
             Event::Rcpt(rcpt) => {
                 let info = Arc::clone(&self.info);
-                let reply = match self.decide(conversation.recipient(&rcpt, &info)).await {
+                let span = self.transaction.as_ref().map_or_else(Span::none, |open| open.span.clone());
+                let asked = conversation.recipient(&rcpt, &info).instrument(span.clone());
+                let reply = match self.decide(asked).await {
                     Ok(()) => {
-                        if let Some((_, recipients)) = &mut self.transaction {
-                            recipients.push(rcpt);
+                        debug!(parent: &span, recipient = %rcpt.to, "recipient accepted");
+                        if let Some(open) = &mut self.transaction {
+                            open.recipients.push(rcpt);
                         }
                         Reply::new(250, EnhancedCode::new(2, 1, 5), "recipient ok")
                     }
-                    Err(reply) => negative(reply),
+                    Err(reply) => {
+                        let reply = negative(reply);
+                        debug!(parent: &span, recipient = %rcpt.to, code = reply.code(), "recipient refused");
+                        if reply.is_permanent() {
+                            let (peer, now) = (info.peer.address.ip(), SystemClock.mono());
+                            self.setup.limits.offends(peer, Offence::RefusedRecipient, now);
+                        }
+                        reply
+                    }
                 };
                 self.respond(reply);
             }
             Event::MessageStart => {
-                if let Some((mail, recipients)) = self.transaction.take() {
+                if let Some(Open { mail, recipients, span }) = self.transaction.take() {
                     let session = Arc::clone(&self.info);
-                    self.message(Transaction { mail, recipients, session }, conversation).await;
+                    self.message(Transaction { mail, recipients, session }, span, conversation).await;
                 }
                 conversation.reset();
             }
+            Event::Vrfy(lookup) => {
+                let info = Arc::clone(&self.info);
+                let reply = self.decide(conversation.verify(&lookup, &info)).await;
+                self.respond(reply);
+            }
+            Event::Expn(lookup) => {
+                let info = Arc::clone(&self.info);
+                let reply = self.decide(conversation.expand(&lookup, &info)).await;
+                self.respond(reply);
+            }
             Event::Quit => self.quit = true,
             _ => {}
+        }
+    }
+
+    async fn sender(&mut self, mut mail: Mail, conversation: &mut dyn Conversation) -> Reply {
+        let info = Arc::clone(&self.info);
+        let wanted = mail.priority;
+        mail.priority = wanted.map(|wanted| conversation.priority(wanted, &info));
+        let lowered = mail.priority.filter(|given| Some(*given) != wanted);
+        let span = debug_span!("transaction", sender = %mail.from, id = Empty);
+        match self.decide(conversation.sender(&mail, &info).instrument(span.clone())).await {
+            Ok(()) => {
+                debug!(parent: &span, "sender accepted");
+                self.transaction = Some(Open { mail, recipients: Vec::new(), span });
+                match lowered {
+                    // RFC 6710 §4.1
+                    Some(given) => {
+                        let text = format!("{given} is the new priority");
+                        Reply::new(250, EnhancedCode::new(2, 3, 6), &text)
+                    }
+                    None => Reply::new(250, EnhancedCode::new(2, 1, 0), "sender ok"),
+                }
+            }
+            Err(reply) => {
+                let reply = negative(reply);
+                debug!(parent: &span, code = reply.code(), "sender refused");
+                reply
+            }
         }
     }
 
@@ -62,13 +111,13 @@ impl Talk<'_> {
         let peer = info.peer.address.ip();
         match self.decide(conversation.authenticate(login, &info)).await {
             Ok(()) => {
-                self.setup.failures.succeeded(peer);
+                self.setup.limits.conduct.login_succeeded(peer);
+                Span::current().record("user", login.user());
                 Arc::make_mut(&mut self.info).user = Some(login.user().into());
                 self.respond(Reply::new(235, EnhancedCode::new(2, 7, 0), "authentication succeeded"));
             }
             Err(reply) => {
-                let first = self.setup.options.auth_delay;
-                let wait = self.setup.failures.failed(peer, first, SystemClock.mono());
+                let wait = self.setup.limits.conduct.login_failed(peer, SystemClock.mono());
                 debug!(%peer, ?wait, "login refused");
                 self.decide(Box::pin(tokio::time::sleep(wait))).await;
                 self.respond(negative(reply));

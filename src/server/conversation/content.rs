@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{Instrument, Span, debug, warn};
 
 use super::answers::{local_error, together};
 use super::{Drained, Talk};
@@ -12,12 +12,18 @@ use crate::server::handler::{Conversation, Transaction, Verdict};
 use crate::smtp::server::{Event, Protocol};
 
 impl Talk<'_> {
-    pub(super) async fn message(&mut self, transaction: Transaction, conversation: &mut dyn Conversation) {
+    /// `span` is the transaction's.
+    pub(super) async fn message(
+        &mut self,
+        transaction: Transaction,
+        span: Span,
+        conversation: &mut dyn Conversation,
+    ) {
         let recipients = transaction.recipients.len() as u64;
-        let (feed, stream) = body::stream();
+        let (feed, stream) = body::stream(&self.setup.bodies);
         let mut octets = 0;
         let mut verdict = None;
-        let mut future = conversation.message(transaction, stream);
+        let mut future = conversation.message(transaction, stream).instrument(span.clone());
         let whole = loop {
             match self.drain() {
                 Drained::Event(Event::Body(chunk)) => {
@@ -35,6 +41,7 @@ impl Talk<'_> {
             }
         };
         if !whole {
+            debug!(parent: &span, octets, "message broken off");
             drop(feed);
             if verdict.is_none() {
                 // The handler learns of it and tidies up; it may not keep the session for ever.
@@ -52,6 +59,7 @@ impl Talk<'_> {
             Verdict::All(_) => 0,
             Verdict::Each(replies) => replies.iter().filter(|reply| reply.is_positive()).count() as u64,
         };
+        debug!(parent: &span, octets, recipients, taken, "message answered");
         if taken > 0 {
             let counters = &self.setup.counters;
             counters.messages.fetch_add(1, Relaxed);
@@ -60,7 +68,7 @@ impl Talk<'_> {
         }
         match verdict {
             Verdict::All(reply) => self.respond(reply),
-            Verdict::Each(replies) if self.setup.session.protocol == Protocol::Lmtp => {
+            Verdict::Each(replies) if self.info.protocol == Protocol::Lmtp => {
                 if let Err(error) = self.session.respond_each(&replies) {
                     warn!(%error, "the handler gave another number of replies than there are recipients");
                     self.respond(local_error());

@@ -1,17 +1,25 @@
-//! The two ends of a talk, and the step from clear text to TLS.
+//! The two ends of a talk, a proxy's header before it, and the step from clear text to TLS.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tracing::debug;
+use tracing::field::display;
+use tracing::{Span, debug};
 
 use super::Talk;
 use crate::clock::{Clock, SystemClock};
+use crate::net::connect::Io;
+use crate::server::handler::Peer;
+use crate::server::limits::{Place, TooMany};
+use crate::server::proxy::{self, Header, Parsed};
 use crate::server::serve::Setup;
 use crate::server::wire::{Read, Wire};
+use crate::smtp::reply::Reply;
 use crate::smtp::{Input, TlsInfo};
 
 impl Talk<'_> {
@@ -32,7 +40,7 @@ impl Talk<'_> {
 
     pub(super) async fn upgrade(&mut self) {
         while self.wire.has_output() {
-            let taken = poll_fn(|cx| self.wire.poll_write(cx)).await;
+            let taken = poll_fn(|cx| self.poll_write(cx)).await;
             self.wrote(taken);
         }
         // CVE-2011-0411: what was sent in the clear behind STARTTLS must never be read as if it had
@@ -42,6 +50,7 @@ impl Talk<'_> {
         }
         match handshake(&mut self.wire, self.setup).await {
             Some(tls) => {
+                self.trace.secured(&tls);
                 let info = Arc::make_mut(&mut self.info);
                 // RFC 3207 §4.2: nothing learnt before survives.
                 (info.tls, info.hello, info.extended, info.user) = (Some(tls.clone()), None, false, None);
@@ -55,12 +64,63 @@ impl Talk<'_> {
     }
 }
 
+/// Reads the header of a proxy, which says who the peer is; an error says why there is no session, or
+/// nothing when nothing is to be said. Not an octet of what comes behind the header is read.
+pub(super) async fn introduced(
+    wire: &mut Wire,
+    peer: &mut Peer,
+    place: &mut Option<Place>,
+) -> Result<(), Option<TooMany>> {
+    let mut io = wire.take();
+    let header = match tokio::time::timeout(HEADER, header(&mut io)).await {
+        Ok(Ok(header)) => header,
+        Ok(Err(error)) => {
+            debug!(%error, "no PROXY header");
+            return Err(None);
+        }
+        Err(_) => {
+            debug!("no PROXY header in time");
+            return Err(None);
+        }
+    };
+    wire.put(io);
+    let Header::Proxied { source, destination } = header else { return Ok(()) };
+    (peer.address, peer.local) = (source, destination);
+    Span::current().record("client", display(source));
+    match place {
+        Some(place) => place.belongs_to(source.ip(), SystemClock.mono()).map_err(Some),
+        None => Ok(()),
+    }
+}
+
+async fn header(io: &mut Box<dyn Io>) -> io::Result<Header> {
+    let mut octets = Vec::new();
+    loop {
+        match proxy::parse(&octets).map_err(io::Error::other)? {
+            Parsed::Whole { header, .. } => return Ok(header),
+            Parsed::Missing(count) => {
+                // No more than that, and no waiting for all of it: what is no header shows early.
+                if io.take(count as u64).read_buf(&mut octets).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn encoded(reply: &Reply) -> Bytes {
+    let mut octets = BytesMut::new();
+    reply.encode(&mut octets);
+    octets.freeze()
+}
+
 /// The TLS handshake on what the wire holds; `None` when it failed or took too long.
 pub(super) async fn handshake(wire: &mut Wire, setup: &Setup) -> Option<TlsInfo> {
     let tls = setup.tls.as_ref()?;
     match tokio::time::timeout(setup.options.tls_handshake, tls.accept(wire.take())).await {
         Ok(Ok((io, info))) => {
             wire.put(Box::new(io));
+            Span::current().record("tls", &*info.version);
             Some(info)
         }
         Ok(Err(error)) => {
@@ -92,6 +152,9 @@ pub(super) async fn finish(mut wire: Wire, linger: bool) {
     let _ = tokio::time::timeout(LINGER, close).await;
 }
 
+/// A proxy sends its header at once; a lost segment is there again by then (haproxy's specification,
+/// §2, wants 3 s at least).
+const HEADER: Duration = Duration::from_secs(5);
 /// A client that keeps sending after its end holds a connection this long at most.
 const LINGER: Duration = Duration::from_secs(2);
 /// More than a client has in flight when it stops at a refusal.

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::params::{BodyKind, Rcpt, Ret};
+use crate::smtp::params::{BodyKind, ByMode, DeliverBy, Rcpt, Ret};
 
 /// How paths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,14 @@ pub(super) fn check(
         BodyKind::EightBit if !caps.eight_bit => return lacks(Feature::EightBit),
         BodyKind::Binary if !(caps.binary && caps.chunking && chunking) => return lacks(Feature::Binary),
         _ => {}
+    }
+    // Announced under TLS only: the capabilities of a session in clear never have it.
+    if transaction.mail.require_tls && !caps.require_tls {
+        return lacks(Feature::RequireTls);
+    }
+    // RFC 2852 §4.1.4.2: what is to be returned when it is late goes to no host that does not know of it.
+    if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !takes_time(caps, by)) {
+        return lacks(Feature::DeliverBy);
     }
     // RFC 6531 §3.2; a domain alone has a form that every server takes.
     let needs = |mailbox: Option<&Mailbox>| mailbox.is_some_and(|m| !m.local().is_ascii());
@@ -80,7 +88,28 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     if let (Some(auth), false) = (&mail.auth, caps.auth.is_empty()) {
         let _ = write!(to, " AUTH={auth}");
     }
+    if mail.require_tls {
+        to.put_slice(b" REQUIRETLS");
+    }
+    if let Some(by) = mail.by.filter(|by| takes_time(caps, *by)) {
+        let _ = write!(to, " BY={by}");
+    }
+    if let Some(hold) = mail.hold.filter(|_| caps.future_release.is_some()) {
+        let _ = write!(to, " {hold}");
+    }
+    if let Some(priority) = mail.priority.filter(|_| caps.priority) {
+        let _ = write!(to, " MT-PRIORITY={priority}");
+    }
     to.put_slice(b"\r\n");
+}
+
+/// Whether DELIVERBY is offered and the time is not below the server's least (RFC 2852 §3); with `R` it
+/// is at least a second in any case (§4).
+fn takes_time(caps: &Capabilities, by: DeliverBy) -> bool {
+    caps.deliver_by.is_some_and(|least| match by.mode {
+        ByMode::Return => i64::from(by.seconds) >= i64::from(least.max(1)),
+        ByMode::Notify => least == 0 || i64::from(by.seconds) >= i64::from(least),
+    })
 }
 
 /// `RCPT TO`
@@ -102,9 +131,9 @@ pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, rcpt: &Rcpt, spelling
     to.put_slice(b"\r\n");
 }
 
-/// `BDAT`, with all of the content behind it (RFC 3030 §2).
-pub(super) fn bdat(to: &mut BytesMut, size: u64) {
-    let _ = write!(to, "BDAT {size} LAST\r\n");
+/// `BDAT`, with so many octets of content behind it (RFC 3030 §2).
+pub(super) fn bdat(to: &mut BytesMut, size: u64, last: bool) {
+    let _ = write!(to, "BDAT {size}{}\r\n", if last { " LAST" } else { "" });
 }
 
 fn mailbox(to: &mut BytesMut, mailbox: &Mailbox, spelling: Spelling) {

@@ -15,6 +15,19 @@
 //! neither                   MAIL → RCPT → RCPT → DATA → content .
 //! ```
 //!
+//! Large content waits until a recipient was accepted, and goes out as several BDATs of a mebibyte,
+//! without waiting for the reply to any. When one is refused, the chunk that is on its way is completed,
+//! because the server counts its octets; no other is begun, the replies to what was sent are read, and
+//! the transaction is over with that refusal, alone: the next one begins with RSET.
+//!
+//! In LMTP (RFC 2033) the session says LHLO, and the content has a reply for each accepted recipient.
+//! Each is given to the next of them; those that a dying connection leaves without one are unknown.
+//!
+//! What the server announces to take at most (RFC 9422) is obeyed: recipients beyond it are left over,
+//! and so is one that gets "too many" (452) while another was accepted; it belongs in the next
+//! transaction. A session that has had all its transactions is [used up](Session::is_used_up), which is
+//! no failure.
+//!
 //! A transaction sent behind an unanswered one begins with RSET in the same write: a server may keep
 //! the envelope of content that it refused, and would deliver the next content under it. Where the
 //! MAIL of such a transaction is refused nonetheless, what follows it is void, and the connection is
@@ -28,7 +41,10 @@
 //! The session does not connect, does not encrypt, does not wait, and does not decide what a reply
 //! means for a recipient or when to try again.
 
+mod answers;
 mod command;
+mod content;
+mod limits;
 mod pipeline;
 mod session;
 mod state;
@@ -42,6 +58,7 @@ use super::params::{Mail, Rcpt};
 use super::reply::{EnhancedCode, Reply};
 use super::sasl::Credentials;
 
+pub use super::Protocol;
 pub use session::Session;
 
 /// How a session behaves.
@@ -50,6 +67,9 @@ pub use session::Session;
 pub struct Config {
     /// The name given in EHLO.
     pub ehlo: EhloName,
+    /// What the server speaks. Default: SMTP. LMTP is for final delivery to a host at hand, and never
+    /// for port 25 (RFC 2033 §5).
+    pub protocol: Protocol,
     /// Whether TLS is used.
     pub tls: TlsUse,
     /// Log in with these. Default: no login. A server that does not let us log in gets no mail.
@@ -78,6 +98,7 @@ impl Config {
     pub fn new(ehlo: EhloName, tls: TlsUse) -> Self {
         Self {
             ehlo,
+            protocol: Protocol::Smtp,
             tls,
             credentials: None,
             auth_in_clear: false,
@@ -297,6 +318,10 @@ pub enum BeginError {
     /// No recipient, or more than [`MAX_RECIPIENTS`].
     #[error("a transaction has 1 to 100 recipients")]
     Recipients,
+    /// Not with these recipients, and not on this session any more, see [`Session::takes`]. On another
+    /// it can.
+    #[error("the server takes no more domains in this session")]
+    UsedUp,
     /// The message needs what the server does not offer.
     #[error("the server lacks something that the message needs")]
     Lacks(Feature),

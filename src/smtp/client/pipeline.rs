@@ -25,7 +25,9 @@ pub(super) enum Command {
     Mail,
     Rcpt,
     Data,
-    /// The content of the oldest open transaction.
+    /// A chunk of the oldest open transaction's content, not the last.
+    Chunk,
+    /// The end of the oldest open transaction's content.
     Content,
     /// A dot alone, for no recipient.
     LoneDot,
@@ -123,6 +125,12 @@ impl Pipeline {
     pub(super) fn expect(&mut self, command: Command, end: u64) {
         self.stale |= self.awaited.is_empty();
         self.awaited.push_back(Awaited { command, end });
+    }
+
+    /// Expects one more reply to what was just answered, before all others.
+    pub(super) fn expect_again(&mut self, command: Command) {
+        self.awaited.push_front(Awaited { command, end: self.sent });
+        self.covered += 1;
     }
 
     /// The last thing expected ends with what was written until now.
@@ -234,7 +242,8 @@ impl Pipeline {
             Command::Rset | Command::Mail => timeouts.mail,
             Command::Rcpt => timeouts.rcpt,
             Command::Data => timeouts.data,
-            Command::Content | Command::LoneDot => timeouts.end,
+            // A chunk's, too: what the transport took may still be far from the server.
+            Command::Chunk | Command::Content | Command::LoneDot => timeouts.end,
         };
         self.since.checked_add(wait)
     }

@@ -6,10 +6,15 @@ use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::content::{CHUNK, Content, Verb};
 use super::pipeline::{Command, Pipeline};
 use super::state::State;
-use super::transaction::{Open, Plan, Verb};
-use super::{BeginError, Config, Event, Failure, MAX_RECIPIENTS, Phase, TlsUse, Transaction, command};
+use super::transaction::{Open, Plan};
+use super::{
+    BeginError, Config, Event, Failure, Feature, MAX_RECIPIENTS, Phase, Protocol, TlsUse, Transaction,
+    command,
+};
+use crate::smtp::address::Domain;
 use crate::smtp::capability::Capabilities;
 use crate::smtp::error::{Misuse, ProtocolError};
 use crate::smtp::params::BodyKind;
@@ -29,11 +34,14 @@ pub struct Session {
     pub(super) caps: Capabilities,
     pub(super) tls: Option<TlsInfo>,
     pub(super) is_encrypted: bool,
+    pub(super) is_logged_in: bool,
     pub(super) pipe: Pipeline,
     parser: ReplyParser,
     /// Oldest first. Only the youngest can still lack content.
     pub(super) open: VecDeque<Open>,
-    begun: u64,
+    pub(super) begun: u64,
+    /// The domains named so far, where the server limits them.
+    pub(super) domains: Vec<Domain>,
     quitting: bool,
     /// No transaction begins any more; the session ends like this when the open ones are answered.
     pub(super) ending: Option<Failure>,
@@ -58,10 +66,12 @@ impl Session {
             state: State::Opening,
             caps: Capabilities::default(),
             tls: None,
+            is_logged_in: false,
             pipe: Pipeline::new(now),
             parser: ReplyParser::default(),
             open: VecDeque::new(),
             begun: 0,
+            domains: Vec::new(),
             quitting: false,
             ending: None,
             dirty: false,
@@ -98,7 +108,7 @@ impl Session {
         // Before the flight leaves, so that content which is at hand leaves with it.
         if self.pipe.unsent() < MAX_UNSENT
             && let Some(open) = self.open.back_mut()
-            && open.ask()
+            && open.content.ask()
         {
             return Output::Event(Event::WantBody { transaction: open.id });
         }
@@ -121,12 +131,12 @@ impl Session {
     /// transaction before is given completely, and the window and the server allow another.
     #[must_use]
     pub fn can_begin(&self) -> bool {
-        if self.state != State::Ready || self.quitting || self.ending.is_some() {
+        if self.state != State::Ready || self.quitting || self.ending.is_some() || self.is_used_up() {
             return false;
         }
         let Some(last) = self.open.back() else { return self.pipe.is_quiet() };
-        let verb_chains = last.verb == Verb::Bdat || self.config.chain;
-        last.is_given()
+        let verb_chains = last.content.verb != Verb::Data || self.config.chain;
+        last.content.is_given()
             && verb_chains
             && self.pipelines()
             && !self.chain_refused
@@ -135,10 +145,16 @@ impl Session {
             && self.pipe.unsent() < MAX_UNSENT
     }
 
-    /// Whether nothing is open and nothing is awaited: the connection can go back to a pool.
+    /// Whether nothing is open and a transaction can begin: the connection can go back to a pool.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && self.can_begin()
+    }
+
+    /// Whether nothing is open and nothing is awaited, be there more to come or not.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.state == State::Ready && self.open.is_empty() && self.pipe.is_quiet()
     }
 
     /// Whether the session is over.
@@ -162,7 +178,20 @@ impl Session {
         self.pipelining_broken
     }
 
-    /// Begins a transaction and gives its number; they count from 1.
+    /// What the server lacks that this transaction needs, if anything: [`begin`](Self::begin) would say the
+    /// same, and have taken it.
+    #[must_use]
+    pub fn lacks(&self, transaction: &Transaction) -> Option<Feature> {
+        match command::check(&self.caps, self.config.chunking, transaction) {
+            Err(BeginError::Lacks(feature)) => Some(feature),
+            _ => None,
+        }
+    }
+
+    /// Begins a transaction and gives its number; they count from 1. Recipients beyond what the server
+    /// takes in one transaction are not named to it, and are [`RecipientResult::LeftOver`].
+    ///
+    /// [`RecipientResult::LeftOver`]: super::RecipientResult::LeftOver
     ///
     /// # Errors
     /// [`BeginError`]; nothing was written then.
@@ -175,18 +204,24 @@ impl Session {
             return Err(BeginError::Recipients);
         }
         let spelling = command::check(&self.caps, self.config.chunking, &transaction)?;
+        if !self.takes(&transaction.recipients) {
+            return Err(BeginError::UsedUp);
+        }
         let pipelined = self.pipelines();
         // One command at a time, BDAT saves nothing, and DATA is what such a server does best.
-        let verb = if transaction.mail.body == BodyKind::Binary
-            || (pipelined && self.config.chunking && self.caps.chunking)
-        {
-            Verb::Bdat
-        } else {
-            Verb::Data
+        let chunking = pipelined && self.config.chunking && self.caps.chunking;
+        let verb = match transaction.mail.body {
+            // In LMTP nobody says how many replies there are to a LAST behind a refused chunk.
+            _ if chunking && transaction.size > CHUNK && self.config.protocol == Protocol::Smtp => {
+                Verb::Chunks
+            }
+            _ if chunking => Verb::Bdat,
+            BodyKind::Binary => Verb::Bdat,
+            _ => Verb::Data,
         };
         let plan = match verb {
             _ if !pipelined => Plan::Steps,
-            Verb::Bdat if transaction.size > MAX_UNASKED => Plan::Held,
+            Verb::Bdat | Verb::Chunks if transaction.size > MAX_UNASKED => Plan::Held,
             _ => Plan::Flight,
         };
         self.begun += 1;
@@ -194,21 +229,24 @@ impl Session {
         let reset = mem::take(&mut self.dirty) || chained;
         let room =
             ENVELOPE_ROOM * (count + 2) + usize::try_from(transaction.size.min(COPY_ROOM)).unwrap_or(0);
-        let open = Open::new(self.begun, transaction, spelling, plan, verb, chained);
+        let results = self.allot(&transaction.recipients);
+        let content = Content::new(verb, transaction.size);
+        let open = Open::new(self.begun, transaction, results, spelling, plan, content, chained);
         self.pipe.reserve(room);
         self.open.push_back(open);
         self.write_envelope(reset);
         Ok(self.begun)
     }
 
-    /// Gives a chunk of the content that [`Event::WantBody`] asked for.
+    /// Gives a piece of the content that [`Event::WantBody`] asked for. What the server has refused in
+    /// the meantime is dropped.
     ///
     /// # Errors
-    /// [`Misuse::NotWanted`] when it did not, or when the session has ended since.
+    /// [`Misuse::NotWanted`] when it did not, or when the transaction or the session has ended since.
     /// [`Misuse::TooLong`] when it is more than was declared; the session is over then.
-    pub fn body(&mut self, chunk: Bytes) -> Result<(), Misuse> {
-        let open = self.open.back_mut().filter(|open| open.is_asked()).ok_or(Misuse::NotWanted)?;
-        match open.take(&mut self.pipe, chunk) {
+    pub fn body(&mut self, piece: Bytes) -> Result<(), Misuse> {
+        let open = self.open.back_mut().filter(|open| open.content.takes()).ok_or(Misuse::NotWanted)?;
+        match open.content.take(&mut self.pipe, piece) {
             Ok(()) => Ok(()),
             Err(misuse) => self.abandon(misuse),
         }
@@ -217,12 +255,13 @@ impl Session {
     /// The content is complete.
     ///
     /// # Errors
-    /// [`Misuse::NotWanted`] when no content was asked for, or when the session has ended since.
+    /// [`Misuse::NotWanted`] when no content was asked for, or when the transaction or the session has
+    /// ended since.
     /// [`Misuse::TooShort`] when it is less than was declared; the session is over then, and the
     /// message is not ended.
     pub fn end_body(&mut self) -> Result<(), Misuse> {
-        let open = self.open.back_mut().filter(|open| open.is_wanted()).ok_or(Misuse::NotWanted)?;
-        match open.end(&mut self.pipe) {
+        let open = self.open.back_mut().filter(|open| open.content.takes_end()).ok_or(Misuse::NotWanted)?;
+        match open.content.end(&mut self.pipe) {
             Ok(()) => Ok(()),
             Err(misuse) => self.abandon(misuse),
         }
@@ -288,7 +327,9 @@ impl Session {
             }
             Some((command, false)) => {
                 // Content can be refused before it has ended, never accepted.
-                if command == Command::Content && (reply.is_transient() || reply.is_permanent()) {
+                if matches!(command, Command::Chunk | Command::Content)
+                    && (reply.is_transient() || reply.is_permanent())
+                {
                     self.judge_front(Phase::Content, reply);
                 }
                 self.fail(Failure::Protocol(ProtocolError::Premature));
@@ -302,6 +343,7 @@ impl Session {
             | Command::Mail
             | Command::Rcpt
             | Command::Data
+            | Command::Chunk
             | Command::Content
             | Command::LoneDot => self.transaction_reply(command, reply),
             Command::Reset if reply.is_positive() => {
@@ -324,11 +366,16 @@ impl Session {
             Some((Command::Mail, true)) => self.judge_front(Phase::Mail, reply.clone()),
             Some((Command::Rcpt, true)) => self.judge_front(Phase::Rcpt, reply.clone()),
             Some((Command::Data, true)) => self.judge_front(Phase::Data, reply.clone()),
-            Some((Command::Content, _)) => self.judge_front(Phase::Content, reply.clone()),
+            Some((Command::Chunk | Command::Content, _)) => {
+                self.judge_front(Phase::Content, reply.clone());
+            }
             _ => {}
         }
-        // What stands behind the command it answers, the server has not looked at.
-        self.open.iter_mut().for_each(Open::give_up);
+        // What stands behind the command it answers, the server has not looked at; but in LMTP it may
+        // have delivered to those whose reply would have come next.
+        let one_each = self.config.protocol == Protocol::Lmtp;
+        let looked_at = usize::from(one_each && matches!(front, Some((Command::Content, true))));
+        self.open.iter_mut().skip(looked_at).for_each(Open::give_up);
         self.fail(Failure::Closing(reply));
     }
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use bytes::BufMut;
 
 use super::pipeline::Command;
-use super::{Event, Failure, Session, TlsUse};
+use super::{Event, Failure, Protocol, Session, TlsUse};
 use crate::smtp::TlsInfo;
-use crate::smtp::capability::Capabilities;
+use crate::smtp::capability::{Capabilities, Limits};
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{Mechanism, secret_line};
 
@@ -48,10 +48,16 @@ impl Session {
             Command::Greeting => self.fail(Failure::Greeting(reply)),
             Command::Ehlo if reply.is_positive() => {
                 self.caps = Capabilities::parse(&reply);
-                self.after_hello();
+                // RFC 8689 §4.2.1: what is said of it in clear does not count.
+                self.caps.require_tls &= self.is_encrypted;
+                if self.is_logged_in { self.ready() } else { self.after_hello() }
             }
-            // RFC 5321 §3.2: a server of before 1993.
-            Command::Ehlo if reply.is_permanent() => self.hello(Command::Helo),
+            // Nothing new is known then; what was offered before the login stands.
+            Command::Ehlo if self.is_logged_in && reply.code() != 421 => self.ready(),
+            // RFC 5321 §3.2: a server of before 1993. LMTP has nothing before LHLO (RFC 2033 §4.1).
+            Command::Ehlo if reply.is_permanent() && self.config.protocol == Protocol::Smtp => {
+                self.hello(Command::Helo);
+            }
             Command::Helo if reply.is_positive() => self.after_hello(),
             Command::Ehlo | Command::Helo => self.fail(Failure::Hello(reply)),
             Command::StartTls if reply.code() == 220 => {
@@ -75,8 +81,14 @@ impl Session {
     }
 
     fn hello(&mut self, command: Command) {
-        self.caps = Capabilities::default();
-        let verb: &[u8] = if command == Command::Helo { b"HELO " } else { b"EHLO " };
+        if !self.is_logged_in {
+            self.caps = Capabilities::default();
+        }
+        let verb: &[u8] = match (self.config.protocol, command) {
+            (Protocol::Lmtp, _) => b"LHLO ",
+            (Protocol::Smtp, Command::Helo) => b"HELO ",
+            (Protocol::Smtp, _) => b"EHLO ",
+        };
         let name = self.config.ehlo.as_str().as_bytes();
         self.pipe.command(command, |to| {
             to.reserve(verb.len() + name.len() + 2);
@@ -141,7 +153,7 @@ impl Session {
     fn logging_in(&mut self, reply: Reply) {
         let State::LoggingIn { mechanism, answers } = self.state else { return };
         if reply.is_positive() {
-            return self.ready();
+            return self.logged_in();
         }
         // RFC 4954 §4: the mechanism is announced and yet not there.
         if reply.code() == 504 {
@@ -155,6 +167,17 @@ impl Session {
             }
             _ => self.fail(Failure::Auth(Some(reply))),
         }
+    }
+
+    /// Limits may be others for who has logged in, and EHLO is how to learn them (RFC 9422 §3). A server
+    /// that announced none is not asked again.
+    fn logged_in(&mut self) {
+        self.is_logged_in = true;
+        if self.caps.limits == Limits::default() {
+            return self.ready();
+        }
+        self.state = State::Opening;
+        self.hello(Command::Ehlo);
     }
 
     fn ready(&mut self) {

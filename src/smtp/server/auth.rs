@@ -91,7 +91,9 @@ impl Session {
     }
 
     pub(super) fn read_auth(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        let heard = &mut self.heard;
         let line = self.lines.next(input, MAX_AUTH_LINE, |line| {
+            heard.secret();
             let answer = InitialResponse::new(line);
             line.fill(0);
             answer

@@ -7,13 +7,13 @@ use bytes::BytesMut;
 
 use super::Event;
 use super::config::Protocol;
-use super::content::{DEAD, NEED_MAIL};
+use super::opening::{REFUSED, REFUSED_CHUNK};
 use super::session::{Hello, Session};
-use super::state::{Question, State, Transaction};
+use super::state::{Question, State};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::command::{Command, CommandError};
+use crate::smtp::command::{Command, CommandError, Lookup};
 use crate::smtp::line::{LineError, MAX_COMMAND_LINE};
-use crate::smtp::params::{BodyKind, Mail, Rcpt};
+use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{MAX_AUTH_LINE, Mechanism};
 
 impl Session {
@@ -24,8 +24,10 @@ impl Session {
         }
         let auth = input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
         let max = if auth { MAX_AUTH_LINE } else { MAX_COMMAND_LINE };
+        let heard = &mut self.heard;
         let line = self.lines.next(input, max, |line| {
             let command = Command::parse(line);
+            heard.command(line, &command);
             if matches!(command, Ok(Command::Auth { .. })) {
                 line.fill(0);
             }
@@ -75,6 +77,13 @@ impl Session {
     }
 
     fn obey(&mut self, now: Instant, command: Command, input: &BytesMut) {
+        if self.refused.is_some() && !matches!(command, Command::Quit) {
+            return match command {
+                // Its octets are not worth the wait.
+                Command::Bdat { .. } => self.end(REFUSED_CHUNK),
+                _ => self.fault(REFUSED),
+            };
+        }
         if self.config.require_tls && self.tls.is_none() && !is_allowed_in_clear(&command) {
             // RFC 3207 §4
             let refusal = "530 5.7.0 Must issue a STARTTLS command first";
@@ -84,10 +93,10 @@ impl Session {
             };
         }
         match command {
-            Command::Ehlo(name) => self.say_hello(Protocol::Smtp, name, true),
-            Command::Helo(name) => self.say_hello(Protocol::Smtp, name, false),
-            Command::Lhlo(name) => self.say_hello(Protocol::Lmtp, name, true),
-            Command::Mail(mail) => self.mail(mail),
+            Command::Ehlo(name) => self.say_hello(now, Protocol::Smtp, name, true),
+            Command::Helo(name) => self.say_hello(now, Protocol::Smtp, name, false),
+            Command::Lhlo(name) => self.say_hello(now, Protocol::Lmtp, name, true),
+            Command::Mail(mail) => self.mail(now, mail),
             Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => self.data(now),
             Command::Bdat { size, last } => self.bdat(now, size, last, None),
@@ -102,14 +111,61 @@ impl Session {
                 self.end("221 2.0.0 Bye");
                 self.events.push_back(Event::Quit);
             }
-            // RFC 5321 §7.3: no address is given away.
-            Command::Vrfy => self.idle("252 2.0.0 Cannot verify, but will try to deliver"),
-            Command::Expn => self.fault("502 5.5.1 EXPN is not offered"),
-            Command::Help => self.idle("214 2.0.0 See RFC 5321"),
+            Command::Vrfy(lookup) => self.look_up(lookup, Verb::Vrfy),
+            Command::Expn(lookup) => self.look_up(lookup, Verb::Expn),
+            Command::Help => {
+                let help = self.help();
+                self.idle(&help);
+            }
+            Command::Xclient(told) => self.xclient(told),
         }
     }
 
-    fn say_hello(&mut self, protocol: Protocol, name: Box<str>, extended: bool) {
+    /// RFC 5321 §3.5
+    fn look_up(&mut self, lookup: Lookup, verb: Verb) {
+        if !lookup.smtputf8 && !lookup.text.is_ascii() {
+            // RFC 6531 §3.7.4.2
+            return self.fault("553 5.6.7 The argument needs SMTPUTF8");
+        }
+        let asks = match verb {
+            Verb::Vrfy => self.config.vrfy,
+            Verb::Expn => self.config.expn,
+        };
+        if asks {
+            // Each counts, so that nobody guesses names for ever.
+            if !self.is_idle_too_long() {
+                self.question = Some(Question::Lookup { smtputf8: lookup.smtputf8 });
+                self.events.push_back(match verb {
+                    Verb::Vrfy => Event::Vrfy(lookup),
+                    Verb::Expn => Event::Expn(lookup),
+                });
+            }
+            return;
+        }
+        match verb {
+            // RFC 5321 §7.3: no address is given away.
+            Verb::Vrfy => self.idle("252 2.0.0 Cannot verify, but will try to deliver"),
+            Verb::Expn => self.fault("502 5.5.1 EXPN is not offered"),
+        }
+    }
+
+    /// What can be said here.
+    fn help(&self) -> String {
+        let hello = match self.config.protocol {
+            Protocol::Smtp => "EHLO HELO",
+            Protocol::Lmtp => "LHLO",
+        };
+        let on = |on: bool, verb: &'static str| if on { verb } else { "" };
+        let starttls = on(self.config.starttls && self.tls.is_none(), " STARTTLS");
+        let auth = on(self.offers_auth(), " AUTH");
+        let expn = on(self.config.expn, " EXPN");
+        format!(
+            "214-2.0.0 {hello}{starttls}{auth} MAIL RCPT DATA BDAT RSET NOOP VRFY{expn} HELP QUIT\r\n\
+             214 2.0.0 RFC 5321 tells the rest"
+        )
+    }
+
+    fn say_hello(&mut self, now: Instant, protocol: Protocol, name: Box<str>, extended: bool) {
         if self.config.protocol != protocol {
             // RFC 2033 §4.1
             return self.fault("500 5.5.1 Not the protocol spoken here");
@@ -121,7 +177,7 @@ impl Session {
         }
         if extended {
             let text = self.config.hostname.as_str();
-            self.capabilities().to_reply(text).encode(&mut self.out);
+            self.capabilities(now).to_reply(text).encode(&mut self.out);
         } else {
             self.say(&format!("250 {}", self.config.hostname));
         }
@@ -129,7 +185,7 @@ impl Session {
         self.hello = Some(Hello { name, extended });
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self, now: Instant) -> Capabilities {
         Capabilities {
             size: Some(self.config.max_message_size),
             pipelining: true,
@@ -141,64 +197,13 @@ impl Session {
             dsn: true,
             enhanced: true,
             auth: if self.offers_auth() { vec![Mechanism::Plain, Mechanism::Login] } else { Vec::new() },
-            ..Capabilities::default()
+            require_tls: self.offers_require_tls(),
+            limits: self.config.limits(),
+            deliver_by: self.config.deliver_by,
+            future_release: self.future_release(now),
+            priority: self.config.priority,
+            xclient: self.trusted,
         }
-    }
-
-    fn mail(&mut self, mail: Mail) {
-        let refusal = if self.hello.is_none() {
-            Some(NEED_HELLO)
-        } else if self.transaction.is_some() {
-            Some("503 5.5.1 A transaction is open already")
-        } else if self.config.require_auth && self.user.is_none() {
-            Some("530 5.7.0 Authentication required")
-        } else if (mail.auth.is_some() && !self.offers_auth())
-            || (mail.body == BodyKind::Binary && !self.config.binary)
-            || (mail.require_tls || mail.by.is_some() || mail.hold.is_some() || mail.priority.is_some())
-        {
-            // RFC 5321 §4.1.1.11: it was not announced.
-            Some("555 5.5.4 Parameter not recognised")
-        } else if mail.size.is_some_and(|size| size > self.config.size_limit()) {
-            Some("552 5.3.4 Message too large")
-        } else if !mail.smtputf8 && !mail.from.is_ascii() {
-            Some("553 5.6.7 The sender address needs SMTPUTF8")
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            return self.fault(refusal);
-        }
-        self.question = Some(Question::Mail(Transaction {
-            smtputf8: mail.smtputf8,
-            binary: mail.body == BodyKind::Binary,
-            recipients: 0,
-            content: None,
-            dead: false,
-        }));
-        self.events.push_back(Event::Mail(mail));
-    }
-
-    fn rcpt(&mut self, rcpt: Rcpt) {
-        let Some(transaction) = &self.transaction else { return self.fault(NEED_MAIL) };
-        if transaction.dead {
-            return self.fault(DEAD);
-        }
-        if transaction.content.is_some() {
-            // RFC 3030 §2
-            return self.fault("503 5.5.1 The content has begun already");
-        }
-        if transaction.recipients >= self.config.max_recipients {
-            // RFC 5321 §4.5.3.1.10. No fault: the client goes on with what it has.
-            if !self.is_harvesting() {
-                self.say("452 4.5.3 Too many recipients");
-            }
-            return;
-        }
-        if !transaction.smtputf8 && rcpt.to.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
-            return self.fault("553 5.6.7 The recipient address needs SMTPUTF8");
-        }
-        self.question = Some(Question::Rcpt);
-        self.events.push_back(Event::Rcpt(rcpt));
     }
 
     fn starttls(&mut self, behind: &BytesMut) {
@@ -252,6 +257,22 @@ impl Session {
     }
 }
 
+/// Which of the two lookups.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Vrfy,
+    Expn,
+}
+
+/// What a client is told in place of a host's answer to VRFY or EXPN that it cannot be given.
+pub(super) fn lookup_refusal(reply: &Reply, smtputf8: bool) -> Option<&'static str> {
+    if reply.text().len() > MAX_LOOKUP || reply.lines().any(|line| line.len() > MAX_LOOKUP_LINE) {
+        return Some("550 5.3.4 The answer is too long");
+    }
+    // RFC 6531 §3.7.4.2
+    (!smtputf8 && !reply.text().is_ascii()).then_some("553 5.6.8 The answer needs SMTPUTF8")
+}
+
 /// RFC 3207 §4
 const fn is_allowed_in_clear(command: &Command) -> bool {
     use Command::{Ehlo, Helo, Lhlo, Noop, Quit, StartTls};
@@ -262,5 +283,9 @@ pub(super) const NEED_HELLO: &str = "503 5.5.1 EHLO is needed first";
 
 /// Recipients refused between two messages: ten full transactions of RFC 5321 §4.5.3.1.8.
 const MAX_REFUSED: usize = 1000;
+/// A list of some hundred people; whoever needs more of it should ask its owner.
+const MAX_LOOKUP: usize = 16 * 1024;
+/// RFC 5321 §4.5.3.1.5: 512 octets with the codes and CRLF.
+const MAX_LOOKUP_LINE: usize = 490;
 /// The first octet of a TLS handshake, from a client that thinks TLS began with the connection.
 const TLS_HANDSHAKE: u8 = 22;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+pub use super::super::Protocol;
 use super::super::address::EhloName;
+use super::super::capability::Limits;
 
 /// The options of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,9 +17,18 @@ pub struct Config {
     /// The largest message in octets, as RFC 1870 counts them. Announced, and enforced while the
     /// content comes. Default 25 MiB; 0 means no limit here.
     pub max_message_size: u64,
-    /// Recipients of one message; more get 452 4.5.3 and belong in the next transaction. Default
-    /// 1,000; RFC 5321 §4.5.3.1.8 wants at least 100.
+    /// Recipients of one message; more get 452 4.5.3 and belong in the next transaction. Announced as
+    /// RCPTMAX (RFC 9422) up to 999,999, the most that its form has. Default 1,000; RFC 5321
+    /// §4.5.3.1.8 wants at least 100.
     pub max_recipients: usize,
+    /// Different domains among the recipients of one message; more get 452 4.5.3 and belong in the
+    /// next transaction. Announced as RCPTDOMAINMAX (RFC 9422). Default: no limit. Set it, to 1 as a
+    /// rule, where a message is handled by the rules of one domain.
+    pub max_recipient_domains: Option<u32>,
+    /// Transactions of one session; MAIL after that many gets 421 4.7.0 and the end of the session.
+    /// Announced as MAILMAX (RFC 9422). Default: no limit. Set it where load must be spread anew now
+    /// and then, or where a session's messages are counted elsewhere.
+    pub max_messages: Option<u32>,
     /// Offer STARTTLS. Default off; on as soon as the host has a certificate.
     pub starttls: bool,
     /// When AUTH is offered. Default [`AuthOffer::UnderTls`], which a server that knows no users
@@ -29,6 +40,28 @@ pub struct Config {
     pub require_tls: bool,
     /// Offer BINARYMIME (RFC 3030). Default off: a relay whose next hop lacks it could only bounce.
     pub binary: bool,
+    /// Offer REQUIRETLS (RFC 8689), under TLS only. Default off: it promises that the message goes on
+    /// over verified TLS only, to hosts that promise the same, which the session's host must be able
+    /// to keep.
+    pub offer_require_tls: bool,
+    /// Offer DELIVERBY (RFC 2852) with this least time in seconds for mail that is to be returned when
+    /// it is late (0: any). Default: not offered. The host must obey [`Mail::by`].
+    ///
+    /// [`Mail::by`]: crate::smtp::params::Mail::by
+    pub deliver_by: Option<u32>,
+    /// Offer FUTURERELEASE (RFC 4865): mail is held for so many seconds at most. Default: not offered,
+    /// nor before [`Session::set_wall`](super::Session::set_wall). It is for submission: where
+    /// [`Config::auth`] is not [`AuthOffer::Never`], only clients that are logged in may ask for it.
+    /// The host must obey [`Mail::hold`].
+    ///
+    /// [`Mail::hold`]: crate::smtp::params::Mail::hold
+    pub future_release: Option<u32>,
+    /// Offer MT-PRIORITY (RFC 6710). Default off. The host decides whose priorities count.
+    pub priority: bool,
+    /// Ask the host about VRFY. Default off: every VRFY gets 252, which tells nothing (RFC 5321 §7.3).
+    pub vrfy: bool,
+    /// Ask the host about EXPN. Default off: every EXPN gets 502.
+    pub expn: bool,
     /// End a session whose client talks before the greeting, as only spam software does. Default on;
     /// off where something in between, such as a health check, does the same.
     pub refuse_early_talk: bool,
@@ -53,11 +86,19 @@ impl Config {
             // 25 MiB is what the large providers take.
             max_message_size: 26_214_400,
             max_recipients: 1000,
+            max_recipient_domains: None,
+            max_messages: None,
             starttls: false,
             auth: AuthOffer::default(),
             require_auth: false,
             require_tls: false,
             binary: false,
+            offer_require_tls: false,
+            deliver_by: None,
+            future_release: None,
+            priority: false,
+            vrfy: false,
+            expn: false,
             refuse_early_talk: true,
             max_errors: 20,
             max_auth_failures: 5,
@@ -66,20 +107,20 @@ impl Config {
         }
     }
 
+    /// What is announced behind LIMITS: what is a limit, in six digits (RFC 9422 §4).
+    pub(super) fn limits(&self) -> Limits {
+        let fits = |limit: &u32| (1..=999_999).contains(limit);
+        Limits {
+            recipients: u32::try_from(self.max_recipients).ok().filter(fits),
+            transactions: self.max_messages.filter(fits),
+            domains: self.max_recipient_domains.filter(fits),
+        }
+    }
+
     /// The limit as a number to compare with.
     pub(super) const fn size_limit(&self) -> u64 {
         if self.max_message_size == 0 { u64::MAX } else { self.max_message_size }
     }
-}
-
-/// Which of the two protocols is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Protocol {
-    /// RFC 5321: one reply to a message.
-    #[default]
-    Smtp,
-    /// RFC 2033: LHLO, and one reply to a message for each recipient.
-    Lmtp,
 }
 
 /// When AUTH is offered. Every mechanism so far shows the password to who listens.
@@ -107,6 +148,10 @@ pub struct Timeouts {
     pub block: Duration,
     /// For all the content of one message. Default 1 hour.
     pub content: Duration,
+    /// From the answer to one message, or from the beginning, to the content of the next: a client that
+    /// always says something in time could stay for ever otherwise. Default 1 hour, as long as a client
+    /// may take for one delivery; lower it where connections are few.
+    pub message: Duration,
     /// The least average of content in octets a second, beyond a first [`Timeouts::block`]. Default
     /// 500, below every link in use; 0 switches it off.
     pub min_rate: u64,
@@ -119,6 +164,7 @@ impl Default for Timeouts {
             line: Duration::from_secs(30),
             block: Duration::from_secs(180),
             content: Duration::from_secs(3600),
+            message: Duration::from_secs(3600),
             min_rate: 500,
         }
     }

@@ -51,6 +51,7 @@ impl Session {
             return false;
         }
         self.timer.content_read(now, taken as u64);
+        self.heard.content(taken);
         let Some(content) = self.transaction.as_mut().and_then(|t| t.content.as_mut()) else { return false };
         content.octets = content.octets.saturating_add(piece.octets.len() as u64);
         if content.refused.is_none() {
@@ -96,7 +97,7 @@ impl Session {
             }
         }
         self.timer.content_begun(started, now);
-        if self.timer.deadline(&self.config.timeouts).is_some_and(|deadline| deadline <= now) {
+        if self.timer.deadline(&self.config.timeouts, false).is_some_and(|deadline| deadline <= now) {
             // A client that sends chunk after tiny chunk is as slow as one that drips.
             return self.end(TIMED_OUT);
         }
@@ -129,6 +130,7 @@ impl Session {
         chunk.taken += take as u64;
         let complete = chunk.left == 0;
         self.timer.content_read(now, take as u64);
+        self.heard.content(take);
         match self.transaction.as_mut().map(|t| (t.binary, t.content.as_mut())) {
             Some((binary, Some(content))) if chunk.refused.is_none() => {
                 let piece = input.split_to(take).freeze();

@@ -19,22 +19,29 @@
 //! EHLO, HELO and RSET end the transaction. A TLS handshake ends everything: hello, login and
 //! transaction (RFC 3207 §4.2); that a client sent nothing behind STARTTLS is checked before. The
 //! end of a message ends its transaction whatever the reply is; a BDAT that fails before the last
-//! one leaves a dead transaction that only RSET or EHLO ends (RFC 3030 §2).
+//! one leaves a dead transaction that only RSET or EHLO ends (RFC 3030 §2). XCLIENT from a trusted
+//! proxy ends everything but TLS: the session begins anew with somebody else.
 
 mod auth;
 mod commands;
 mod config;
 mod content;
+mod envelope;
+mod heard;
+mod opening;
 mod session;
 mod state;
 
 use bytes::Bytes;
 
 pub use config::{AuthOffer, Config, Protocol, Timeouts};
+pub use heard::Heard;
 pub use session::Session;
 
+use super::command::Lookup;
 use super::params::{Mail, Rcpt};
 use super::sasl::Login;
+use super::xclient::Xclient;
 
 /// What a client wants, or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +70,14 @@ pub enum Event {
     MessageEnd,
     /// No [`Event::MessageEnd`] will follow [`Event::MessageStart`]: drop what was received.
     MessageAborted,
+    /// *Asks*, where [`Config::vrfy`] is set: VRFY. A positive reply names the mailbox.
+    Vrfy(Lookup),
+    /// *Asks*, where [`Config::expn`] is set: EXPN. A positive reply names a mailbox on each line.
+    Expn(Lookup),
+    /// *Asks*: a trusted proxy says who its client is. A positive reply means that this client is
+    /// welcome, and the session begins anew with it: hello and login are forgotten, save a login that
+    /// the proxy vouches for. [`Session::refuse`] is the other answer.
+    Xclient(Box<Xclient>),
     /// The client took its leave.
     Quit,
 }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::Event;
-use super::config::{Config, Protocol};
+use super::commands::lookup_refusal;
+use super::config::{Config, Protocol, Timeouts};
 use super::content::TIMED_OUT;
+use super::heard::{Heard, Transcript};
 use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
@@ -33,17 +35,29 @@ pub struct Session {
     pub(super) lines: LineDecoder,
     pub(super) out: BytesMut,
     /// Octets polled and not yet taken by the transport.
-    unsent: usize,
+    pub(super) unsent: usize,
     /// Octets of the greeting among both.
-    greeting: usize,
+    pub(super) greeting: usize,
     pub(super) start_tls: bool,
     /// Octets were left in the caller's buffer that could be read as soon as nothing is in the way.
     unread: bool,
     /// The client will send nothing more.
     eof: bool,
     shutdown: Option<Reply>,
+    /// Until when a refused client may take its leave.
+    pub(super) refused: Option<Instant>,
+    /// The wall time, in seconds since 1970, and when it was that.
+    pub(super) wall: Option<(u64, Instant)>,
+    /// The peer is a proxy that may say XCLIENT.
+    pub(super) trusted: bool,
 
-    errors: u32,
+    pub(super) errors: u32,
+    /// Transactions so far.
+    pub(super) messages: u32,
+    /// How long to wait for a command, where that is less than the options say.
+    hurry: Option<Duration>,
+    /// What was read, for a trace.
+    pub(super) heard: Transcript,
     pub(super) auth_failures: u32,
     pub(super) idle_commands: u32,
     pub(super) refused_recipients: usize,
@@ -77,16 +91,18 @@ impl Session {
             unread: false,
             eof: false,
             shutdown: None,
+            refused: None,
+            wall: None,
+            trusted: false,
             errors: 0,
+            messages: 0,
+            hurry: None,
+            heard: Transcript::default(),
             auth_failures: 0,
             idle_commands: 0,
             refused_recipients: 0,
         };
-        let protocol = match session.config.protocol {
-            Protocol::Smtp => "ESMTP",
-            Protocol::Lmtp => "LMTP",
-        };
-        session.say(&format!("220 {} {protocol}", session.config.hostname));
+        session.greet();
         session.greeting = session.out.len();
         session
     }
@@ -151,7 +167,8 @@ impl Session {
         }
     }
 
-    /// Answers the last event that asked. A reply without an enhanced code gets the general one of its
+    /// Answers the last event that asked. The answer to [`Event::Xclient`] is heard only when it is
+    /// negative; otherwise the session greets again. A reply without an enhanced code gets the general one of its
     /// class (RFC 2034 §4); an intermediate reply, which no question has, becomes 451. A 421 ends the
     /// session. In LMTP the reply to a message is given for each of its recipients.
     ///
@@ -190,6 +207,31 @@ impl Session {
         self.timer.excuse(time);
     }
 
+    /// The caller runs out of connections: from now on the client is waited for between commands no
+    /// longer than this, whatever [`Timeouts::command`] says; `None` ends
+    /// the hurry. The next [`Output::Wait`] says until when.
+    pub const fn hurry(&mut self, wait: Option<Duration>) {
+        self.hurry = wait;
+    }
+
+    /// How many commands the session refused so far, as wrong or out of order: what
+    /// [`Config::max_errors`] limits. Refusals by the host are not among them.
+    #[must_use]
+    pub const fn errors(&self) -> u32 {
+        self.errors
+    }
+
+    /// From now on the session notes what it reads, for [`Session::take_heard`].
+    pub fn listen(&mut self) {
+        self.heard.begin();
+    }
+
+    /// What was read since the last call, in order; nothing unless [`Session::listen`] was called.
+    /// Take it after each [`Session::handle`]: it holds as much as was handed in.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        self.heard.take()
+    }
+
     /// Whether octets were left unread in the caller's buffer that can be read now: give
     /// [`Input::Data`] with them, best before the next [`Session::poll`].
     #[must_use]
@@ -211,7 +253,8 @@ impl Session {
     }
 
     /// Ends the session with `reply` now, whatever it is doing. Before the greeting was polled the
-    /// reply takes its place, which is how a connection is refused (RFC 5321 §3.1).
+    /// reply takes its place: a 421 for a client that may come again. [`Session::refuse`] is for those
+    /// that may not.
     pub fn close(&mut self, reply: &Reply) {
         if !matches!(self.state, State::Closed) {
             self.drop_unpolled_greeting();
@@ -272,7 +315,12 @@ impl Session {
         if self.question.is_some() || matches!(self.state, State::Closed) {
             return None;
         }
-        self.timer.deadline(&self.config.timeouts)
+        let timeouts = &self.config.timeouts;
+        let command = self.hurry.map_or(timeouts.command, |wait| wait.min(timeouts.command));
+        // Between the chunks of a message it is on its way.
+        let is_coming = self.transaction.as_ref().is_some_and(|open| open.content.is_some());
+        let late = self.timer.deadline(&Timeouts { command, ..*timeouts }, !is_coming);
+        late.into_iter().chain(self.refused).min()
     }
 
     /// Whether reading must wait for the host, or for the client to take its replies.
@@ -319,16 +367,31 @@ impl Session {
         self.timer.host_answered();
         let positive = replies.first().is_some_and(Reply::is_positive);
         match question {
+            Question::Xclient { user } if positive => {
+                self.begin_anew(user);
+                return self.settle();
+            }
+            Question::Lookup { smtputf8 } => {
+                if let Some(line) = replies.first().and_then(|reply| lookup_refusal(reply, smtputf8)) {
+                    self.say(line);
+                    return self.settle();
+                }
+            }
+            Question::Xclient { .. } => {}
             Question::Auth { user } if positive => self.user = Some(user),
             Question::Auth { .. } => {
                 if self.auth_failed() {
                     return;
                 }
             }
-            Question::Mail(transaction) if positive => self.transaction = Some(transaction),
-            Question::Rcpt if positive => {
+            Question::Mail(transaction) if positive => {
+                self.messages = self.messages.saturating_add(1);
+                self.transaction = Some(transaction);
+            }
+            Question::Rcpt { domain } if positive => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.recipients += 1;
+                    transaction.domains.extend(domain);
                 }
             }
             Question::Mail(_) => {
@@ -336,13 +399,14 @@ impl Session {
                     return;
                 }
             }
-            Question::Rcpt => {
+            Question::Rcpt { .. } => {
                 if self.is_harvesting() {
                     return;
                 }
             }
             Question::Message => {
                 self.transaction = None;
+                self.timer.message_answered();
                 self.idle_commands = 0;
                 self.refused_recipients = 0;
             }
@@ -385,7 +449,7 @@ impl Session {
         self.transaction = None;
     }
 
-    fn drop_unpolled_greeting(&mut self) {
+    pub(super) fn drop_unpolled_greeting(&mut self) {
         if self.greeting > 0 && self.unsent == 0 {
             self.out.clear();
         }
@@ -426,7 +490,7 @@ impl Session {
 }
 
 /// The reply that goes over the wire instead of a host's, where that lacks something.
-fn mended(reply: &Reply) -> Option<Reply> {
+pub(super) fn mended(reply: &Reply) -> Option<Reply> {
     let class = match reply.code() / 100 {
         2 => 2,
         4 => 4,

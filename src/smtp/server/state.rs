@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::address::Domain;
 use super::super::command::InitialResponse;
 use super::super::data::{Decoder, LineRules};
 use super::config::Timeouts;
@@ -44,10 +45,22 @@ pub(super) struct Chunk {
 /// What the host was asked.
 #[derive(Debug)]
 pub(super) enum Question {
-    Auth { user: Box<str> },
+    Auth {
+        user: Box<str>,
+    },
     Mail(Transaction),
-    Rcpt,
+    Rcpt {
+        /// The recipient's, where domains are counted and this is a new one.
+        domain: Option<Domain>,
+    },
     Message,
+    Lookup {
+        /// The client reads UTF-8.
+        smtputf8: bool,
+    },
+    Xclient {
+        user: Option<Box<str>>,
+    },
 }
 
 /// From an accepted MAIL to the end of the message.
@@ -57,6 +70,8 @@ pub(super) struct Transaction {
     pub(super) binary: bool,
     /// Accepted ones.
     pub(super) recipients: usize,
+    /// Theirs, where domains are counted.
+    pub(super) domains: Vec<Domain>,
     pub(super) content: Option<Reception>,
     /// A BDAT failed; nothing but RSET helps.
     pub(super) dead: bool,
@@ -91,6 +106,10 @@ pub(super) struct Timer {
     flow: Option<Flow>,
     /// The host took its time since; nothing of that is the client's fault.
     stale: bool,
+    /// When the last message was answered, or the session began.
+    message: Instant,
+    /// A message was answered; the time will be known with the next input.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -103,7 +122,7 @@ struct Flow {
 
 impl Timer {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { since: now, line: None, flow: None, stale: false }
+        Self { since: now, line: None, flow: None, stale: false, message: now, answered: false }
     }
 
     /// The host answered; the time will be known with the next input.
@@ -116,6 +135,14 @@ impl Timer {
             self.since = now;
             self.stale = false;
         }
+        if self.answered {
+            self.message = now;
+            self.answered = false;
+        }
+    }
+
+    pub(super) const fn message_answered(&mut self) {
+        self.answered = true;
     }
 
     /// A line is complete, or replies were taken.
@@ -168,8 +195,8 @@ impl Timer {
         self.flow.as_ref().map_or(0, |flow| flow.octets)
     }
 
-    /// When the client is late.
-    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<Instant> {
+    /// When the client is late. `between` says that no message is on its way.
+    pub(super) fn deadline(&self, timeouts: &Timeouts, between: bool) -> Option<Instant> {
         let waits = match (&self.flow, self.line) {
             (Some(flow), _) => {
                 // The floor counts from one block's time on, so that a slow start is forgiven.
@@ -180,7 +207,7 @@ impl Timer {
             (None, line) => [
                 self.since.checked_add(timeouts.command),
                 line.and_then(|line| line.checked_add(timeouts.line)),
-                None,
+                if between && !self.answered { self.message.checked_add(timeouts.message) } else { None },
             ],
         };
         waits.into_iter().flatten().min()

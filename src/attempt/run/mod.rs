@@ -1,17 +1,25 @@
 //! A run is one leased connection at work: jobs in, reports out, in the same order.
+//!
+//! Where a host lacks what a message needs, the message is made to fit if it can be (`parcel`). Else the
+//! next host of the route is asked, over another connection, and each once; only when all lack something,
+//! its recipients fail.
+
+mod causes;
+mod parcel;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::causes::{cause_of, phase_of, telling};
+use self::parcel::{Misfit, Parcel};
 use super::carrier::{Carrier, Job, Report, RunEnd, Work};
-use super::{Cause, ConnectFault, Outcome, Phase};
-use crate::hop::{Host, Refused, Require};
-use crate::net::connect::ConnectError;
-use crate::net::tls::HandshakeError;
-use crate::net::{Connection, OpenError, Step};
+use super::{Cause, ConnectFault, Feature, Outcome};
+use crate::hop::{Host, Require};
+use crate::message::Content;
+use crate::net::{Connection, Step};
 use crate::pool::{Held, Lease, Permit};
-use crate::route::{Hosts, Protocol, RouteError};
-use crate::smtp::client::{self, BeginError, Failure, RecipientResult, Transaction, TransactionResult};
+use crate::route::{Hosts, RouteError};
+use crate::smtp::client::{BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 
 type Key = Arc<str>;
 
@@ -19,8 +27,8 @@ pub(super) struct Run<'a> {
     carrier: &'a Carrier,
     hosts: &'a Hosts,
     work: &'a mut dyn Work,
-    /// A job that needs another connection than the one at hand.
-    next: Option<Job>,
+    /// One that needs another connection than the one at hand.
+    next: Option<Parcel>,
     /// Jobs without a report, oldest first.
     flights: VecDeque<Flight>,
     /// The job on which the connection ended was reported.
@@ -42,6 +50,14 @@ enum Stop {
     Lost,
 }
 
+/// No host could be used.
+struct Unreached {
+    /// Of the hosts' reasons the one that says most.
+    cause: Cause,
+    /// It was the TLS that none of them showed.
+    only_tls: bool,
+}
+
 impl<'a> Run<'a> {
     pub(super) fn new(carrier: &'a Carrier, hosts: &'a Hosts, work: &'a mut dyn Work) -> Self {
         Self { carrier, hosts, work, next: None, flights: VecDeque::new(), blamed: false }
@@ -52,14 +68,14 @@ impl<'a> Run<'a> {
         let mut reached = false;
         loop {
             let require =
-                self.next.as_ref().map_or(self.hosts.require, |job| job.require.max(self.hosts.require));
+                self.next.as_ref().map_or(self.hosts.require, |next| next.require.max(self.hosts.require));
             let mut held = match self.connect(require, lease).await {
                 Ok(held) => held,
-                Err((permit, cause)) => match self.next.take() {
-                    Some(job) if require > self.hosts.require => {
+                Err((permit, Unreached { cause, only_tls })) => match self.next.take() {
+                    Some(parcel) if require > self.hosts.require || parcel.lack().is_some() => {
                         // Others may ask for less: only this one has to wait.
-                        let outcome = Outcome::Deferred(cause);
-                        self.work.done(Report::Outcomes(vec![outcome; job.recipients.len()]));
+                        let outcome = parcel.stranded(cause, only_tls);
+                        self.work.done(all(&parcel.transaction, outcome));
                         lease = Lease::Open(permit);
                         continue;
                     }
@@ -86,9 +102,7 @@ impl<'a> Run<'a> {
                     return RunEnd::Lost;
                 }
                 Stop::Change => {
-                    if self.next.is_none() {
-                        self.next = self.work.next().await;
-                    }
+                    self.next = self.take().await;
                     if self.next.is_none() {
                         self.put_back(held);
                         return RunEnd::Drained;
@@ -111,13 +125,13 @@ impl<'a> Run<'a> {
         loop {
             let mut stop = self.begin(held).await;
             self.report_decided();
-            if self.flights.is_empty() && stop.is_some() && held.is_reusable() {
+            if self.flights.is_empty() && stop.is_some() && is_whole(held) {
                 return stop.unwrap_or(Stop::Lost);
             }
             match held.next_step(stop.is_none()).await {
                 Step::Done(number, result) => self.settle(held, number, result),
                 Step::Room => {}
-                Step::Over if held.is_reusable() => {
+                Step::Over if is_whole(held) => {
                     // Nothing is open though flights wait: the connection knows nothing of them.
                     self.abandon();
                     if let Some(stop) = stop.take() {
@@ -138,23 +152,82 @@ impl<'a> Run<'a> {
             if held.is_worn() {
                 return Some(Stop::Change);
             }
-            let job = match self.next.take() {
-                Some(job) => job,
-                None => match self.work.next().await {
-                    Some(job) => job,
-                    None => return Some(Stop::Drained),
-                },
-            };
-            if !is_good_enough(held, job.require) {
-                self.next = Some(job);
+            let Some(parcel) = self.take().await else { return Some(Stop::Drained) };
+            if parcel.is_refused_by(held.host())
+                || !is_good_enough(held, parcel.require)
+                || !held.takes(&parcel.transaction.recipients)
+            {
+                self.next = Some(parcel);
                 return Some(Stop::Change);
             }
-            let flight = begin(held, job);
+            let flight = if held.lacks(&parcel.transaction).is_none() {
+                let (transaction, content) = parcel.into_parts();
+                begin(held, transaction, content)
+            } else if self.flights.is_empty() {
+                match self.fit(held, parcel).await {
+                    Some(flight) => flight,
+                    None => return Some(Stop::Change),
+                }
+            } else {
+                // Making it fit may wait for memory that is given back by what is open here.
+                self.next = Some(parcel);
+                return Some(Stop::Change);
+            };
             self.flights.push_back(flight);
             // Else they pile up where no connection can carry any.
             self.report_decided();
         }
-        None
+        held.is_used_up().then_some(Stop::Change)
+    }
+
+    /// The next one that this route may carry.
+    async fn take(&mut self) -> Option<Parcel> {
+        if let Some(parcel) = self.next.take() {
+            return Some(parcel);
+        }
+        loop {
+            let job = self.work.next().await?;
+            match self.accept(job) {
+                Ok(parcel) => return Some(parcel),
+                Err(report) => {
+                    self.flights.push_back(Flight::Decided(report));
+                    self.report_decided();
+                }
+            }
+        }
+    }
+
+    /// The job, if this route may carry it at all.
+    fn accept(&self, mut job: Job) -> Result<Parcel, Report> {
+        if job.mail.require_tls {
+            // RFC 8689 §4.2.1: nobody on the way may choose the host, or read along.
+            job.require = job.require.max(Require::Verified);
+            if !self.hosts.proven {
+                let cause = self.hosts.hosts.first().map_or(Cause::Route(RouteError::NoHost), |host| {
+                    Cause::Lacks { host: Arc::new(host.clone()), feature: Feature::RequireTls }
+                });
+                return Err(Report::Outcomes(vec![Outcome::Failed(cause); job.recipients.len()]));
+            }
+        }
+        Ok(Parcel::new(job))
+    }
+
+    /// Begins what the host cannot carry as it is. `None`: it is for the next host.
+    async fn fit(&mut self, held: &mut Held<Key, Connection>, mut parcel: Parcel) -> Option<Flight> {
+        let outcome = match parcel.fit(self.carrier, held).await {
+            Ok((transaction, content)) => return Some(begin(held, transaction, content)),
+            Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
+            Err(Misfit::Lacks(feature)) => {
+                parcel.lacks(held.host(), feature);
+                if self.hosts.first(MAX_ADDRESSES).iter().any(|host| !parcel.is_refused_by(host)) {
+                    self.next = Some(parcel);
+                    return None;
+                }
+                let host = Arc::clone(held.host());
+                Outcome::Failed(parcel.lack().unwrap_or(Cause::Lacks { host, feature }))
+            }
+        };
+        Some(Flight::Decided(all(&parcel.transaction, outcome)))
     }
 
     fn settle(&mut self, held: &Held<Key, Connection>, number: u64, result: TransactionResult) {
@@ -243,39 +316,55 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An idle connection that fits, or a new one to the first host that can be used.
+    /// An idle connection that fits, or a new one to the first host that can be used, and has not been
+    /// found to lack what the next one needs.
     // By `&mut`, although nothing changes: the work need not be `Sync`.
     async fn connect(
         &mut self,
         require: Require,
         lease: Lease<Key, Connection>,
-    ) -> Result<Held<Key, Connection>, (Permit<Key, Connection>, Cause)> {
-        let fits = |connection: &mut Connection| {
-            self.hosts.hosts.iter().any(|host| is_same(host, connection.host()))
-                && is_good_enough(connection, require)
-        };
-        let permit = match lease.prefer(fits) {
-            Lease::Idle(held) => return Ok(held),
-            Lease::Open(permit) => permit,
+    ) -> Result<Held<Key, Connection>, (Permit<Key, Connection>, Unreached)> {
+        let (permit, hosts) = {
+            let next = self.next.as_ref();
+            let is_out = |host: &Host| next.is_some_and(|next| next.is_refused_by(host));
+            let fits = |connection: &mut Connection| {
+                !is_out(connection.host())
+                    && self.hosts.hosts.iter().any(|host| is_same(host, connection.host()))
+                    && is_good_enough(connection, require)
+                    && next.is_none_or(|next| connection.takes(&next.transaction.recipients))
+            };
+            let permit = match lease.prefer(fits) {
+                Lease::Idle(held) => return Ok(held),
+                Lease::Open(permit) => permit,
+            };
+            let mut hosts = self.hosts.first(MAX_ADDRESSES);
+            hosts.retain(|host| !is_out(host));
+            (permit, hosts)
         };
         let mut worst: Option<Cause> = None;
-        for host in self.hosts.first(MAX_ADDRESSES) {
+        let mut only_tls = true;
+        for host in hosts {
             let host = Arc::new(host);
-            if self.hosts.protocol != Protocol::Smtp {
-                return Err((permit, Cause::Connect { host, fault: ConnectFault::NoLmtp }));
-            }
-            match self.carrier.dialer().open(&host, require, self.carrier.quirks(&host)).await {
+            let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
+            match self.carrier.dialer().open(&host, protocol, require, quirks).await {
                 Ok(connection) => return Ok(permit.hold(connection)),
                 Err(error) => {
                     let cause = cause_of(&host, error);
+                    only_tls &= matches!(cause, Cause::Tls { .. });
                     if worst.as_ref().is_none_or(|worst| telling(&cause) > telling(worst)) {
                         worst = Some(cause);
                     }
                 }
             }
         }
-        Err((permit, worst.unwrap_or(Cause::Route(RouteError::NoHost))))
+        let cause = worst.unwrap_or(Cause::Route(RouteError::NoHost));
+        Err((permit, Unreached { cause, only_tls }))
     }
+}
+
+/// Whether nothing went wrong with it, be it that it takes no more.
+fn is_whole(connection: &Connection) -> bool {
+    connection.is_reusable() || connection.is_used_up()
 }
 
 /// Two routes may know different addresses of one host.
@@ -290,11 +379,10 @@ fn is_good_enough(connection: &Connection, require: Require) -> bool {
         && (require == Require::Cleartext || connection.opened_for() > Require::Cleartext)
 }
 
-fn begin(held: &mut Held<Key, Connection>, job: Job) -> Flight {
-    let recipients = job.recipients.len();
+fn begin(held: &mut Held<Key, Connection>, transaction: Transaction, content: Content) -> Flight {
+    let recipients = transaction.recipients.len();
     let every = |outcome| Flight::Decided(Report::Outcomes(vec![outcome; recipients]));
-    let transaction = Transaction::new(job.mail, job.recipients, job.content.size());
-    match held.begin(transaction, job.content) {
+    match held.begin(transaction, content) {
         Ok(number) => {
             held.count_use();
             Flight::Begun { number, recipients }
@@ -307,64 +395,12 @@ fn begin(held: &mut Held<Key, Connection>, job: Job) -> Flight {
             let host = Arc::clone(held.host());
             every(Outcome::Deferred(Cause::Connect { host, fault: ConnectFault::Local }))
         }
-        Err(BeginError::NotReady) => Flight::Decided(Report::NotAttempted),
+        Err(BeginError::NotReady | BeginError::UsedUp) => Flight::Decided(Report::NotAttempted),
     }
 }
 
-const fn phase_of(phase: client::Phase) -> Phase {
-    match phase {
-        client::Phase::Mail => Phase::Mail,
-        client::Phase::Rcpt => Phase::Rcpt,
-        client::Phase::Data => Phase::Data,
-        client::Phase::Content => Phase::Content,
-    }
-}
-
-fn cause_of(host: &Arc<Host>, error: OpenError) -> Cause {
-    let host = Arc::clone(host);
-    let said = |host, phase, reply| Cause::Reply { host: Some(host), phase, reply };
-    let fault = match error {
-        OpenError::Refused(refused) => return Cause::Tls { host, refused },
-        OpenError::Connect(error) => match error {
-            ConnectError::NoAddress => ConnectFault::NoAddress,
-            ConnectError::Refused => ConnectFault::Refused,
-            ConnectError::TimedOut => ConnectFault::TimedOut,
-            ConnectError::Unreachable => ConnectFault::Unreachable,
-            ConnectError::Local => ConnectFault::Local,
-        },
-        OpenError::Handshake(HandshakeError::TimedOut) => ConnectFault::TimedOut,
-        OpenError::Handshake(_) => ConnectFault::Handshake,
-        OpenError::Session(failure) => match failure {
-            Failure::Greeting(reply) => return said(host, Phase::Greeting, reply),
-            Failure::Hello(reply) | Failure::Closing(reply) => return said(host, Phase::Hello, reply),
-            Failure::Auth(Some(reply)) => return said(host, Phase::Auth, reply),
-            Failure::Auth(None) => ConnectFault::NoLogin,
-            Failure::AuthInClear | Failure::NoTls | Failure::TlsRefused(_) => {
-                return Cause::Tls { host, refused: Refused::NoTls };
-            }
-            Failure::TimedOut => ConnectFault::TimedOut,
-            Failure::Lost => ConnectFault::Lost,
-            _ => ConnectFault::Protocol,
-        },
-    };
-    Cause::Connect { host, fault }
-}
-
-/// How much a cause says about why a route cannot be used. A permanent reply counts least: while any
-/// other host of the route may take the mail later, it is not refused for good.
-const fn telling(cause: &Cause) -> u8 {
-    match cause {
-        Cause::Reply { reply, .. } if reply.is_permanent() => 0,
-        Cause::Reply { .. } => 6,
-        Cause::Tls { .. } => 5,
-        Cause::Connect { fault, .. } => match fault {
-            ConnectFault::Handshake | ConnectFault::Protocol | ConnectFault::NoLogin => 4,
-            ConnectFault::Lost | ConnectFault::TimedOut => 3,
-            ConnectFault::Refused | ConnectFault::Unreachable => 2,
-            _ => 1,
-        },
-        _ => 1,
-    }
+fn all(transaction: &Transaction, outcome: Outcome) -> Report {
+    Report::Outcomes(vec![outcome; transaction.recipients.len()])
 }
 
 /// How many addresses of a route one run tries, over all its hosts: RFC 5321 §5.1 asks for two at least,
