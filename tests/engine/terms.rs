@@ -24,7 +24,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test(start_paused = true)]
 async fn a_message_to_be_returned_fails_at_its_time_and_is_not_tried_behind_it() {
     let (world, spool) = (World::new(), MemorySpool::new());
-    world.rule("mx.b.test", |_, _| 450).thinks("mx.b.test", MINUTE);
+    world.rule("mx.b.test", |_, _| 450).with_deliver_by("mx.b.test");
     let engine = engine(&world, &spool).await;
     let began = Instant::now();
     let receipt = engine.submit(asking("<a@a.test> BY=600;R", &["<1@b.test>"])).await.unwrap();
@@ -101,9 +101,18 @@ async fn a_time_that_is_over_already_is_told_of_when_the_first_try_did_not_help(
 #[tokio::test(start_paused = true)]
 async fn a_trace_is_given_of_every_host_that_takes_the_message() {
     let (world, spool) = (World::new(), MemorySpool::new());
+    world.with_deliver_by("mx.b.test").with_deliver_by("mx.c.test");
+    world.rule("mx.b.test", |_, nth| if nth == 1 { 450 } else { 250 });
     let engine = engine(&world, &spool).await;
     drop(engine.submit(asking("<a@a.test> BY=900;RT", &["<1@b.test>"])).await.unwrap());
-    sleep(MINUTE).await;
+    drop(engine.submit(asking("<a@a.test> BY=900;N", &["<2@c.test>"])).await.unwrap());
+    sleep(MINUTE * 2).await;
+    let by = |to: &str| world.inbox(to)[0].mail.split_once(" BY=").unwrap().1.to_owned();
+    assert_eq!(by("2@c.test"), "900;N");
+    // The first try was a minute before.
+    let left: u32 = by("1@b.test").strip_suffix(";RT").unwrap().parse().unwrap();
+    assert!((825..=846).contains(&left), "{left}");
+    assert_eq!(world.inbox("a@a.test").len(), 1, "of the other the next host takes care");
     assert!(world.inbox("a@a.test")[0].content.contains("\r\nAction: relayed\r\n"));
 }
 
@@ -228,4 +237,21 @@ async fn what_a_host_leaves_over_follows_at_once_and_is_put_off_only_without_pro
     sleep(MINUTE / 2).await;
     assert_eq!(*shut.tries.lock().unwrap(), [2]);
     assert_eq!(spool.entries(receipt.id()).await.unwrap()[0].attempts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_takes_few_recipients_gets_all_of_them_at_once() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.takes("mx.b.test", 30).rule("mx.c.test", |_, _| 452);
+    let engine = engine(&world, &spool).await;
+    let to: Vec<_> = (0..100).map(|n| format!("{n}@b.test")).collect();
+    let to: Vec<_> = to.iter().map(String::as_str).collect();
+    let began = Instant::now();
+    assert!(engine.submit(mail("", &to)).await.unwrap().finished().await.is_complete());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(world.reached().len(), 100);
+    // One that takes nobody now is left alone as ever.
+    drop(engine.submit(mail("", &["1@c.test", "2@c.test"])).await.unwrap());
+    sleep(MINUTE / 2).await;
+    assert_eq!(engine.stats().deferred, 2);
 }

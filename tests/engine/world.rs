@@ -54,6 +54,10 @@ struct Site {
     silent: bool,
     /// Whether it knows nothing of DSN.
     no_dsn: bool,
+    /// Whether it knows DELIVERBY.
+    deliver_by: bool,
+    /// How many recipients it takes in one transaction.
+    recipients: usize,
 }
 
 /// A message that a host took for a recipient.
@@ -132,6 +136,18 @@ impl World {
         self
     }
 
+    /// It offers DELIVERBY.
+    pub fn with_deliver_by(&self, host: &str) -> &Self {
+        self.net().site(host).deliver_by = true;
+        self
+    }
+
+    /// It takes so many recipients in one transaction.
+    pub fn takes(&self, host: &str, recipients: usize) -> &Self {
+        self.net().site(host).recipients = recipients;
+        self
+    }
+
     /// What reached an address, in order.
     pub fn inbox(&self, to: &str) -> Vec<Got> {
         self.net().got.iter().filter(|got| got.to == to).cloned().collect()
@@ -175,6 +191,8 @@ impl Net {
             breaks: false,
             silent: false,
             no_dsn: false,
+            deliver_by: false,
+            recipients: 1_000,
         })
     }
 
@@ -231,7 +249,14 @@ impl Connect for World {
 
 async fn serve(world: &World, host: &str, mut io: DuplexStream) {
     let now = || SystemClock.now().mono;
-    let mut session = Session::new(Config::new(EhloName::new(host).unwrap()), now());
+    let mut config = Config::new(EhloName::new(host).unwrap());
+    {
+        let mut net = world.net();
+        let site = net.site(host);
+        config.deliver_by = site.deliver_by.then_some(0);
+        config.max_recipients = site.recipients;
+    }
+    let mut session = Session::new(config, now());
     let mut input = BytesMut::new();
     let (mut from, mut to, mut content) = (String::new(), Vec::<(String, String)>::new(), Vec::new());
     let mut argument = String::new();
