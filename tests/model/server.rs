@@ -290,7 +290,7 @@ impl Peer {
     fn host(&mut self, event: Event) {
         let local = |path: &str| path.trim_matches(['<', '>']).split('@').next().unwrap_or("").to_owned();
         match event {
-            Event::Auth(login) => self.answer(if login.password() == "right" { 235 } else { 535 }),
+            Event::Auth(login) => self.answer(if login.password() == Some("right") { 235 } else { 535 }),
             Event::Mail(mail) => {
                 self.current = Message { from: mail.from.to_string(), to: Vec::new(), content: Vec::new() };
                 self.answer(host(&local(&self.current.from)));
