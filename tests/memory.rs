@@ -113,6 +113,8 @@ fn server_flow(name: &str, first: &str, flow: &str, driver: Driver) {
             poured += piece.len();
             session.handle(now, Input::Data(&mut input));
             pump_server(&mut session, &mut input, &ok, now, driver);
+            // Only who waits for somebody leaves octets unread.
+            assert!(driver != Driver::Prompt || input.len() < READ, "{name}: {} octets unread", input.len());
         }
         all.push((session, input));
     }
