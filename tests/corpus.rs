@@ -37,6 +37,23 @@ fn no_input_of_the_corpus_breaks_its_target() {
 }
 
 #[test]
+fn every_target_has_its_program_and_its_corpus() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let Ok(manifest) = std::fs::read_to_string(root.join("Cargo.toml")) else { return };
+    let mut programs: Vec<&str> =
+        manifest.split("[[bin]]").skip(1).map(|bin| bin.split('"').nth(1).unwrap()).collect();
+    programs.sort_unstable();
+    assert_eq!(programs, fuzz::TARGETS.map(|(name, _)| name), "in alphabetical order");
+    for name in programs {
+        let program = std::fs::read_to_string(root.join("fuzz_targets").join(format!("{name}.rs"))).unwrap();
+        assert!(program.contains(&format!("fuzz::{name}(data)")), "{name}");
+        // Small enough to be read by each run of the tests.
+        let corpus = std::fs::read_dir(root.join("corpus").join(name)).unwrap().count();
+        assert!((1..=60).contains(&corpus), "{name} has {corpus} inputs");
+    }
+}
+
+#[test]
 fn random_dialogues_break_nothing() {
     const WORDS: [&[u8]; 34] = [
         b"EHLO a\r\n",

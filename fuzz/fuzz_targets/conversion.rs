@@ -3,4 +3,4 @@
 #[allow(dead_code)]
 mod fuzz;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::convert::conversion(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::conversion(data));

@@ -194,7 +194,8 @@ fn what_is_offered_depends_on_the_tls() {
             &config,
             &format!(
                 "{before}S: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE\n{starttls}{auth}S: 250-8BITMIME\n\
-                 S: 250-SMTPUTF8\nS: 250-CHUNKING\nS: 250-DSN\nS: 250 ENHANCEDSTATUSCODES"
+                 S: 250-SMTPUTF8\nS: 250-CHUNKING\nS: 250-DSN\nS: 250-ENHANCEDSTATUSCODES\n\
+                 S: 250 LIMITS RCPTMAX=1000"
             ),
         );
     };

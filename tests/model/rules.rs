@@ -209,6 +209,10 @@ impl Model {
             // RFC 5321 §4.1.1.11
             no.push(555);
         }
+        if self.hello == Some(false) && (mail.size.is_some() || mail.binary || mail.smtputf8 || mail.auth) {
+            // RFC 5321 §2.2.1: HELO is for clients that know of no extensions.
+            no.push(555);
+        }
         if self.setting.max_size > 0 && mail.size.is_some_and(|size| size > self.setting.max_size) {
             // RFC 1870 §6.1
             no.push(552);

@@ -323,6 +323,8 @@ impl Peer {
                     self.answer(code);
                 }
             }
+            // The question may be that of the next event.
+            Event::Hello { .. } | Event::Quit => {}
             _ if self.session.is_paused() => self.answer(252),
             _ => {}
         }

@@ -90,6 +90,14 @@ impl Mail {
         Self { from, ..Self::default() }
     }
 
+    /// Whether every value is one that [`Mail::parse`] reads again; one that was made with a larger limit
+    /// than its parameter has is not. For who stores the printed form.
+    #[must_use]
+    pub fn is_in_bounds(&self) -> bool {
+        let fits = |text: &Option<XText>, max| text.as_ref().is_none_or(|text| text.to_string().len() <= max);
+        fits(&self.envid, MAX_ENVID) && fits(&self.auth, MAX_ORCPT)
+    }
+
     /// Parses what stands behind `MAIL FROM:`, from the opening bracket on.
     ///
     /// # Errors

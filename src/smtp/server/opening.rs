@@ -52,7 +52,7 @@ impl Session {
             self.greeting = self.out.len();
         }
         self.refused = now.checked_add(REFUSED_WAIT);
-        self.errors = self.config.max_errors.saturating_sub(REFUSED_COMMANDS);
+        self.errors = 0;
     }
 
     pub(super) fn xclient(&mut self, told: Box<Xclient>) {
@@ -91,4 +91,4 @@ pub(super) const REFUSED_CHUNK: &str = "503 5.5.1 No mail is taken from you, clo
 /// a refused one costs.
 const REFUSED_WAIT: Duration = Duration::from_secs(10);
 /// A client that pipelines behind the greeting it did not wait for has said no more than a flight.
-const REFUSED_COMMANDS: u32 = 6;
+pub(super) const REFUSED_COMMANDS: u32 = 6;

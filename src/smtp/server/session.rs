@@ -12,6 +12,7 @@ use super::commands::lookup_refusal;
 use super::config::{Config, Protocol, Timeouts};
 use super::content::TIMED_OUT;
 use super::heard::{Heard, Transcript};
+use super::opening::REFUSED_COMMANDS;
 use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
@@ -488,7 +489,8 @@ impl Session {
             return;
         }
         self.errors += 1;
-        if self.errors >= self.config.max_errors {
+        let most = if self.refused.is_some() { REFUSED_COMMANDS } else { self.config.max_errors };
+        if self.errors >= most {
             self.end("421 4.7.0 Too many errors, closing connection");
         } else {
             self.say(line);

@@ -68,6 +68,9 @@ impl Row {
         if sender.contains(char::is_control) {
             return Err(SpoolError::Invalid("its sender holds a control character"));
         }
+        if !message.mail.is_in_bounds() {
+            return Err(SpoolError::Invalid("a parameter of its sender is too long to be read again"));
+        }
         let mut entries = Vec::with_capacity(message.entries.len());
         let mut claims = Vec::new();
         for (at, entry) in (0_u32..).zip(message.entries) {
