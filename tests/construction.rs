@@ -178,7 +178,7 @@ proptest! {
         (mail.ret, mail.smtputf8) = (Some(Ret::Headers), utf8);
         let recipients: Vec<Rcpt> = to.iter().map(|to| {
             let mut rcpt = Rcpt::new(ForwardPath::parse(to).unwrap_or(ForwardPath::Postmaster));
-            rcpt.orcpt = OriginalRecipient::new(&kind, to).or(OriginalRecipient::new("utf-8", &kind)).ok();
+            rcpt.orcpt = OriginalRecipient::new(&kind, to).or_else(|_| OriginalRecipient::new("utf-8", &kind)).ok();
             rcpt
         }).collect();
         let count = recipients.len();

@@ -107,7 +107,7 @@ fn by_data(string: &[u8]) {
         if is_refused_by_data(&wire) {
             assert_eq!((peer.messages.len(), peer.refused()), (0, 1), "{shown}");
         } else {
-            assert_eq!(peer.messages, [content.clone()], "{shown}");
+            assert_eq!(peer.messages, std::slice::from_ref(&content), "{shown}");
             assert_eq!(peer.refused(), 0, "{shown}");
         }
     }
