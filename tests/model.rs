@@ -14,6 +14,8 @@
 mod client;
 #[path = "model/host.rs"]
 mod host;
+#[path = "model/moves.rs"]
+mod moves;
 #[path = "model/rules.rs"]
 mod rules;
 #[path = "kit/seeds.rs"]

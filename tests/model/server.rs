@@ -10,7 +10,8 @@ use postroad::smtp::reply::{EnhancedCode, Reply};
 use postroad::smtp::server::{AuthOffer, Config, Event, Protocol, Session};
 use postroad::smtp::{Input, Output, TlsInfo};
 
-use crate::rules::{Answer, Mail, Message, Model, Move, Setting, Wants, host, judged, path};
+use crate::moves::{Answer, Mail, Move, path};
+use crate::rules::{Message, Model, Setting, Wants, host, judged};
 use crate::seeds::{below, histories, one_in, pick, pieces};
 
 #[test]

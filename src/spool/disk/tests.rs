@@ -47,7 +47,7 @@ async fn a_failed_sync_is_answered_as_unknown_and_ends_the_spool() {
 }
 
 #[tokio::test]
-async fn a_sender_put_together_by_hand_cannot_break_a_line() {
+async fn what_could_not_be_read_again_is_not_taken() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let mut forged = sample(1);
