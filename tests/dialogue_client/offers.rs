@@ -110,8 +110,8 @@ fn a_time_to_deliver_by_goes_where_it_is_understood_and_long_enough() {
         (any, "-5;NT", Some(" BY=-5;NT")),
         (least, "60;R", Some(" BY=60;R")),
         (least, "59;R", None),
-        (least, "59;N", Some("")),
-        (least, "60;N", Some(" BY=60;N")),
+        (least, "59;N", Some(" BY=59;N")),
+        (least, "-60;N", Some(" BY=-60;N")),
         (none, "120;R", None),
         (none, "120;N", Some("")),
     ] {
@@ -126,20 +126,54 @@ fn a_time_to_deliver_by_goes_where_it_is_understood_and_long_enough() {
 }
 
 #[test]
-fn a_hold_and_a_priority_are_left_out_where_nobody_asks_for_them() {
-    // RFC 4865 §4, RFC 6710 §4.1
-    let send = |hold: &str| format!("send mail=<s@a.test>+{hold}+MT-PRIORITY=-3 a");
-    let until = "HOLDUNTIL=2026-11-21T12:00:00Z";
-    let both = "250-mx\r\n250-FUTURERELEASE 86400 2026-12-01T00:00:00Z\r\n250 MT-PRIORITY\r\n";
-    for (ehlo, hold, sent) in [
-        (both, "HOLDFOR=60", " HOLDFOR=60 MT-PRIORITY=-3"),
-        (both, until, " HOLDUNTIL=2026-11-21T12:00:00Z MT-PRIORITY=-3"),
-        ("250-mx\r\n250 MT-PRIORITY\r\n", until, " MT-PRIORITY=-3"),
-        ("250 mx\r\n", until, ""),
+fn a_delay_is_reported_where_the_time_to_deliver_by_is_not_understood() {
+    // RFC 2852 §4.1.4.2
+    for (mail, rcpt, sent) in [
+        ("+BY=120;N", "", " NOTIFY=FAILURE,DELAY"),
+        ("+BY=120;N", "+NOTIFY=SUCCESS", " NOTIFY=SUCCESS,DELAY"),
+        ("+BY=120;N", "+NOTIFY=NEVER", " NOTIFY=NEVER"),
+        ("", "", ""),
+    ] {
+        let mut peer = ready("250-mx\r\n250-PIPELINING\r\n250 DSN\r\n");
+        peer.wire.clear();
+        peer.host(&format!("send mail=<s@a.test>{mail} rcpt=<a@b.test>{rcpt}"));
+        let expected = format!("RCPT TO:<a@b.test>{sent}\r\n");
+        assert!(peer.wire.contains(&expected), "{} is without {expected}", peer.wire);
+    }
+    let mut peer = ready("250-mx\r\n250-PIPELINING\r\n250-DELIVERBY\r\n250 DSN\r\n");
+    peer.host("send mail=<s@a.test>+BY=120;N rcpt=<a@b.test>");
+    assert!(peer.wire.contains("RCPT TO:<a@b.test>\r\n"), "{}", peer.wire);
+}
+
+#[test]
+fn a_message_is_held_as_long_as_the_server_says_it_can_and_no_hold_is_forgotten() {
+    // RFC 4865 §4.1
+    let offer = "250-mx\r\n250 FUTURERELEASE 86400 2026-12-01T00:00:00Z\r\n";
+    for (ehlo, hold, taken) in [
+        (offer, "HOLDFOR=86400", true),
+        (offer, "HOLDFOR=86401", false),
+        (offer, "HOLDUNTIL=2026-12-01T00:00:00Z", true),
+        (offer, "HOLDUNTIL=2026-12-01T00:00:01Z", false),
+        ("250 mx\r\n", "HOLDFOR=1", false),
     ] {
         let mut peer = ready(ehlo);
         peer.wire.clear();
-        peer.host(&send(hold));
+        peer.host(&format!("send mail=<s@a.test>+{hold} a"));
+        if taken {
+            assert_eq!(peer.wire, format!("MAIL FROM:<s@a.test> {hold}\r\n"));
+        } else {
+            assert_eq!(peer.events.last().unwrap(), "Lacks(FutureRelease)", "{hold}");
+        }
+    }
+}
+
+#[test]
+fn a_priority_is_left_out_where_nobody_asks_for_it() {
+    // RFC 6710 §4.3
+    for (ehlo, sent) in [("250-mx\r\n250 MT-PRIORITY\r\n", " MT-PRIORITY=-3"), ("250 mx\r\n", "")] {
+        let mut peer = ready(ehlo);
+        peer.wire.clear();
+        peer.host("send mail=<s@a.test>+MT-PRIORITY=-3 a");
         assert_eq!(peer.wire, format!("MAIL FROM:<s@a.test>{sent}\r\n"));
     }
 }

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::params::{BodyKind, ByMode, DeliverBy, Rcpt, Ret};
+use crate::smtp::params::{BodyKind, ByMode, DeliverBy, Hold, Mail, Notify, Rcpt, Ret};
 
 /// How paths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +38,13 @@ pub(super) fn check(
     if transaction.mail.require_tls && !caps.require_tls {
         return lacks(Feature::RequireTls);
     }
-    // RFC 2852 §4.1.4.2: what is to be returned when it is late goes to no host that does not know of it.
+    // RFC 2852 §4.1.4.1: what is to be returned when it is late goes to no host that does not know of it.
     if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !takes_time(caps, by)) {
         return lacks(Feature::DeliverBy);
+    }
+    // RFC 4865 §4.1: no longer than announced.
+    if transaction.mail.hold.is_some_and(|hold| !takes_hold(caps, hold)) {
+        return lacks(Feature::FutureRelease);
     }
     // RFC 6531 §3.2; a domain alone has a form that every server takes.
     let needs = |mailbox: Option<&Mailbox>| mailbox.is_some_and(|m| !m.local().is_ascii());
@@ -94,7 +98,7 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     if let Some(by) = mail.by.filter(|by| takes_time(caps, *by)) {
         let _ = write!(to, " BY={by}");
     }
-    if let Some(hold) = mail.hold.filter(|_| caps.future_release.is_some()) {
+    if let Some(hold) = mail.hold {
         let _ = write!(to, " {hold}");
     }
     if let Some(priority) = mail.priority.filter(|_| caps.priority) {
@@ -103,17 +107,35 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     to.put_slice(b"\r\n");
 }
 
-/// Whether DELIVERBY is offered and the time is not below the server's least (RFC 2852 §3); with `R` it
-/// is at least a second in any case (§4).
+/// Whether DELIVERBY is offered and, with `R`, the time not below the server's least (RFC 2852 §2); it is
+/// a second then in any case (§4).
 fn takes_time(caps: &Capabilities, by: DeliverBy) -> bool {
     caps.deliver_by.is_some_and(|least| match by.mode {
         ByMode::Return => i64::from(by.seconds) >= i64::from(least.max(1)),
-        ByMode::Notify => least == 0 || i64::from(by.seconds) >= i64::from(least),
+        ByMode::Notify => true,
     })
 }
 
+fn takes_hold(caps: &Capabilities, hold: Hold) -> bool {
+    caps.future_release.is_some_and(|release| match hold {
+        Hold::For(seconds) => seconds <= release.interval,
+        Hold::Until(time) => time <= release.until,
+    })
+}
+
+/// What the server is to report on. Where it does not know by when a message is wanted, it is asked to
+/// report a delay, which tells the sender as much (RFC 2852 §4.1.4.2).
+fn notify(caps: &Capabilities, mail: &Mail, rcpt: &Rcpt) -> Option<Notify> {
+    let unknown_time = caps.deliver_by.is_none() && mail.by.is_some_and(|by| by.mode == ByMode::Notify);
+    match rcpt.notify {
+        given if !unknown_time || given == Some(Notify::NEVER) => given,
+        None => Some(Notify { success: false, failure: true, delay: true }),
+        Some(given) => Some(Notify { delay: true, ..given }),
+    }
+}
+
 /// `RCPT TO`
-pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, rcpt: &Rcpt, spelling: Spelling) {
+pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, mail: &Mail, rcpt: &Rcpt, spelling: Spelling) {
     to.put_slice(b"RCPT TO:<");
     match &rcpt.to {
         ForwardPath::Postmaster => to.put_slice(b"postmaster"),
@@ -121,7 +143,7 @@ pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, rcpt: &Rcpt, spelling
     }
     to.put_u8(b'>');
     if caps.dsn {
-        if let Some(notify) = &rcpt.notify {
+        if let Some(notify) = notify(caps, mail, rcpt) {
             let _ = write!(to, " NOTIFY={notify}");
         }
         if let Some(orcpt) = &rcpt.orcpt {

@@ -360,6 +360,9 @@ pub enum Feature {
     /// DELIVERBY (RFC 2852), for a message that is to be returned when it is late.
     #[error("the message has to be delivered by a time and the host does not offer DELIVERBY")]
     DeliverBy,
+    /// FUTURERELEASE (RFC 4865), for so long a hold: sent at once it would come too early.
+    #[error("the message is to be held, and the host does not offer to hold it for so long")]
+    FutureRelease,
 }
 
 impl Feature {
@@ -372,8 +375,8 @@ impl Feature {
             Self::SmtpUtf8 => EnhancedCode::new(5, 6, 7),
             // RFC 8689 §4.2.1
             Self::RequireTls => EnhancedCode::new(5, 7, 30),
-            // RFC 2852 §4.1.4.2
-            Self::DeliverBy => EnhancedCode::new(5, 3, 3),
+            // RFC 2852 §4.1.4.1 names no code: the system is not capable of what is asked.
+            Self::DeliverBy | Self::FutureRelease => EnhancedCode::new(5, 3, 3),
         }
     }
 }

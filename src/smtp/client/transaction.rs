@@ -93,14 +93,18 @@ impl Open {
     pub(super) fn write_every_rcpt(&self, pipe: &mut Pipeline, caps: &Capabilities) {
         for (rcpt, slot) in self.transaction.recipients.iter().zip(&self.results) {
             if slot.is_none() {
-                pipe.command(Command::Rcpt, |to| command::rcpt(to, caps, rcpt, self.spelling));
+                pipe.command(Command::Rcpt, |to| {
+                    command::rcpt(to, caps, &self.transaction.mail, rcpt, self.spelling)
+                });
             }
         }
     }
 
     pub(super) fn write_next_rcpt(&self, pipe: &mut Pipeline, caps: &Capabilities) {
         if let Some(rcpt) = self.transaction.recipients.get(self.next) {
-            pipe.command(Command::Rcpt, |to| command::rcpt(to, caps, rcpt, self.spelling));
+            pipe.command(Command::Rcpt, |to| {
+                command::rcpt(to, caps, &self.transaction.mail, rcpt, self.spelling)
+            });
         }
     }
 
