@@ -13,7 +13,7 @@ use super::field::{one_line, write_field};
 use super::id::MessageId;
 use crate::clock::Timestamp;
 use crate::smtp::address::{Domain, EhloName, ForwardPath};
-use crate::smtp::params::Rcpt;
+use crate::smtp::params::{Priority, Rcpt};
 
 /// What a Received field tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Received {
     /// The recipient, where there is only one: naming one of several would tell the others' (RFC
     /// 5321 §7.6). See [`Received::single`].
     pub recipient: Option<ForwardPath>,
+    /// How urgent the message is, where its sender said so (RFC 6710 §4.1).
+    pub priority: Option<Priority>,
 }
 
 /// The protocol by which a message was taken (RFC 3848, RFC 6531 §4.3).
@@ -83,7 +85,7 @@ impl Received {
     #[must_use]
     pub const fn new(by: EhloName, id: MessageId, now: Timestamp) -> Self {
         let with = With::extended();
-        Self { by, id, now, hello: None, address: None, with, tls: None, recipient: None }
+        Self { by, id, now, hello: None, address: None, with, tls: None, recipient: None, priority: None }
     }
 
     /// The recipient to name: the only one, or none.
@@ -111,6 +113,9 @@ impl Received {
         let _ = write!(value, " id {}", self.id);
         if let Some(path) = self.recipient.as_ref().and_then(|path| self.nameable(path)) {
             let _ = write!(value, " for {path}");
+        }
+        if let Some(priority) = self.priority {
+            let _ = write!(value, " PRIORITY {priority}");
         }
         let _ = write!(value, "; {}", DateTime(self.now));
         let mut field = Vec::with_capacity(value.len() + 24);
@@ -204,6 +209,8 @@ mod tests {
             )
         );
         assert_eq!(Received::single(&[rcpt("<u@b.test>"), rcpt("<v@b.test>")]), None);
+        received.priority = Priority::new(-3).ok();
+        assert!(unfolded(&received).contains(" for <u@b.test> PRIORITY -3; Mon"));
     }
 
     #[test]

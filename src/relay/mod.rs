@@ -305,6 +305,7 @@ impl Shared {
         };
         received.tls = session.tls.as_ref().map(|tls| format!("{} {}", tls.version, tls.cipher).into());
         received.recipient = Received::single(recipients);
+        received.priority = mail.priority;
         received.to_field()
     }
 }
