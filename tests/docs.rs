@@ -31,12 +31,12 @@ fn files(name: &str) -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn every_test_and_file_that_the_list_of_rfcs_names_is_there() {
-    let list = fs::read_to_string(root().join("docs/rfc.md")).unwrap();
+/// How many tests and files of the source a document names, all of which must be there.
+fn named(document: &str) -> (usize, usize) {
+    let list = fs::read_to_string(root().join("docs").join(document)).unwrap();
     let (mut tests, mut places) = (0, 0);
     // The first words explain how tests are named.
-    let tables = &list[list.find("\n## ").unwrap()..];
+    let tables = &list[list.find("\n| ").unwrap()..];
     for name in quoted(tables) {
         // Types and methods of the crate are named with `::` too; the name of a test has several words.
         if let Some((file, test)) = name.split_once("::").filter(|(_, test)| test.contains('_')) {
@@ -44,19 +44,35 @@ fn every_test_and_file_that_the_list_of_rfcs_names_is_there() {
             let there = files(file)
                 .iter()
                 .any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains(&wanted)));
-            assert!(there, "docs/rfc.md names the test {name}, which is not there");
+            assert!(there, "{document} names the test {name}, which is not there");
             tests += 1;
         } else if !name.contains("::") && (name.contains('/') || name.ends_with(".rs")) {
-            assert!(root().join("src").join(name).exists(), "docs/rfc.md names {name}, which is not there");
+            assert!(root().join("src").join(name).exists(), "{document} names {name}, which is not there");
             places += 1;
         }
     }
+    (tests, places)
+}
+
+#[test]
+fn every_test_and_file_that_the_list_of_rfcs_names_is_there() {
+    let (tests, places) = named("rfc.md");
     assert!(tests > 40 && places > 40, "{tests} tests and {places} files are named: are they read at all?");
 }
 
 #[test]
+fn every_statement_has_a_test_that_is_there() {
+    let (tests, _) = named("statements.md");
+    assert!(tests > 100, "{tests} tests are named: are they read at all?");
+    let list = fs::read_to_string(root().join("docs/statements.md")).unwrap();
+    for row in list.lines().filter(|line| line.starts_with("| ")).filter(|line| !line.contains("| tests |")) {
+        assert!(row.contains("::"), "no test shows this: {row}");
+    }
+}
+
+#[test]
 fn every_link_between_documents_leads_somewhere() {
-    for document in ["README.md", "docs/rfc.md"] {
+    for document in ["README.md", "docs/rfc.md", "docs/statements.md"] {
         let path = root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         let targets =
