@@ -54,9 +54,11 @@ pub struct ServerOptions {
     /// the place of the proxy in [`Peer`](super::Peer) and in all limits; the proxy has none but
     /// `max_connections`. Default: none. List only machines that nobody else can send from.
     pub proxy_from: Vec<Network>,
-    /// Proxies whose XCLIENT is believed, as Postfix defined it: they say who their clients are, and
-    /// which users. Default: none. The handler is asked about each client, and connections are counted
-    /// for it.
+    /// Proxies whose XCLIENT is believed, as Postfix defined it: they say who their client is, and which
+    /// user, until that has said EHLO. Default: none. The handler is asked about the client, and the
+    /// connection counts for it; the proxy itself is [`exempt`](Self::exempt). The address decides that
+    /// a PROXY header named, where there was one. List only proxies that say EHLO for their clients, or
+    /// pass on no XCLIENT of theirs.
     pub xclient_from: Vec<Network>,
     /// How long a TLS handshake may take. Default 30 s.
     pub tls_handshake: Duration,

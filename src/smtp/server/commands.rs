@@ -181,6 +181,7 @@ impl Session {
         if self.is_idle_too_long() {
             return;
         }
+        self.end_trust();
         if extended {
             let text = self.config.hostname.as_str();
             self.capabilities(now).to_reply(text).encode(&mut self.out);
