@@ -1,10 +1,11 @@
 //! XCLIENT: a trusted proxy names the client behind it, and the handler is asked about that one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Talk;
 use super::answers::negative;
+use super::opening::NOBODY;
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
 use crate::server::body::BodyStream;
@@ -68,7 +69,7 @@ fn socket(before: SocketAddr, address: &Attribute<IpAddr>, port: &Attribute<u16>
     let (same, ip) = match address {
         Attribute::Untold => (true, before.ip()),
         Attribute::Is(address) => (false, *address),
-        Attribute::Unavailable | Attribute::NotNow => (false, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Attribute::Unavailable | Attribute::NotNow => (false, NOBODY.ip()),
     };
     let port = match port {
         Attribute::Untold if same => before.port(),
