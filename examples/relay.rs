@@ -163,9 +163,11 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     let hostname = EhloName::new(&flags.hostname).unwrap_or_else(|error| common::refuse(error));
     let spool = flags.spool();
     let engine = flags.engine(&hostname, &spool).await.unwrap_or_else(|error| common::refuse(error));
-    let server =
-        Server::builder(Relay::new(engine.clone(), flags.rules(&hostname)), flags.server_options(&hostname))
-            .tls(flags.certificate().unwrap_or_else(|error| common::refuse(error)));
+    let relay = Relay::new(engine.clone(), flags.rules(&hostname));
+    let mut options = flags.server_options(&hostname);
+    relay.offer(&mut options.session);
+    let server = Server::builder(relay, options)
+        .tls(flags.certificate().unwrap_or_else(|error| common::refuse(error)));
     let server = flags.listen.iter().fold(server, |server, address| server.listen(address));
     let server = flags.listen_tls.iter().fold(server, |server, address| server.listen_tls(address));
     let server = flags.listen_lmtp.iter().fold(server, |server, address| server.listen_lmtp(address));

@@ -255,6 +255,11 @@ impl Engine {
         &self.inner.shared.ehlo
     }
 
+    /// How long it holds messages: [`EngineOptions::max_hold`](super::EngineOptions::max_hold).
+    pub(crate) fn max_hold(&self) -> Duration {
+        self.inner.shared.options.max_hold
+    }
+
     /// Whether a message with this envelope would be held and delivered in time.
     ///
     /// # Errors

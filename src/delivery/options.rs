@@ -45,8 +45,8 @@ pub struct EngineOptions {
     /// When a sender is told that its message is still being tried, once for every destination that
     /// is, unless it asked not to be (RFC 3461 §4.1). Default: never; people are used to 4 hours.
     pub delay_notice: Option<Duration>,
-    /// How far ahead the release of a message may lie (RFC 4865). Default: 30 days. Announce the same
-    /// in the server's options.
+    /// How far ahead the release of a message may lie (RFC 4865). Default: 30 days.
+    /// [`Relay::offer`](crate::relay::Relay::offer) announces it.
     pub max_hold: Duration,
 }
 

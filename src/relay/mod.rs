@@ -13,7 +13,10 @@
 //! let mut rules = Rules::new(hostname.clone());
 //! rules.local = vec!["example.com".parse()?];
 //! rules.relay_from = vec!["192.0.2.0/24".parse()?];
-//! let server = Server::builder(Relay::new(engine, rules), ServerOptions::new(hostname))
+//! let relay = Relay::new(engine, rules);
+//! let mut options = ServerOptions::new(hostname);
+//! relay.offer(&mut options.session);
+//! let server = Server::builder(relay, options)
 //!     .listen("0.0.0.0:25")
 //!     .tls(tls)
 //!     .start()
@@ -53,7 +56,7 @@ use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
 use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::{Login, ScramKeys};
-use crate::smtp::server::Protocol;
+use crate::smtp::server::{Config, Protocol};
 use crate::spool::SpoolError;
 
 /// Who may send mail where. The defaults let nobody send anything.
@@ -68,7 +71,7 @@ pub struct Rules {
     /// server on the same machine may be talked into connecting.
     pub relay_from: Vec<Network>,
     /// Networks whose hosts are believed when they say how urgent a message is (RFC 6710 §4), besides
-    /// users and those in `relay_from`. What others say is taken for 0. Default: none.
+    /// users and those in `relay_from`. Mail of others is never more urgent than 0. Default: none.
     pub priority_from: Vec<Network>,
     /// Checks the logins of users, who may send to every domain. Default: nobody can log in. Offer
     /// AUTH too, in the server's options.
@@ -124,11 +127,10 @@ impl Rules {
 
     /// The priority that a session's message gets, of the one that it asks for.
     #[must_use]
-    pub fn priority(&self, asked: Option<Priority>, peer: IpAddr, user: Option<&str>) -> Option<Priority> {
-        let believed = || {
-            self.is_submitter(peer, user) || self.priority_from.iter().any(|network| network.contains(peer))
-        };
-        asked.filter(|asked| *asked == Priority::default() || believed())
+    pub fn priority(&self, asked: Priority, peer: IpAddr, user: Option<&str>) -> Priority {
+        let believed =
+            self.is_submitter(peer, user) || self.priority_from.iter().any(|network| network.contains(peer));
+        if believed { asked } else { asked.min(Priority::default()) }
     }
 
     fn postmaster(&self) -> Option<Mailbox> {
@@ -155,6 +157,18 @@ impl Relay {
     pub fn new(engine: Engine, rules: Rules) -> Self {
         let memory = Arc::new(Semaphore::new(rules.max_in_memory.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(Shared { engine, rules, memory }))
+    }
+
+    /// Has the server offer what the relay and its engine obey, and most servers do not offer: DELIVERBY,
+    /// FUTURERELEASE for [`EngineOptions::max_hold`](crate::delivery::EngineOptions::max_hold),
+    /// MT-PRIORITY, and, under TLS, REQUIRETLS. Who gets what it asks for, [`Rules`] say. Nothing of it is
+    /// offered without this, and each can be taken back in the options.
+    pub fn offer(&self, session: &mut Config) {
+        session.deliver_by = Some(0);
+        let longest = u32::try_from(self.0.engine.max_hold().as_secs()).unwrap_or(u32::MAX);
+        session.future_release = (longest > 0).then_some(longest.min(LONGEST_HOLD));
+        session.priority = true;
+        session.offer_require_tls = true;
     }
 }
 
@@ -208,6 +222,10 @@ impl Conversation for Session {
         Box::pin(std::future::ready(verdict))
     }
 
+    fn priority(&self, wanted: Priority, session: &SessionInfo) -> Priority {
+        self.0.rules.priority(wanted, session.peer.address.ip(), session.user.as_deref())
+    }
+
     fn keys<'a>(
         &'a mut self,
         user: &'a str,
@@ -237,14 +255,7 @@ impl Conversation for Session {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             match shared.take(transaction, body).await {
-                // RFC 6710 §4.1: the client is told of another priority than it asked for.
-                Ok(Taken { id, lowered: true }) => {
-                    let text = format!("queued with priority 0 as {id}");
-                    Reply::new(250, EnhancedCode::new(2, 3, 6), &text).into()
-                }
-                Ok(Taken { id, .. }) => {
-                    Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into()
-                }
+                Ok(id) => Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into(),
                 Err(unfit) => {
                     info!(%unfit, "message not taken");
                     refusal(&unfit).into()
@@ -255,7 +266,7 @@ impl Conversation for Session {
 }
 
 impl Shared {
-    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<Taken, Unfit> {
+    async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
         let Transaction { mut mail, mut recipients, session, .. } = transaction;
         let (rules, spool) = (&self.rules, &**self.engine.spool());
         let Gathered { body, kind, utf8_header, share: _share } =
@@ -267,9 +278,6 @@ impl Shared {
         let head = self.received(id, &mail, &recipients, &session);
         // RFC 6531 §3.1: what is said of an ASCII message need not keep it from other hosts.
         mail.smtputf8 = mail.smtputf8 && utf8_header || needs_utf8(&mail, &recipients);
-        let asked = mail.priority;
-        mail.priority = rules.priority(asked, session.peer.address.ip(), session.user.as_deref());
-        let lowered = mail.priority != asked;
         for rcpt in &mut recipients {
             if rcpt.to == ForwardPath::Postmaster
                 && let Some(postmaster) = self.rules.postmaster()
@@ -283,7 +291,7 @@ impl Shared {
         new.head = head;
         self.engine.accept(new).await?;
         info!(%id, peer = %session.peer.address, %from, recipients = count, octets, "message taken");
-        Ok(Taken { id, lowered })
+        Ok(id)
     }
 
     /// What reports call a bare postmaster, whose mail goes elsewhere (RFC 3461 §5.2.1 (d)).
@@ -310,12 +318,8 @@ impl Shared {
     }
 }
 
-/// A message that is in the spool.
-struct Taken {
-    id: MessageId,
-    /// It was given a lower priority than was asked for.
-    lowered: bool,
-}
+/// RFC 4865 §3: what nine digits can say.
+const LONGEST_HOLD: u32 = 999_999_999;
 
 /// Whether no form of an address is ASCII; a domain alone always has one.
 fn needs_utf8(mail: &Mail, recipients: &[Rcpt]) -> bool {
@@ -395,18 +399,15 @@ mod tests {
         let mut rules = Rules::new(EhloName::new("mx.test").unwrap());
         rules.relay_from = vec!["192.0.2.0/24".parse().unwrap()];
         rules.priority_from = vec!["203.0.113.0/24".parse().unwrap()];
-        let urgent = Some(Priority::new(9).unwrap());
         for (peer, user, given) in [
-            ("192.0.2.1", None, urgent),
-            ("203.0.113.1", None, urgent),
-            ("198.51.100.1", Some("ada"), urgent),
-            ("198.51.100.1", None, None),
+            ("192.0.2.1", None, 9),
+            ("203.0.113.1", None, 9),
+            ("198.51.100.1", Some("ada"), 9),
+            ("198.51.100.1", None, 0),
         ] {
             let peer = peer.parse().unwrap();
-            assert_eq!(rules.priority(urgent, peer, user), given, "{peer}");
-            for plain in [None, Some(Priority::default())] {
-                assert_eq!(rules.priority(plain, peer, user), plain, "nothing is changed");
-            }
+            let given_for = |asked| rules.priority(Priority::new(asked).unwrap(), peer, user).get();
+            assert_eq!((given_for(9), given_for(0), given_for(-4)), (given, 0, -4), "{peer}");
         }
         assert!(!rules.is_submitter("203.0.113.1".parse().unwrap(), None));
     }

@@ -53,10 +53,20 @@ impl Users {
     }
 
     /// The same with keys that were made before, of which [`ScramKeys::parse`] reads the stored text.
+    /// Give all users the same iterations and octets of salt: what is shown for a name that does not
+    /// exist looks like the last one's, and others can be told from it.
     #[must_use]
     pub fn with_keys(mut self, user: &str, keys: ScramKeys) -> Self {
+        self.decoy = self.decoy.like(keys.iterations(), keys.salt_octets());
         self.keys.insert(user.into(), keys);
         self
+    }
+
+    /// For [`Config::decoy`](crate::smtp::server::Config::decoy), so that SCRAM shows no difference
+    /// either; needed where [`Users::with_keys`] was given keys unlike those of [`ScramKeys::of`].
+    #[must_use]
+    pub fn decoy(&self) -> Decoy {
+        self.decoy.clone()
     }
 
     /// Whether there is nobody.
@@ -75,10 +85,15 @@ impl Users {
 
     async fn check(&self, user: &str, password: &str) -> bool {
         let Some((keys, is_known)) = self.find(user) else { return false };
-        let Ok(_place) = self.room.acquire().await else { return false };
+        let Ok(place) = Arc::clone(&self.room).acquire_owned().await else { return false };
         let password = Zeroizing::new(password.to_owned());
-        // A hash of many rounds, which must not hold up the sessions on this thread.
-        let fits = tokio::task::spawn_blocking(move || keys.fits(&password)).await;
+        // A hash of many rounds, which must not hold up the sessions on this thread. It goes on when
+        // nobody waits for it any more, and keeps its place for as long.
+        let fits = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            keys.fits(&password)
+        })
+        .await;
         fits.unwrap_or(false) && is_known
     }
 }
@@ -146,6 +161,34 @@ mod tests {
         assert!(users.keys("eve").await.is_none());
         let twice = users.clone().with("ada", "other");
         assert!(twice.check("ada", "other").await && !twice.check("ada", "s3cret").await);
+    }
+
+    #[test]
+    fn a_stranger_costs_and_shows_as_much_as_a_user() {
+        let keys = ScramKeys::new("s3cret", b"8 octets", 10_000).unwrap();
+        let users = Users::new().with_keys("ada", keys);
+        for (eve, is_known) in [users.find("eve").unwrap(), (users.decoy().keys("eve").unwrap(), false)] {
+            assert_eq!((eve.iterations(), eve.salt_octets(), is_known), (10_000, 8, false));
+        }
+    }
+
+    #[test]
+    fn a_check_that_nobody_waits_for_keeps_its_place_to_its_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let users = Users::new().with("ada", "s3cret");
+            let (go_on, wait) = std::sync::mpsc::channel::<()>();
+            let before = tokio::task::spawn_blocking(move || wait.recv());
+            let mut check = Box::pin(users.check("ada", "s3cret"));
+            let begun =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(check.as_mut().poll(cx).is_pending()));
+            assert!(begun.await);
+            drop(check);
+            assert_eq!(users.room.available_permits(), MAX_CHECKS - 1);
+            go_on.send(()).unwrap();
+            before.await.unwrap().unwrap();
+            drop(users.room.acquire_many(u32::try_from(MAX_CHECKS).unwrap()).await.unwrap());
+        });
     }
 
     #[tokio::test]

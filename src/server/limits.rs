@@ -61,7 +61,8 @@ impl Limits {
         Arc::new(Self {
             total: options.max_connections,
             per_network: options.max_per_network,
-            exempt: options.exempt.clone(),
+            // A proxy's connections are those of its clients, who are counted when it names them.
+            exempt: [&options.exempt[..], &options.xclient_from].concat(),
             conduct: Conduct::new(options),
             open: AtomicUsize::new(0),
             by_network: Mutex::default(),
@@ -238,6 +239,18 @@ mod tests {
         assert_eq!(two.belongs_to(ip("192.0.2.1"), now), Ok(()));
         drop((one, two));
         assert_eq!((limits.open(), limits.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_proxy_that_names_its_clients_is_not_counted_and_they_are() {
+        let mut options = ServerOptions::new(EhloName::new("mx.test").unwrap());
+        (options.max_connections, options.max_per_network, options.max_connection_rate) = (10, 1, 1);
+        options.xclient_from = vec!["192.0.2.0/24".parse().unwrap()];
+        let (limits, now) = (Limits::new(&options), SystemClock.mono());
+        let mut held: Vec<_> = (0..3).map(|_| limits.enter(ip("192.0.2.1"), now).unwrap()).collect();
+        assert_eq!(held[0].belongs_to(ip("198.51.100.1"), now), Ok(()));
+        assert_eq!(held[1].belongs_to(ip("198.51.100.1"), now), Err(TooMany::TooOften));
+        assert_eq!(held[2].belongs_to(ip("198.51.100.2"), now), Ok(()));
     }
 
     #[test]

@@ -51,12 +51,14 @@ pub struct ServerOptions {
     /// Proxies that begin each connection with a PROXY header, version 1 or 2 of haproxy's
     /// `proxy-protocol.txt`, before TLS too. From these it is required within 5 s, or the connection is
     /// closed without a word; from others it is refused as any early talk. The client it names takes
-    /// the place of the proxy in [`Peer`](super::Peer) and in all limits; the proxy has none but
-    /// `max_connections`. Default: none. List only machines that nobody else can send from.
+    /// the place of the proxy in [`Peer`](super::Peer) and in all limits; one that it does not know
+    /// is `0.0.0.0`, for all of them together. The proxy itself has no limit but `max_connections`. Default: none. List only machines that nobody else can send from.
     pub proxy_from: Vec<Network>,
-    /// Proxies whose XCLIENT is believed, as Postfix defined it: they say who their clients are, and
-    /// which users. Default: none. The handler is asked about each client, and connections are counted
-    /// for it.
+    /// Proxies whose XCLIENT is believed, as Postfix defined it: they say who their client is, and which
+    /// user, until that has said EHLO. Default: none. The handler is asked about the client, and the
+    /// connection counts for it; the proxy itself is [`exempt`](Self::exempt). The address decides that
+    /// a PROXY header named, where there was one. List only proxies that say EHLO for their clients, or
+    /// pass on no XCLIENT of theirs.
     pub xclient_from: Vec<Network>,
     /// How long a TLS handshake may take. Default 30 s.
     pub tls_handshake: Duration,

@@ -10,9 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Header {
-    /// The proxy itself connected, as for a health check, or it does not know who did: the addresses
-    /// of the connection are the ones that count.
+    /// The proxy itself connected, as for a health check: the addresses of the connection are the ones
+    /// that count.
     Local,
+    /// Somebody connected to the proxy, and it cannot say who.
+    Unknown,
     /// Somebody connected to the proxy over TCP.
     Proxied {
         /// The client.
@@ -98,7 +100,7 @@ fn text(octets: &[u8]) -> Result<Parsed, ProxyError> {
     let mut words = line.ok_or(ProxyError::Malformed)?.split(' ').skip(1);
     let header = match words.next() {
         // What follows is to be ignored.
-        Some("UNKNOWN") => Header::Local,
+        Some("UNKNOWN") => Header::Unknown,
         Some("TCP4") => addresses::<Ipv4Addr>(words)?,
         Some("TCP6") => addresses::<Ipv6Addr>(words)?,
         _ => return Err(ProxyError::Malformed),
@@ -154,7 +156,7 @@ fn binary(octets: &[u8]) -> Result<Parsed, ProxyError> {
     let header = match family {
         // §2.2: the addresses of a local connection, and those of no family, are to be ignored.
         _ if !proxied => Header::Local,
-        UNSPECIFIED => Header::Local,
+        UNSPECIFIED => Header::Unknown,
         TCP4 => endpoints::<4, Ipv4Addr>(rest)?,
         _ => endpoints::<16, Ipv6Addr>(rest)?,
     };
@@ -201,8 +203,8 @@ mod tests {
             [SIGNATURE, &[command, family], &length, rest].concat()
         };
         for (octets, header) in [
-            (b"PROXY UNKNOWN\r\n".to_vec(), Header::Local),
-            (b"PROXY UNKNOWN whatever it is\r\n".to_vec(), Header::Local),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Header::Unknown),
+            (b"PROXY UNKNOWN whatever it is\r\n".to_vec(), Header::Unknown),
             (
                 b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 25\r\n".to_vec(),
                 proxied("192.0.2.1:56324", "198.51.100.1:25"),
@@ -210,7 +212,7 @@ mod tests {
             (b"PROXY TCP6 :: ::1 0 65535\r\n".to_vec(), proxied("[::]:0", "[::1]:65535")),
             (v2(0x20, 0, b""), Header::Local),
             (v2(0x20, 0x31, b"rubbish"), Header::Local),
-            (v2(0x21, 0, b"rubbish"), Header::Local),
+            (v2(0x21, 0, b"rubbish"), Header::Unknown),
             (
                 v2(0x21, TCP4, &[192, 0, 2, 1, 198, 51, 100, 1, 1, 0, 0, 25]),
                 proxied("192.0.2.1:256", "198.51.100.1:25"),

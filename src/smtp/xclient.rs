@@ -30,6 +30,9 @@ pub struct Xclient {
     pub local_port: Attribute<u16>,
 }
 
+/// Which of the attributes were told, in the order of [`Xclient`].
+pub(super) type Told = [bool; 8];
+
 /// What a proxy says about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Attribute<T> {
@@ -98,6 +101,20 @@ impl Xclient {
             }
         }
         (told != Self::default()).then_some(told)
+    }
+
+    /// Which attributes were told.
+    pub(super) const fn told(&self) -> Told {
+        [
+            !self.name.is_untold(),
+            !self.address.is_untold(),
+            !self.port.is_untold(),
+            !self.extended.is_untold(),
+            !self.hello.is_untold(),
+            !self.login.is_untold(),
+            !self.local_address.is_untold(),
+            !self.local_port.is_untold(),
+        ]
     }
 }
 

@@ -30,10 +30,12 @@ fn believing(proxies: &str) -> ServerOptions {
 
 fn encode(header: &Header, version: u8, behind: &[u8]) -> Vec<u8> {
     let (source, destination) = match header {
-        Header::Local if version == 1 => return b"PROXY UNKNOWN\r\n".to_vec(),
-        Header::Local => {
+        Header::Unknown if version == 1 => return b"PROXY UNKNOWN\r\n".to_vec(),
+        // Version 1 has no other word for it.
+        Header::Local | Header::Unknown => {
             let length = u16::try_from(behind.len()).unwrap().to_be_bytes();
-            return [&LOCAL[..14], &length, behind].concat();
+            let command = if *header == Header::Local { 0x20 } else { 0x21 };
+            return [&LOCAL[..12], &[command, 0], &length, behind].concat();
         }
         Header::Proxied { source, destination } => (source, destination),
     };
@@ -61,7 +63,7 @@ fn headers() -> impl Strategy<Value = Header> {
         source: (Ipv6Addr::from(from), a).into(),
         destination: (Ipv6Addr::from(to), b).into(),
     });
-    prop_oneof![Just(Header::Local), v4, v6]
+    prop_oneof![Just(Header::Local), Just(Header::Unknown), v4, v6]
 }
 
 /// Reads as the server does: never more than is missing.
@@ -144,12 +146,26 @@ async fn a_trusted_proxys_header_says_who_the_client_is() {
 
 #[tokio::test]
 async fn a_health_check_of_the_proxy_itself_keeps_its_address() {
-    for header in [LOCAL, b"PROXY UNKNOWN\r\n"] {
+    let book = Arc::<Book>::default();
+    let mut client = pipe(&book, believing("192.0.2.0/24"), "192.0.2.9");
+    client.send(LOCAL).await;
+    client.expect(&["220"]).await;
+    assert_eq!(book.peers.lock().unwrap()[0].address, "192.0.2.9:4000".parse().unwrap());
+}
+
+#[tokio::test]
+async fn a_client_that_the_proxy_does_not_know_has_not_the_proxys_address() {
+    let unspecified = encode(&Header::Unknown, 2, b"");
+    for header in [&b"PROXY UNKNOWN\r\n"[..], &unspecified] {
         let book = Arc::<Book>::default();
-        let mut client = pipe(&book, believing("192.0.2.0/24"), "192.0.2.9");
+        let mut options = believing("192.0.2.0/24");
+        options.xclient_from = options.proxy_from.clone();
+        let mut client = pipe(&book, options, "192.0.2.9");
         client.send(header).await;
         client.expect(&["220"]).await;
-        assert_eq!(book.peers.lock().unwrap()[0].address, "192.0.2.9:4000".parse().unwrap());
+        assert_eq!(book.peers.lock().unwrap()[0].address, "0.0.0.0:0".parse().unwrap());
+        client.ask("EHLO c.test", "250").await;
+        client.ask("XCLIENT ADDR=127.0.0.1", "550 5.7.0").await;
     }
 }
 

@@ -43,6 +43,34 @@ fn what_the_host_tells_goes_to_the_client() {
 }
 
 #[test]
+fn between_chunks_the_host_answers_for_nothing_but_the_message() {
+    // Asked there, it would never answer, and what the client sent meanwhile would be kept without end.
+    with(
+        &telling(),
+        "C: EHLO me
+         C: MAIL FROM:<a@a.test>
+         C: RCPT TO:<b@b.test>
+         S: 250...
+         S: 250 2.1.0
+         S: 250 2.1.5
+         C: BDAT 3
+         C> x\\r\\n
+         C: VRFY ada
+         C: EXPN list
+         C: BDAT 0 LAST
+         S: 250 2.0.0 3
+         S: 503 5.5.1
+         S: 503 5.5.1
+         S: 250 2.6.0
+         E: hello me true
+         E: mail <a@a.test>
+         E: rcpt <b@b.test>
+         E: start
+         E: end x\\r\\n",
+    );
+}
+
+#[test]
 fn utf8_is_told_only_to_those_who_read_it() {
     // RFC 6531 §3.7.4.2
     with(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use postroad::smtp::reply::Reply;
+
 use crate::dsl::{Peer, config, reply};
 
 fn refused(code: u16) -> Peer {
@@ -56,6 +58,12 @@ fn a_refusal_that_is_not_for_good_closes_at_once() {
     peer.pump();
     assert_eq!(peer.said, "421 4.3.2 Later\r\n");
     assert!(peer.over);
+
+    // RFC 2034 §4
+    let mut peer = Peer::silent(&config());
+    peer.session.close(&Reply::plain(421, "Later"));
+    peer.pump();
+    assert_eq!(peer.said, "421 4.0.0 Later\r\n");
 }
 
 #[test]

@@ -3,89 +3,48 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroad::BoxFuture;
-use postroad::delivery::Engine;
+use postroad::delivery::{Engine, EngineOptions};
 use postroad::relay::Relay;
-use postroad::server::{
-    BodyStream, Conversation, Handler, Peer, Server, ServerOptions, SessionInfo, Transaction, Verdict,
-};
-use postroad::smtp::params::{Mail, Rcpt};
-use postroad::smtp::reply::Reply;
+use postroad::server::{Peer, Server, ServerOptions};
 use postroad::spool::MemorySpool;
 use tokio::io::{DuplexStream, duplex};
 
 use super::client::Client;
-use super::{FRIEND, STRANGER, connect, engine, hostname, rules, send, stored};
+use super::{FRIEND, Nowhere, STRANGER, connect, engine, hostname, rules, send, stored};
 
-/// Asks for what the session in front does not offer.
-struct Asking {
-    relay: Relay,
-    mail: Mail,
-}
-
-impl Handler for Asking {
-    fn connect<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<Box<dyn Conversation>, Reply>> {
-        Box::pin(async {
-            let relay = self.relay.connect(peer).await?;
-            Ok(Box::new(AskingSession { relay, mail: self.mail.clone() }) as Box<dyn Conversation>)
-        })
-    }
-}
-
-struct AskingSession {
-    relay: Box<dyn Conversation>,
-    mail: Mail,
-}
-
-impl AskingSession {
-    fn ask(&self, mail: &Mail) -> Mail {
-        let mut asked = self.mail.clone();
-        (asked.from, asked.body) = (mail.from.clone(), mail.body);
-        asked
-    }
-}
-
-impl Conversation for AskingSession {
-    fn sender<'a>(
-        &'a mut self,
-        mail: &'a Mail,
-        session: &'a SessionInfo,
-    ) -> BoxFuture<'a, Result<(), Reply>> {
-        Box::pin(async move {
-            let mail = self.ask(mail);
-            self.relay.sender(&mail, session).await
-        })
-    }
-
-    fn recipient<'a>(
-        &'a mut self,
-        rcpt: &'a Rcpt,
-        session: &'a SessionInfo,
-    ) -> BoxFuture<'a, Result<(), Reply>> {
-        self.relay.recipient(rcpt, session)
-    }
-
-    fn message(&mut self, mut transaction: Transaction, body: BodyStream) -> BoxFuture<'_, Verdict> {
-        transaction.mail = self.ask(&transaction.mail);
-        self.relay.message(transaction, body)
-    }
-}
-
-/// A client whose MAIL has these parameters when the relay sees it.
-async fn asking(engine: &Engine, parameters: &str, from: &str) -> Client<DuplexStream> {
-    let mail = Mail::parse(&format!("<> {parameters}")).unwrap();
+/// A client of a server that offers what the relay obeys.
+async fn asking(engine: &Engine, from: &str) -> Client<DuplexStream> {
     let mut rules = rules();
     rules.priority_from = vec!["203.0.113.0/24".parse().unwrap()];
-    let handler = Asking { relay: Relay::new(engine.clone(), rules), mail };
+    let relay = Relay::new(engine.clone(), rules);
+    let mut options = ServerOptions::new(hostname());
+    relay.offer(&mut options.session);
     let (ours, theirs) = duplex(64 * 1024);
     let peer =
         Peer { address: format!("{from}:4000").parse().unwrap(), local: "198.51.100.25:25".parse().unwrap() };
-    let server = Server::builder(handler, ServerOptions::new(hostname()));
-    tokio::spawn(server.serve_io(Box::new(theirs), peer));
+    tokio::spawn(Server::builder(relay, options).serve_io(Box::new(theirs), peer));
     let mut client = Client(ours);
     client.expect(&["220"]).await;
-    client.ask("EHLO c.test", "250").await;
     client
+}
+
+#[tokio::test]
+async fn what_the_relay_obeys_is_offered() {
+    let mut client = asking(&engine(Arc::new(MemorySpool::new())).await, FRIEND).await;
+    let offer = client.ask("EHLO c.test", "250").await;
+    for line in ["DELIVERBY\r\n", "FUTURERELEASE 2592000 ", "MT-PRIORITY\r\n"] {
+        assert!(offer.contains(line), "{line} in {offer}");
+    }
+    assert!(!offer.contains("REQUIRETLS"), "in the clear it would promise nothing");
+    for (days, offered) in [(0, None), (1, Some(86_400)), (1_000_000, Some(999_999_999))] {
+        let mut options = EngineOptions::new();
+        options.max_hold = Duration::from_secs(days * 86_400);
+        let spool = Arc::new(MemorySpool::new());
+        let engine = Engine::builder(spool, hostname()).direct(Nowhere).options(options).start();
+        let mut session = ServerOptions::new(hostname()).session;
+        Relay::new(engine.await.unwrap(), rules()).offer(&mut session);
+        assert_eq!((session.future_release, session.offer_require_tls), (offered, true));
+    }
 }
 
 #[tokio::test]
@@ -99,10 +58,13 @@ async fn only_submitters_have_mail_held_and_nobody_for_too_long() {
         ("HOLDFOR=600 BY=600;R", FRIEND, "501 5.5.4"),
         ("HOLDUNTIL=1970-01-01T00:00:00Z", FRIEND, "250"),
     ] {
-        asking(&engine, parameters, from).await.ask("MAIL FROM:<a@x.test>", code).await;
+        let mut client = asking(&engine, from).await;
+        client.ask("EHLO c.test", "250").await;
+        client.ask(&format!("MAIL FROM:<a@x.test> {parameters}"), code).await;
     }
-    let mut client = asking(&engine, "HOLDFOR=3600", FRIEND).await;
-    let reply = send(&mut client, "<a@x.test>", "<b@far.test>", b"\r\nhi\r\n").await;
+    let mut client = asking(&engine, FRIEND).await;
+    client.ask("EHLO c.test", "250").await;
+    let reply = send(&mut client, "<a@x.test> HOLDFOR=3600", "<b@far.test>", b"\r\nhi\r\n").await;
     let entry = stored(&*spool, &reply).await.0;
     let wait = entry.due.since(entry.accepted).as_secs_f64();
     assert!((3600.0..=3601.0).contains(&wait), "{wait}");
@@ -113,14 +75,20 @@ async fn only_submitters_have_mail_held_and_nobody_for_too_long() {
 async fn a_strangers_word_makes_no_mail_urgent() {
     let spool = Arc::new(MemorySpool::new());
     let engine = engine(spool.clone()).await;
-    for (from, given) in [(FRIEND, true), ("203.0.113.7", true), (STRANGER, false)] {
-        let mut client = asking(&engine, "MT-PRIORITY=7", from).await;
-        let reply = send(&mut client, "<a@x.test>", "<b@local.test>", b"\r\nhi\r\n").await;
-        assert_eq!(reply.starts_with("250 2.0.0 queued as "), given, "{reply}");
-        assert_eq!(reply.starts_with("250 2.3.6 queued with priority 0 as "), !given, "{reply}");
-        let reply = reply.replace("2.3.6 queued with priority 0 as", "2.0.0 queued as");
+    for (from, asked, said, given) in [
+        (FRIEND, 7, "250 2.1.0", 7),
+        ("203.0.113.7", 7, "250 2.1.0", 7),
+        (STRANGER, 7, "250 2.3.6", 0),
+        (STRANGER, -4, "250 2.1.0", -4),
+    ] {
+        let mut client = asking(&engine, from).await;
+        client.ask("EHLO c.test", "250").await;
+        client.ask(&format!("MAIL FROM:<a@x.test> MT-PRIORITY={asked}"), said).await;
+        client.ask("RSET", "250").await;
+        let mail = format!("<a@x.test> MT-PRIORITY={asked}");
+        let reply = send(&mut client, &mail, "<b@local.test>", b"\r\nhi\r\n").await;
         let mail = stored(&*spool, &reply).await.0.mail;
-        assert_eq!(mail.priority.map(|priority| priority.get()), given.then_some(7), "{from}");
+        assert_eq!(mail.priority.map(|priority| priority.get()), Some(given), "{from}");
     }
 }
 

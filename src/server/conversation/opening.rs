@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -84,11 +85,15 @@ pub(super) async fn introduced(
         }
     };
     wire.put(io);
-    let Header::Proxied { source, destination } = header else { return Ok(()) };
-    (peer.address, peer.local) = (source, destination);
-    Span::current().record("client", display(source));
+    match header {
+        Header::Local => return Ok(()),
+        Header::Proxied { source, destination } => (peer.address, peer.local) = (source, destination),
+        // Had it the proxy's address, it would have the proxy's rights.
+        Header::Unknown => peer.address = NOBODY,
+    }
+    Span::current().record("client", display(peer.address));
     match place {
-        Some(place) => place.belongs_to(source.ip(), SystemClock.mono()).map_err(Some),
+        Some(place) => place.belongs_to(peer.address.ip(), SystemClock.mono()).map_err(Some),
         None => Ok(()),
     }
 }
@@ -152,6 +157,8 @@ pub(super) async fn finish(mut wire: Wire, linger: bool) {
     let _ = tokio::time::timeout(LINGER, close).await;
 }
 
+/// The address of who is not known, which no rule gives any right.
+pub(super) const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// A proxy sends its header at once; a lost segment is there again by then (haproxy's specification,
 /// §2, wants 3 s at least).
 const HEADER: Duration = Duration::from_secs(5);

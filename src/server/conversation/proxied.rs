@@ -1,10 +1,11 @@
 //! XCLIENT: a trusted proxy names the client behind it, and the handler is asked about that one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Talk;
 use super::answers::negative;
+use super::opening::NOBODY;
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
 use crate::server::body::BodyStream;
@@ -17,16 +18,16 @@ impl Talk<'_> {
         self.settle(&mut **conversation);
         let before = Arc::clone(&self.info);
         let mut info = SessionInfo::new(behind(before.peer, told));
-        (info.protocol, info.tls) = (before.protocol, before.tls.clone());
+        info.protocol = before.protocol;
         info.extended = told.extended.value().is_some_and(|extended| *extended);
         info.hello = match &told.hello {
             Attribute::Is(name) => Some(name.clone()),
-            // Several commands for one client, before that has said anything.
+            // Several commands for one client.
             Attribute::Untold if self.session.hello().is_none() => before.hello.clone(),
             _ => None,
         };
         let now = SystemClock.mono();
-        if told.address.value().is_some()
+        if !told.address.is_untold()
             && let Some(Err(why)) =
                 self.place.as_mut().map(|place| place.belongs_to(info.peer.address.ip(), now))
         {
@@ -39,6 +40,7 @@ impl Talk<'_> {
                 *conversation = new;
                 self.respond(Reply::new(250, EnhancedCode::new(2, 0, 0), "welcome"));
                 info.user = self.session.user().map(Into::into);
+                info.tls = self.session.tls().cloned();
                 self.info = Arc::new(info);
             }
             Err(reply) => self.session.refuse(&negative(reply), now),
@@ -67,7 +69,7 @@ fn socket(before: SocketAddr, address: &Attribute<IpAddr>, port: &Attribute<u16>
     let (same, ip) = match address {
         Attribute::Untold => (true, before.ip()),
         Attribute::Is(address) => (false, *address),
-        Attribute::Unavailable | Attribute::NotNow => (false, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Attribute::Unavailable | Attribute::NotNow => (false, NOBODY.ip()),
     };
     let port = match port {
         Attribute::Untold if same => before.port(),

@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use super::Event;
 use super::config::Protocol;
+use super::content::CONTENT_BEGUN;
 use super::opening::{REFUSED, REFUSED_CHUNK};
 use super::session::{Hello, Session};
 use super::state::{Question, State};
@@ -132,6 +133,10 @@ impl Session {
             Verb::Vrfy => self.config.vrfy,
             Verb::Expn => self.config.expn,
         };
+        if asks && self.transaction.as_ref().is_some_and(|transaction| transaction.content.is_some()) {
+            // Between two chunks the host is busy with the message, and answers nothing else.
+            return self.fault(CONTENT_BEGUN);
+        }
         if asks {
             // Each counts, so that nobody guesses names for ever.
             if !self.is_idle_too_long() {
@@ -176,6 +181,7 @@ impl Session {
         if self.is_idle_too_long() {
             return;
         }
+        self.end_trust();
         if extended {
             let text = self.config.hostname.as_str();
             self.capabilities(now).to_reply(text).encode(&mut self.out);

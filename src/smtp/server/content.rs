@@ -231,6 +231,7 @@ impl Session {
 }
 
 pub(super) const NEED_MAIL: &str = "503 5.5.1 MAIL is needed first";
+pub(super) const CONTENT_BEGUN: &str = "503 5.5.1 The content has begun already";
 pub(super) const DEAD: &str = "503 5.5.1 The transaction has failed, RSET is needed";
 const NO_RECIPIENTS: &str = "554 5.5.1 No valid recipients";
 pub(super) const TIMED_OUT: &str = "421 4.4.2 Timed out, closing connection";

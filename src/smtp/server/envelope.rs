@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Event;
 use super::commands::NEED_HELLO;
 use super::config::AuthOffer;
-use super::content::{DEAD, NEED_MAIL};
+use super::content::{CONTENT_BEGUN, DEAD, NEED_MAIL};
 use super::session::Session;
 use super::state::{Question, Transaction};
 use crate::smtp::capability::FutureRelease;
@@ -101,7 +101,7 @@ impl Session {
         }
         if transaction.content.is_some() {
             // RFC 3030 §2
-            return self.fault("503 5.5.1 The content has begun already");
+            return self.fault(CONTENT_BEGUN);
         }
         if !self.is_extended() && (rcpt.notify.is_some() || rcpt.orcpt.is_some()) {
             return self.fault(NOT_ANNOUNCED);

@@ -20,7 +20,9 @@
 //! transaction (RFC 3207 §4.2); that a client sent nothing behind STARTTLS is checked before. The
 //! end of a message ends its transaction whatever the reply is; a BDAT that fails before the last
 //! one leaves a dead transaction that only RSET or EHLO ends (RFC 3030 §2). XCLIENT from a trusted
-//! proxy ends everything but TLS: the session begins anew with somebody else.
+//! proxy ends everything but TLS: the session begins anew with somebody else, whose TLS ended at the
+//! proxy: of ours, the proxy's certificate and the channel binding no longer count. The hello that
+//! follows ends the trust.
 
 mod auth;
 mod commands;

@@ -8,7 +8,7 @@ use super::config::Protocol;
 use super::session::{Session, mended};
 use super::state::{Question, State};
 use crate::smtp::reply::Reply;
-use crate::smtp::xclient::{Attribute, Xclient};
+use crate::smtp::xclient::{Attribute, Told, Xclient};
 
 impl Session {
     pub(super) fn greet(&mut self) {
@@ -26,7 +26,9 @@ impl Session {
     }
 
     /// Offers XCLIENT, and believes it. Only for a peer known to be a proxy of one's own: it decides
-    /// who its clients are, and which users they are.
+    /// who its client is, and which user. It may need several commands for that, none of which tells
+    /// anything anew; with the hello behind them the trust is over, because from then on what comes
+    /// may be the client's own words.
     pub const fn trust_xclient(&mut self) {
         self.trusted = true;
     }
@@ -62,25 +64,38 @@ impl Session {
         if self.transaction.is_some() {
             return self.fault("503 5.5.1 A transaction is open");
         }
+        let tells = told.told();
+        if self.told.iter().zip(tells).any(|(before, now)| *before && now) {
+            return self.fault("550 5.7.0 That was told already");
+        }
         if self.is_idle_too_long() {
             return;
         }
         let user = match &told.login {
             Attribute::Is(user) => Some(user.clone()),
-            // A proxy may need several commands for one client; once that has said EHLO, the next
-            // command is about another one.
+            // What an earlier command said; a login of the proxy's own has a hello before it.
             Attribute::Untold if self.hello.is_none() => self.user.clone(),
             _ => None,
         };
-        self.question = Some(Question::Xclient { user });
+        self.question = Some(Question::Xclient { user, told: tells });
         self.events.push_back(Event::Xclient(told));
     }
 
     /// The host has accepted whom XCLIENT named.
-    pub(super) fn begin_anew(&mut self, user: Option<Box<str>>) {
+    pub(super) fn begin_anew(&mut self, user: Option<Box<str>>, told: Told) {
         self.hello = None;
         self.user = user;
+        self.told.iter_mut().zip(told).for_each(|(all, now)| *all |= now);
+        if let Some(tls) = &mut self.tls {
+            // Between the proxy and us: its certificate would let its clients in as the proxy.
+            (tls.binding, tls.certificate) = (None, None);
+        }
         self.greet();
+    }
+
+    /// A client said hello. Was it one that a proxy named, it is no proxy.
+    pub(super) fn end_trust(&mut self) {
+        self.trusted = self.trusted && !self.told.contains(&true);
     }
 }
 

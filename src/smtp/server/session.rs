@@ -18,6 +18,7 @@ use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::ScramKeys;
+use crate::smtp::xclient::Told;
 use crate::smtp::{Input, Output, TlsInfo};
 
 /// One dialogue with a client. See the [module](super) for how to drive it.
@@ -52,6 +53,8 @@ pub struct Session {
     pub(super) wall: Option<(u64, Instant)>,
     /// The peer is a proxy that may say XCLIENT.
     pub(super) trusted: bool,
+    /// What it has told of its client.
+    pub(super) told: Told,
 
     pub(super) errors: u32,
     /// Transactions so far.
@@ -96,6 +99,7 @@ impl Session {
             refused: None,
             wall: None,
             trusted: false,
+            told: Told::default(),
             errors: 0,
             messages: 0,
             hurry: None,
@@ -283,7 +287,7 @@ impl Session {
             self.abort_message();
             self.question = None;
             if !self.is_between_tls() {
-                reply.encode(&mut self.out);
+                mended(reply).as_ref().unwrap_or(reply).encode(&mut self.out);
             }
             self.start_tls = false;
             self.state = State::Closed;
@@ -389,8 +393,8 @@ impl Session {
         self.timer.host_answered();
         let positive = replies.first().is_some_and(Reply::is_positive);
         match question {
-            Question::Xclient { user } if positive => {
-                self.begin_anew(user);
+            Question::Xclient { user, told } if positive => {
+                self.begin_anew(user, told);
                 return self.settle();
             }
             Question::Lookup { smtputf8 } => {

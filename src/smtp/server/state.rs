@@ -7,6 +7,7 @@ use super::super::data::{Decoder, LineRules};
 use super::super::reply::Reply;
 use super::super::sasl::Mechanism;
 use super::super::sasl::server::Exchange;
+use super::super::xclient::Told;
 use super::config::Timeouts;
 
 /// What the next octets are.
@@ -67,6 +68,7 @@ pub(super) enum Question {
     },
     Xclient {
         user: Option<Box<str>>,
+        told: Told,
     },
 }
 

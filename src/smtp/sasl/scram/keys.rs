@@ -58,6 +58,18 @@ impl ScramKeys {
         }
     }
 
+    /// How costly these keys are to make: with it a [`Decoy`] is made [like](Decoy::like) them.
+    #[must_use]
+    pub const fn iterations(&self) -> u32 {
+        self.iterations
+    }
+
+    /// How many octets of salt they have.
+    #[must_use]
+    pub const fn salt_octets(&self) -> usize {
+        self.salt.len()
+    }
+
     /// Reads what [`ScramKeys::to_text`] wrote.
     ///
     /// # Errors
