@@ -250,7 +250,9 @@ impl<'a> Run<'a> {
     fn report(&mut self, connection: &Connection, number: u64, result: TransactionResult) -> Report {
         let damaged = connection.content_failed() == Some(number);
         let is_untouched = |result: &RecipientResult| *result == RecipientResult::NotAttempted;
-        let untouched = result.recipients.iter().all(is_untouched);
+        // What was left over besides was not said to anybody, or waits for those that were not.
+        let untouched = result.recipients.iter().any(is_untouched)
+            && result.recipients.iter().all(|r| is_untouched(r) || *r == RecipientResult::LeftOver);
         let open = result
             .recipients
             .iter()
