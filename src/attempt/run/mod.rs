@@ -1,8 +1,8 @@
 //! A run is one leased connection at work: jobs in, reports out, in the same order.
 //!
 //! Where a host lacks what a message needs, the message is made to fit if it can be (`parcel`). Else the
-//! next host of the route is asked, over another connection, and each once; only when all lack something,
-//! its recipients fail.
+//! next host of the route is asked, over another connection, and each once; only when all that one attempt
+//! tries lack something, its recipients fail.
 
 mod causes;
 mod parcel;
