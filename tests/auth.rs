@@ -346,6 +346,34 @@ async fn credentials_are_asked_for_anew_for_each_connection() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_only_put_off_says_nothing_against_the_credentials() {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    for (reply, told) in [("454 4.7.0 try later", 0), ("421 4.3.2 closing", 0), ("535 5.7.8 no", 1)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut io = BufReader::new(listener.accept().await.unwrap().0);
+            let mut line = String::new();
+            for say in ["220 mx.test", "250-mx.test\r\n250 AUTH OAUTHBEARER", reply] {
+                io.write_all(format!("{say}\r\n").as_bytes()).await.unwrap();
+                io.read_line(&mut line).await.unwrap();
+            }
+        });
+        let tokens = Tokens::default();
+        let mut options = ClientOptions::new(EhloName::new("client.test").unwrap());
+        options.credentials = Some(Arc::new(tokens.clone()));
+        options.session.auth_in_clear = true;
+        let tls = Pki::new().client(None);
+        let dialer = Dialer::new(options, Arc::new(TcpConnect::new()), tls, Arc::new(SystemClock));
+        let host = host(port, TlsStart::StartTls);
+        let opened =
+            dialer.open(&host, postroad::smtp::Protocol::Smtp, Require::Cleartext, Quirks::default()).await;
+        assert_eq!(refused(opened).to_string(), reply[..3]);
+        assert_eq!(tokens.0[1].load(SeqCst), told, "{reply}");
+    }
+}
+
+#[tokio::test]
 async fn no_secret_shows_in_a_trace_or_in_debug() {
     let (pki, accounts) = (Pki::new(), Accounts::new());
     let server = server(&pki, &accounts).await;

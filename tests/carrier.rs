@@ -87,6 +87,21 @@ async fn a_worn_connection_is_changed_within_a_run() {
 }
 
 #[tokio::test]
+async fn a_connection_carries_one_message_at_least_however_small_the_limits() {
+    for (uses, age) in [(0, 300), (100, 0)] {
+        let peer = Peer::in_memory(65536, taker());
+        let mut options = options();
+        (options.limits.uses, options.limits.age) = (uses, Duration::from_secs(age));
+        let carrier = in_memory(&peer, options);
+        let jobs = (0..3).map(|_| job(Require::Opportunistic));
+        let run = run(&carrier, &peer, Require::Opportunistic, jobs);
+        let (end, work) = tokio::time::timeout(Duration::from_secs(10), run).await.expect("an end");
+        assert_eq!((end, work.delivered(), peer.connections()), (RunEnd::Drained, 3, 3));
+        assert_eq!(carrier.usage().open, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_stricter_job_gets_a_stricter_connection() {
     let authority = Authority::new();
     let tls = authority.issue("mx.test", 2030);

@@ -201,6 +201,20 @@ async fn a_host_that_takes_few_transactions_costs_connections_and_no_job() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_over_on_a_connection_that_dies_is_no_attempt_either() {
+    // The host has named nobody and taken nobody: all go again at once, over the next connection.
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.say("220 mx.test").await;
+        talk.until("EHLO").await;
+        talk.say("250-mx.test\n250-LIMITS RCPTMAX=1\n250 CHUNKING").await;
+        talk.until("MAIL").await;
+    });
+    let two = Job { recipients: rcpts(&["a@x.test", "b@x.test"]), ..job(Require::Opportunistic) };
+    let (end, work) = run(&in_memory(&peer, options()), &peer, Require::Opportunistic, [two]).await;
+    assert_eq!((end, &work.reports[..]), (RunEnd::Lost, &[Report::NotAttempted][..]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_takes_one_domain_in_a_session_gets_a_connection_for_each() {
     // RFC 9422 §4.3
     let peer = Peer::in_memory(65536, |mut talk: Talk| async move {

@@ -288,10 +288,13 @@ impl Part {
         self.0.iter().all(|(_, outcome)| outcome.is_some())
     }
 
-    /// Notes the outcomes of those that were open. What was left over stays open, if others were not;
-    /// returns whether something did.
+    /// Notes the outcomes of those that were open. What was left over stays open where the host decided
+    /// about others, if only to put them off: in the same order it would be left over each time. Returns
+    /// whether something did.
     fn note(&mut self, outcomes: Vec<Outcome>) -> bool {
-        let moved = outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Deferred(_)));
+        let decided =
+            |outcome: &Outcome| !matches!(outcome, Outcome::Deferred(cause) if cause.reply().is_none());
+        let moved = outcomes.iter().any(decided);
         let mut rest = false;
         for ((_, place), outcome) in self.open().zip(outcomes) {
             if moved && matches!(outcome, Outcome::Deferred(Cause::LeftOver { .. })) {
@@ -414,6 +417,24 @@ mod tests {
         assert_eq!(names, (0..150).map(|n| format!("<{n}@b.test>")).collect::<Vec<_>>());
         let failed = delivery.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
         assert_eq!(failed.count(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_over_is_named_too_where_the_others_were_put_off() {
+        let mut letter = letter(3);
+        let host = Arc::new(Host::new("mx.test".parse().unwrap(), 25));
+        let reply = |code| Cause::Reply { host: None, phase: Phase::Rcpt, reply: Reply::plain(code, "x") };
+        let mut offered = 0;
+        while let Some(job) = letter.next().await {
+            offered += 1;
+            let left = (1..job.recipients.len())
+                .map(|_| Outcome::Deferred(Cause::LeftOver { host: Arc::clone(&host) }));
+            let first = std::iter::once(Outcome::Deferred(reply(450)));
+            letter.done(Report::Outcomes(first.chain(left).collect()));
+        }
+        assert_eq!(offered, 3, "each was named once");
+        let put_off = |outcome: &Outcome| *outcome == Outcome::Deferred(reply(450));
+        assert!(letter.into_delivery().recipients.iter().all(|(_, outcome)| put_off(outcome)));
     }
 
     #[tokio::test]

@@ -23,8 +23,8 @@ pub trait CredentialSource: Send + Sync + fmt::Debug + 'static {
     fn credentials<'a>(&'a self, host: &'a Host)
     -> BoxFuture<'a, Result<Option<Credentials>, NoCredentials>>;
 
-    /// The host refused to let these in: a token that is kept should be fetched anew. Does nothing by
-    /// default.
+    /// The host refused to let these in: a token that is kept should be fetched anew. Not called where it
+    /// only put the login off (454). Does nothing by default.
     fn refused(&self, host: &Host, credentials: &Credentials) {
         let _ = (host, credentials);
     }

@@ -162,8 +162,9 @@ impl Dialer {
             }
             opened => opened,
         };
-        if let (Err(OpenError::Session(Failure::Auth(Some(_)))), Some(source), Some(refused)) =
+        if let (Err(OpenError::Session(Failure::Auth(Some(reply)))), Some(source), Some(refused)) =
             (&opened, &self.options.credentials, &credentials)
+            && reply.is_permanent()
         {
             source.refused(host, refused);
         }

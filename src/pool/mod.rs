@@ -30,7 +30,8 @@ pub struct Limits {
     pub total: usize,
     /// How long an unused connection is kept. Default 5 s: longer holds the peer's slots for nothing.
     pub idle: Duration,
-    /// How many messages a connection carries. Default 100: spreads load over a provider's hosts.
+    /// How many messages a connection carries, one at least. Default 100: spreads load over a provider's
+    /// hosts.
     pub uses: u32,
     /// How old a connection gets. Default 5 min: after that its addresses, its certificate and the
     /// preference of its host are looked at again.
@@ -315,10 +316,11 @@ impl<K: Key, C: Keep> Held<K, C> {
     }
 
     /// Whether the connection has reached its age or its number of uses and should carry nothing more.
+    /// One that has carried nothing never has: else connections would be opened for nothing, without end.
     #[must_use]
     pub fn is_worn(&self) -> bool {
         let shared = &self.slot.shared;
-        shared.limits.is_spent(self.uses, self.opened, shared.now())
+        self.uses > 0 && shared.limits.is_spent(self.uses, self.opened, shared.now())
     }
 
     /// Takes the connection out of the pool's care and keeps the leave to open another in its place.

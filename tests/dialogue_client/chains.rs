@@ -129,6 +129,34 @@ fn the_refusal_of_a_chained_mail_counts_when_its_rset_was_accepted() {
 }
 
 #[test]
+fn the_refusal_of_a_chained_mail_counts_for_large_content_that_was_held_back_too() {
+    for (mail, result) in [("550 not you", "Mail=550"), ("503 nested MAIL", "not-attempted")] {
+        chunking(&format!(
+            "H: send a
+             C: MAIL FROM:<s@a.test>
+             C: RCPT TO:<a@x.test>
+             C: BDAT 4 LAST
+             C: Hi
+             H: send b size=300000
+             C: RSET
+             C: MAIL FROM:<s@a.test>
+             C: RCPT TO:<b@x.test>
+             S: 250 ok
+             S: 250 ok
+             S: 250 taken
+             E: done 1 Content=250
+             S: 250 ok
+             S: {mail}
+             S: 503 no
+             E: done 2 {result}
+             E: failed ChainRefused({})
+             CLOSED",
+            &mail[..3]
+        ));
+    }
+}
+
+#[test]
 fn a_void_transaction_whose_connection_dies_is_unknown() {
     chunking(&format!(
         "{TWO}

@@ -1,8 +1,8 @@
 //! A run is one leased connection at work: jobs in, reports out, in the same order.
 //!
 //! Where a host lacks what a message needs, the message is made to fit if it can be (`parcel`). Else the
-//! next host of the route is asked, over another connection, and each once; only when all lack something,
-//! its recipients fail.
+//! next host of the route is asked, over another connection, and each once; only when all that one attempt
+//! tries lack something, its recipients fail.
 
 mod causes;
 mod parcel;
@@ -250,7 +250,9 @@ impl<'a> Run<'a> {
     fn report(&mut self, connection: &Connection, number: u64, result: TransactionResult) -> Report {
         let damaged = connection.content_failed() == Some(number);
         let is_untouched = |result: &RecipientResult| *result == RecipientResult::NotAttempted;
-        let untouched = result.recipients.iter().all(is_untouched);
+        // What was left over besides was not said to anybody, or waits for those that were not.
+        let untouched = result.recipients.iter().any(is_untouched)
+            && result.recipients.iter().all(|r| is_untouched(r) || *r == RecipientResult::LeftOver);
         let open = result
             .recipients
             .iter()

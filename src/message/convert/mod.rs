@@ -262,6 +262,9 @@ impl<'a> Entity<'a> {
         if is_raw(front) {
             return Err(Unconvertible::Structure);
         }
+        if header.is_broken() && has_field(body) {
+            return Err(Unconvertible::Structure);
+        }
         let Structure { kind, encoding } = Structure::of(&header, digest)?;
         Ok(Self { header, front, body, kind, encoding })
     }
@@ -273,6 +276,16 @@ impl<'a> Entity<'a> {
             _ => None,
         }
     }
+}
+
+/// Whether a field stands before the first empty line. Readers that skip what is none would find it, in
+/// mail with a `From ` line in front or a name in 8-bit octets; encoded with the body it would be lost.
+fn has_field(body: &[u8]) -> bool {
+    let lines = body.split(|octet| *octet == b'\n').map(<[u8]>::trim_ascii_end);
+    lines.take_while(|line| !line.is_empty()).any(|line| {
+        let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
+        !name.is_empty() && !name.trim_ascii_end().iter().any(|octet| matches!(octet, 0..=b' ' | 0x7f))
+    })
 }
 
 /// Whether it is text in lines: quoted-printable keeps nothing else (RFC 2045 §6.7 (4)), and has no form

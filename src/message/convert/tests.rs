@@ -79,6 +79,23 @@ fn a_body_that_says_nothing_of_itself_is_text_of_unknown_charset() {
 }
 
 #[test]
+fn fields_behind_a_line_that_is_none_are_not_buried_in_a_body() {
+    // Other readers skip the line, and find the fields behind it.
+    for front in
+        ["From a@a.test Mon Jan 1\r\n", "Subject: x\r\nno field\r\n", "X\u{e9}: y\r\n", ">From x\r\n a\r\n"]
+    {
+        let message = format!("{front}Content-Type: image/png\r\n\r\n\u{e9}\r\n");
+        assert_eq!(refused(&message), Unconvertible::Structure, "{front}");
+        let part = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{message}--b--\r\n");
+        assert_eq!(refused(&part), Unconvertible::Structure, "{front}");
+    }
+    // A text that only looks a little like it.
+    for text in ["Hall\u{e9} du: ja\r\nnein\r\n", "\u{e9}\r\n\r\nTo: x\r\n", "see\r\n: \u{e9}\r\n"] {
+        assert!(converted(text).starts_with("MIME-Version: 1.0\r\n"), "{text}");
+    }
+}
+
+#[test]
 fn parts_are_converted_each_for_itself() {
     let message = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"a b\"\r\n\
         Content-Transfer-Encoding: 8bit\r\n\r\npré\r\n--a b \t\r\n\r\nplain\r\n--a b\r\n\

@@ -172,6 +172,8 @@ impl Session {
         } else if open.accepted > 0 && !open.void {
             open.content.begin(pipe);
         } else {
+            // Of a void one no content was sent that could have been taken.
+            open.give_up();
             self.finish(false);
         }
     }
