@@ -72,7 +72,7 @@ pub(super) const fn weight(feature: Feature) -> u8 {
     match feature {
         Feature::RequireTls => 5,
         Feature::SmtpUtf8 => 4,
-        Feature::DeliverBy => 3,
+        Feature::DeliverBy | Feature::FutureRelease => 3,
         Feature::Size => 2,
         _ => 1,
     }

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::params::{BodyKind, ByMode, DeliverBy, Rcpt, Ret};
+use crate::smtp::params::{BodyKind, ByMode, Rcpt, Ret};
 
 /// How paths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,12 @@ pub(super) fn check(
         return lacks(Feature::RequireTls);
     }
     // RFC 2852 §4.1.4.2: what is to be returned when it is late goes to no host that does not know of it.
-    if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !takes_time(caps, by)) {
+    if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !caps.takes_time(by)) {
         return lacks(Feature::DeliverBy);
+    }
+    // RFC 4865 §4: it would be there before its time.
+    if transaction.mail.hold.is_some() && caps.future_release.is_none() {
+        return lacks(Feature::FutureRelease);
     }
     // RFC 6531 §3.2; a domain alone has a form that every server takes.
     let needs = |mailbox: Option<&Mailbox>| mailbox.is_some_and(|m| !m.local().is_ascii());
@@ -91,25 +95,16 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     if mail.require_tls {
         to.put_slice(b" REQUIRETLS");
     }
-    if let Some(by) = mail.by.filter(|by| takes_time(caps, *by)) {
+    if let Some(by) = mail.by.filter(|by| caps.takes_time(*by)) {
         let _ = write!(to, " BY={by}");
     }
-    if let Some(hold) = mail.hold.filter(|_| caps.future_release.is_some()) {
+    if let Some(hold) = mail.hold {
         let _ = write!(to, " {hold}");
     }
     if let Some(priority) = mail.priority.filter(|_| caps.priority) {
         let _ = write!(to, " MT-PRIORITY={priority}");
     }
     to.put_slice(b"\r\n");
-}
-
-/// Whether DELIVERBY is offered and the time is not below the server's least (RFC 2852 §3); with `R` it
-/// is at least a second in any case (§4).
-fn takes_time(caps: &Capabilities, by: DeliverBy) -> bool {
-    caps.deliver_by.is_some_and(|least| match by.mode {
-        ByMode::Return => i64::from(by.seconds) >= i64::from(least.max(1)),
-        ByMode::Notify => least == 0 || i64::from(by.seconds) >= i64::from(least),
-    })
 }
 
 /// `RCPT TO`

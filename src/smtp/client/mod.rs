@@ -360,6 +360,9 @@ pub enum Feature {
     /// DELIVERBY (RFC 2852), for a message that is to be returned when it is late.
     #[error("the message has to be delivered by a time and the host does not offer DELIVERBY")]
     DeliverBy,
+    /// FUTURERELEASE (RFC 4865), for a message that is to be held.
+    #[error("the message is to be held and the host does not offer FUTURERELEASE")]
+    FutureRelease,
 }
 
 impl Feature {
@@ -373,7 +376,7 @@ impl Feature {
             // RFC 8689 §4.2.1
             Self::RequireTls => EnhancedCode::new(5, 7, 30),
             // RFC 2852 §4.1.4.2
-            Self::DeliverBy => EnhancedCode::new(5, 3, 3),
+            Self::DeliverBy | Self::FutureRelease => EnhancedCode::new(5, 3, 3),
         }
     }
 }
