@@ -50,7 +50,7 @@ use crate::server::{
     relaying_denied,
 };
 use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
-use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
+use crate::smtp::params::{MAX_ORCPT, Mail, OriginalRecipient, Priority, Rcpt, XText};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::{Login, ScramKeys};
 use crate::smtp::server::Protocol;
@@ -270,6 +270,10 @@ impl Shared {
         let asked = mail.priority;
         mail.priority = rules.priority(asked, session.peer.address.ip(), session.user.as_deref());
         let lowered = mail.priority != asked;
+        // RFC 4954 §5: the next host believes us, so we believe only who is one of us.
+        if mail.auth.is_some() && !rules.is_submitter(session.peer.address.ip(), None) {
+            mail.auth = XText::new("<>", MAX_ORCPT).ok();
+        }
         for rcpt in &mut recipients {
             if rcpt.to == ForwardPath::Postmaster
                 && let Some(postmaster) = self.rules.postmaster()

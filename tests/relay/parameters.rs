@@ -125,6 +125,19 @@ async fn a_strangers_word_makes_no_mail_urgent() {
 }
 
 #[tokio::test]
+async fn who_wrote_a_message_is_believed_of_trusted_networks_only() {
+    // RFC 4954 §5: the next host would believe us.
+    let spool = Arc::new(MemorySpool::new());
+    let engine = engine(spool.clone()).await;
+    for (from, kept) in [(FRIEND, "boss@x.test"), (STRANGER, "<>")] {
+        let mut client = asking(&engine, "AUTH=boss@x.test", from).await;
+        let reply = send(&mut client, "<a@x.test>", "<b@local.test>", b"\r\nhi\r\n").await;
+        let mail = stored(&*spool, &reply).await.0.mail;
+        assert_eq!(mail.auth.as_ref().map(|auth| auth.as_str()), Some(kept), "{from}");
+    }
+}
+
+#[tokio::test]
 async fn utf8_is_asked_of_the_next_host_only_where_it_is_needed() {
     let spool = Arc::new(MemorySpool::new());
     let engine = engine(spool.clone()).await;
