@@ -14,7 +14,7 @@ mod peer;
 use std::sync::Arc;
 
 use mail_builder::MessageBuilder;
-use postroad::attempt::{Cause, Mailer, Outcome, SendError};
+use postroad::attempt::{Cause, ConnectFault, Mailer, Outcome, SendError};
 use postroad::hop::{Host, Refused, Require};
 use postroad::message::{Envelope, RawMessage};
 use postroad::net::tls::TlsOptions;
@@ -172,6 +172,37 @@ async fn a_relay_that_always_dies_is_given_up() {
     let delivery = in_memory(&peer).send(raw(1)).await.unwrap();
     assert!(matches!(delivery.recipients[0].1, Outcome::Deferred(Cause::Connect { .. })));
     assert_eq!(peer.connections(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_takes_one_message_per_connection_gets_them_all() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.open("PIPELINING").await?;
+        talk.take(1).await
+    });
+    let delivery = in_memory(&peer).send(raw(600)).await.unwrap();
+    assert!(delivery.is_complete() && delivery.recipients.len() == 600);
+    assert_eq!(peer.connections(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_is_told_when_no_connection_is_left_for_the_rest() {
+    let peer = Peer::in_memory(65536, |mut talk: Talk| async move {
+        talk.open("PIPELINING").await?;
+        if talk.number > 1 {
+            talk.freeze().await;
+        }
+        talk.take(1).await
+    });
+    let mailer = in_memory(&peer).configured(|options| options.carrier.limits.total = 1).unwrap();
+    let long = mailer.send(raw(200));
+    let (delivery, _) = tokio::join!(biased; long, mailer.send(raw(1)));
+    let outcomes = delivery.unwrap().recipients;
+    let sent = |(_, outcome): &&(_, Outcome)| matches!(outcome, Outcome::Delivered(_));
+    assert_eq!((outcomes.iter().filter(sent).count(), outcomes.len()), (100, 200));
+    let fault = ConnectFault::Busy;
+    let busy = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(Cause::Connect { fault: f, .. }) if *f == fault);
+    assert!(outcomes[100..].iter().all(|(_, outcome)| busy(outcome)), "{:?}", outcomes[100]);
 }
 
 #[tokio::test(start_paused = true)]

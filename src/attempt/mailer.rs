@@ -218,8 +218,18 @@ impl Mailer {
     async fn carry(&self, hosts: &Hosts, submission: Submission) -> Result<Delivery, SendError> {
         let site = hosts.site();
         let mut letter = Letter::new(submission, hosts.require);
-        for _ in 0..TRIES {
-            let permit = self.carrier.permit(&site, self.options.wait).await?;
+        let mut barren = 0;
+        while barren < TRIES {
+            let open = letter.open();
+            let permit = match self.carrier.permit(&site, self.options.wait).await {
+                Ok(permit) => permit,
+                Err(error) if !letter.is_begun() => return Err(error.into()),
+                Err(_) => {
+                    // What went out is not to be sent again: its results matter more than the error.
+                    letter.settle_rest(&unused(hosts, ConnectFault::Busy));
+                    break;
+                }
+            };
             match self.carrier.run(hosts, permit, &mut letter).await {
                 RunEnd::Unreachable(cause) if !letter.is_begun() => {
                     return Err(SendError::Unreachable(cause));
@@ -232,12 +242,10 @@ impl Mailer {
             }
             let again = std::mem::take(&mut letter.again);
             letter.waiting.extend(again);
+            // A host may take a message per connection. It ends, as there is less left each time.
+            barren = if letter.open() < open { 0 } else { barren + 1 };
         }
-        let host = hosts.hosts.first().map(|host| Arc::new(host.clone()));
-        letter.settle_rest(&host.map_or(Cause::Route(RouteError::NoHost), |host| Cause::Connect {
-            host,
-            fault: ConnectFault::Lost,
-        }));
+        letter.settle_rest(&unused(hosts, ConnectFault::Lost));
         Ok(letter.into_delivery())
     }
 
@@ -284,10 +292,6 @@ impl Part {
         self.0.iter_mut().filter(|(_, outcome)| outcome.is_none()).map(|(rcpt, outcome)| (&*rcpt, outcome))
     }
 
-    fn is_settled(&self) -> bool {
-        self.0.iter().all(|(_, outcome)| outcome.is_some())
-    }
-
     /// Notes the outcomes of those that were open. What was left over stays open where the host decided
     /// about others, if only to put them off: in the same order it would be left over each time. Returns
     /// whether something did.
@@ -324,8 +328,14 @@ impl Letter {
         self.parts.iter().any(|part| part.0.iter().any(|(_, outcome)| outcome.is_some()))
     }
 
+    /// How many have no outcome yet.
+    fn open(&self) -> usize {
+        let open = |part: &Part| part.0.iter().filter(|(_, outcome)| outcome.is_none()).count();
+        self.parts.iter().map(open).sum()
+    }
+
     fn is_settled(&self) -> bool {
-        self.parts.iter().all(Part::is_settled)
+        self.open() == 0
     }
 
     fn settle_rest(&mut self, cause: &Cause) {
@@ -367,10 +377,18 @@ impl Work for Letter {
     }
 }
 
+/// Why a message waits that no connection could take to these hosts.
+fn unused(hosts: &Hosts, fault: ConnectFault) -> Cause {
+    match hosts.hosts.first() {
+        Some(host) => Cause::Connect { host: Arc::new(host.clone()), fault },
+        None => Cause::Route(RouteError::NoHost),
+    }
+}
+
 /// RFC 6409
 const SUBMISSION: u16 = 587;
-/// An idle connection can die at the very moment it is used; the next is new. A third for a relay that is
-/// just being restarted.
+/// Connections in a row that settle nothing: an idle one can die at the very moment it is used, and the
+/// next is new. A third for a relay that is just being restarted.
 const TRIES: usize = 3;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::capability::Capabilities;
 use crate::smtp::client::Feature;
+use crate::smtp::params::DeliverBy;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 /// The result of one try for one recipient.
@@ -49,7 +50,8 @@ pub struct Accepted {
     pub tls: Option<TlsSeen>,
     /// Whether the host offered DSN, so that it reports what was asked for (RFC 3461 §5.2.2).
     pub dsn: bool,
-    /// Whether the host offered DELIVERBY, so that it was told how much time is left (RFC 2852).
+    /// Whether the host was told how much time is left: it offered DELIVERBY, and for no more time
+    /// than that (RFC 2852).
     pub deliver_by: bool,
 }
 
@@ -243,11 +245,13 @@ impl Outcome {
         if permanent { Self::Failed(cause) } else { Self::Deferred(cause) }
     }
 
-    /// The same, with what the host had offered: who reports from here on depends on it.
+    /// The same, with what the host had offered, for a message to be delivered `by` a time: who reports
+    /// from here on depends on it.
     #[must_use]
-    pub fn with_offers(mut self, offers: &Capabilities) -> Self {
+    pub fn with_offers(mut self, offers: &Capabilities, by: Option<DeliverBy>) -> Self {
         if let Self::Delivered(accepted) = &mut self {
-            (accepted.dsn, accepted.deliver_by) = (offers.dsn, offers.deliver_by.is_some());
+            accepted.dsn = offers.dsn;
+            accepted.deliver_by = by.is_some_and(|by| offers.takes_time(by));
         }
         self
     }

@@ -300,8 +300,10 @@ impl Engine {
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
         let mut plan = shared.with(|core, now, _| core.plan(&units, release, now));
-        // Put off from birth, where the site is held; but not past the time of a notice.
-        plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall));
+        let last = shared.retry.expires(release, &mail.from);
+        let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
+        // Put off from birth, where the site is held; but not past the time of a notice or the last one.
+        plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall).min(expires));
         let entries: Vec<NewEntry> = units
             .into_iter()
             .zip(&plan.places)
@@ -316,8 +318,6 @@ impl Engine {
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
-        let last = shared.retry.expires(release, &mail.from);
-        let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         let message = NewMessage { id, mail, head, body, accepted: now.wall, expires, entries };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };

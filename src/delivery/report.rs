@@ -82,12 +82,13 @@ fn report(
 }
 
 /// The same again when it is done over, so that there is no second report; and another one for each
-/// kind and round.
+/// kind and round, and for each time that there is to be late for: both may pass without a try between.
 fn id(decision: &Decision, kind: ReportKind) -> MessageId {
     let token = &decision.entry.claim.token;
     let (tries, settled) = decision.round();
     let kind = match kind {
         ReportKind::Failure => 0,
+        ReportKind::Delay { .. } if decision.late == Some(Late::DeliverBy) => 5,
         ReportKind::Delay { .. } => 1,
         ReportKind::Success => 2,
         ReportKind::Relayed => 3,
@@ -160,3 +161,35 @@ async fn front(shared: &Shared, decision: &Decision) -> BytesMut {
 const TIME_OVER: EnhancedCode = EnhancedCode::new(4, 4, 7);
 /// Where a message is not returned whole, its header is; that is almost always shorter than this.
 const HEADER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Rng;
+    use crate::delivery::lane::Entry;
+    use crate::delivery::lane::tests::{T0, claim};
+    use crate::delivery::retry::Retry;
+    use crate::delivery::settle::{Finished, Verdict, decide};
+    use crate::spool::Then;
+
+    #[test]
+    fn two_notices_without_a_try_between_them_are_two_reports() {
+        let (delay, rng) = (Some(Duration::from_secs(200)), Rng::seeded(1));
+        let mut claim = claim(1, "<a@a.test> BY=100;N", &["x@b.test"]);
+        let mut ids = Vec::new();
+        for seconds in [60, 120, 180, 240, 300] {
+            let now = claim.due;
+            let due = T0.after(Duration::from_secs(seconds));
+            let entry = Entry::new(claim.clone());
+            let finished = Finished { entry, verdict: Verdict::Back { queue: None, due } };
+            let decision = decide(finished, now, &Retry::new(), delay, &rng);
+            ids.extend(decision.notices().iter().map(|notice| id(&decision, notice.kind)));
+            let Then::Retry(due) = decision.then else { panic!() };
+            claim.due = due;
+        }
+        assert_eq!(ids.len(), 2);
+        assert_ne!(ids[0], ids[1]);
+    }
+}

@@ -162,7 +162,9 @@ pub(crate) fn decide(
     let (mut outcomes, attempted, queue, unoffered) = match verdict {
         Verdict::Back { queue, due } => {
             let queue = queue.filter(|queue| *queue != claim.queue);
-            let due = notices.cap(due, now);
+            // Not past the deadline, where it is still to come.
+            let due = if now < claim.expires { due.min(claim.expires) } else { due };
+            let due = notices.cap(claim.due, due, now);
             return Decision {
                 attempted: false,
                 counts: false,
@@ -197,7 +199,7 @@ pub(crate) fn decide(
         // Not put off, so that nobody is told of a delay.
         Some(claim.due.min(now))
     } else {
-        retry.next(tries, now, claim.expires, rng).map(|due| notices.cap(due, now))
+        retry.next(tries, now, claim.expires, rng).map(|due| notices.cap(claim.due, due, now))
     };
     let mut news = Vec::with_capacity(outcomes.len());
     for (at, mut outcome) in waiting.into_iter().zip(outcomes.drain(..)) {

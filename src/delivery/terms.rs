@@ -98,9 +98,12 @@ impl Notices {
         }
     }
 
-    /// `due`, or the next of the times before it, so that the entry is looked at then.
-    pub(crate) fn cap(self, due: Timestamp, now: Timestamp) -> Timestamp {
-        let next = [self.delay, self.by].into_iter().flatten().filter(|at| *at > now).min();
+    /// The next due time of an entry that was due at `before`: `due`, or the next of the times before it,
+    /// so that the entry is looked at then. What lies before `before` was told, even if the clock was
+    /// set back since.
+    pub(crate) fn cap(self, before: Timestamp, due: Timestamp, now: Timestamp) -> Timestamp {
+        let is_next = |at: &Timestamp| *at > now && *at >= before;
+        let next = [self.delay, self.by].into_iter().flatten().filter(is_next).min();
         next.map_or(due, |next| next.min(due))
     }
 
@@ -175,9 +178,17 @@ mod tests {
     fn a_notice_is_given_where_a_due_time_passes_it_and_nowhere_else() {
         let mut claim = claim(1, "<a@a.test> BY=100;N", &["x@b.test"]);
         let notices = Notices::of(&claim, Some(Duration::from_secs(200)));
-        assert_eq!(notices.cap(after(300), T0), after(100));
-        assert_eq!(notices.cap(after(300), after(100)), after(200));
-        assert_eq!(notices.cap(after(50), T0), after(50));
+        for (before, due, now, capped) in [
+            (0, 300, 0, 100),
+            (100, 300, 100, 200),
+            (0, 50, 0, 50),
+            // The clock was set back when the first was given already, and when both were.
+            (150, 300, 10, 200),
+            (250, 300, 10, 300),
+        ] {
+            let cap = notices.cap(after(before), after(due), after(now));
+            assert_eq!(cap, after(capped), "{before} {due} {now}");
+        }
         for (before, until, late) in [
             (0, 100, None),
             (0, 101, Some(Late::DeliverBy)),

@@ -53,7 +53,7 @@ use crate::server::{
     relaying_denied,
 };
 use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox};
-use crate::smtp::params::{Mail, OriginalRecipient, Priority, Rcpt};
+use crate::smtp::params::{MAX_ORCPT, Mail, OriginalRecipient, Priority, Rcpt, XText};
 use crate::smtp::reply::{EnhancedCode, Reply};
 use crate::smtp::sasl::{Login, ScramKeys};
 use crate::smtp::server::{Config, Protocol};
@@ -278,6 +278,10 @@ impl Shared {
         let head = self.received(id, &mail, &recipients, &session);
         // RFC 6531 §3.1: what is said of an ASCII message need not keep it from other hosts.
         mail.smtputf8 = mail.smtputf8 && utf8_header || needs_utf8(&mail, &recipients);
+        // RFC 4954 §5: the next host believes us, so we believe only who is one of us.
+        if mail.auth.is_some() && !rules.is_submitter(session.peer.address.ip(), None) {
+            mail.auth = XText::new("<>", MAX_ORCPT).ok();
+        }
         for rcpt in &mut recipients {
             if rcpt.to == ForwardPath::Postmaster
                 && let Some(postmaster) = self.rules.postmaster()

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::params::{parse_time, write_time};
+use super::params::{ByMode, DeliverBy, parse_time, write_time};
 use super::reply::Reply;
 use super::sasl::Mechanism;
 use super::xclient::Xclient;
@@ -157,6 +157,17 @@ impl Capabilities {
             }
         }
         found
+    }
+
+    /// Whether the server can be told that a message is to be delivered `by` a time: it offers DELIVERBY
+    /// and, for mail that is to be returned when it is late, for no more time than that (RFC 2852 §2); a
+    /// second is the least in any case (§4).
+    #[must_use]
+    pub fn takes_time(&self, by: DeliverBy) -> bool {
+        self.deliver_by.is_some_and(|least| match by.mode {
+            ByMode::Return => i64::from(by.seconds) >= i64::from(least.max(1)),
+            ByMode::Notify => true,
+        })
     }
 
     /// The reply to EHLO that announces these, with `greeting` on its first line.

@@ -117,6 +117,34 @@ async fn a_trace_is_given_of_every_host_that_takes_the_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_least_time_of_a_host_is_for_what_is_to_be_returned_only() {
+    // RFC 2852 §2: it is longer than what is left.
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.with_least_time("mx.b.test", 3600);
+    let engine = engine(&world, &spool).await;
+    drop(engine.submit(asking("<a@a.test> BY=900;N", &["<1@b.test>"])).await.unwrap());
+    drop(engine.submit(asking("<r@a.test> BY=900;R", &["<2@b.test>"])).await.unwrap());
+    sleep(MINUTE).await;
+    assert!(world.inbox("1@b.test")[0].mail.contains(" BY="));
+    assert!(world.inbox("a@a.test").is_empty() && world.inbox("2@b.test").is_empty());
+    assert!(world.inbox("r@a.test")[0].content.contains("\r\nAction: failed\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_to_be_returned_does_not_wait_longer_because_its_site_is_held() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.down("mx.b.test");
+    let engine = engine(&world, &spool).await;
+    drop(engine.submit(mail("", &["0@b.test"])).await.unwrap());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(engine.stats().sites_held, 1);
+    let began = Instant::now();
+    let receipt = engine.submit(asking("<a@a.test> BY=5;R", &["<1@b.test>"])).await.unwrap();
+    assert!(!receipt.finished().await.is_complete());
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_held_message_is_sent_at_its_time_and_says_no_more_of_it() {
     let (world, spool) = (World::new(), MemorySpool::new());
     world.locally("here.test", "store");

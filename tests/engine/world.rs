@@ -54,8 +54,8 @@ struct Site {
     silent: bool,
     /// Whether it knows nothing of DSN.
     no_dsn: bool,
-    /// Whether it knows DELIVERBY.
-    deliver_by: bool,
+    /// Whether it knows DELIVERBY, and its least time.
+    deliver_by: Option<u32>,
     /// How many recipients it takes in one transaction.
     recipients: usize,
 }
@@ -138,7 +138,12 @@ impl World {
 
     /// It offers DELIVERBY.
     pub fn with_deliver_by(&self, host: &str) -> &Self {
-        self.net().site(host).deliver_by = true;
+        self.with_least_time(host, 0)
+    }
+
+    /// It offers DELIVERBY, for no less than so many seconds.
+    pub fn with_least_time(&self, host: &str, least: u32) -> &Self {
+        self.net().site(host).deliver_by = Some(least);
         self
     }
 
@@ -191,7 +196,7 @@ impl Net {
             breaks: false,
             silent: false,
             no_dsn: false,
-            deliver_by: false,
+            deliver_by: None,
             recipients: 1_000,
         })
     }
@@ -253,7 +258,7 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
     {
         let mut net = world.net();
         let site = net.site(host);
-        config.deliver_by = site.deliver_by.then_some(0);
+        config.deliver_by = site.deliver_by;
         config.max_recipients = site.recipients;
     }
     let mut session = Session::new(config, now());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use postroad::delivery::{Engine, EngineOptions};
 use postroad::relay::Relay;
 use postroad::server::{Peer, Server, ServerOptions};
+use postroad::smtp::server::AuthOffer;
 use postroad::spool::MemorySpool;
 use tokio::io::{DuplexStream, duplex};
 
@@ -14,11 +15,16 @@ use super::{FRIEND, Nowhere, STRANGER, connect, engine, hostname, rules, send, s
 
 /// A client of a server that offers what the relay obeys.
 async fn asking(engine: &Engine, from: &str) -> Client<DuplexStream> {
+    asking_where(engine, from, AuthOffer::Never).await
+}
+
+async fn asking_where(engine: &Engine, from: &str, auth: AuthOffer) -> Client<DuplexStream> {
     let mut rules = rules();
     rules.priority_from = vec!["203.0.113.0/24".parse().unwrap()];
     let relay = Relay::new(engine.clone(), rules);
     let mut options = ServerOptions::new(hostname());
     relay.offer(&mut options.session);
+    options.session.auth = auth;
     let (ours, theirs) = duplex(64 * 1024);
     let peer =
         Peer { address: format!("{from}:4000").parse().unwrap(), local: "198.51.100.25:25".parse().unwrap() };
@@ -89,6 +95,20 @@ async fn a_strangers_word_makes_no_mail_urgent() {
         let reply = send(&mut client, &mail, "<b@local.test>", b"\r\nhi\r\n").await;
         let mail = stored(&*spool, &reply).await.0.mail;
         assert_eq!(mail.priority.map(|priority| priority.get()), Some(given), "{from}");
+    }
+}
+
+#[tokio::test]
+async fn who_wrote_a_message_is_believed_of_trusted_networks_only() {
+    // RFC 4954 §5: the next host would believe us.
+    let spool = Arc::new(MemorySpool::new());
+    let engine = engine(spool.clone()).await;
+    for (from, kept) in [(FRIEND, "boss@x.test"), (STRANGER, "<>")] {
+        let mut client = asking_where(&engine, from, AuthOffer::Always).await;
+        client.ask("EHLO c.test", "250").await;
+        let reply = send(&mut client, "<a@x.test> AUTH=boss@x.test", "<b@local.test>", b"\r\nhi\r\n").await;
+        let mail = stored(&*spool, &reply).await.0.mail;
+        assert_eq!(mail.auth.as_ref().map(|auth| auth.as_str()), Some(kept), "{from}");
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Mailer, SendError};
+use super::{Mailer, SendError, unused};
 use crate::attempt::{Cause, ConnectFault, Delivery, LocalFault, Outcome};
 use crate::message::{Submission, by_destination};
-use crate::route::{Resolve, Route, RouteError};
+use crate::route::{Resolve, Route};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
 
@@ -55,10 +55,7 @@ impl Mailer {
                 Ok(delivery) => return delivery,
                 Err(SendError::Unreachable(cause)) => Outcome::unreachable(cause),
                 Err(SendError::Busy(_) | SendError::Message(_)) => {
-                    Outcome::Deferred(match hosts.hosts.into_iter().next() {
-                        Some(host) => Cause::Connect { host: Arc::new(host), fault: ConnectFault::Busy },
-                        None => Cause::Route(RouteError::NoHost),
-                    })
+                    Outcome::Deferred(unused(&hosts, ConnectFault::Busy))
                 }
             },
             // It has no store of its own.

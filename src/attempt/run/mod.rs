@@ -20,6 +20,7 @@ use crate::net::{Connection, Step};
 use crate::pool::{Held, Lease, Permit};
 use crate::route::{Hosts, RouteError};
 use crate::smtp::client::{BeginError, Failure, RecipientResult, Transaction, TransactionResult};
+use crate::smtp::params::DeliverBy;
 
 type Key = Arc<str>;
 
@@ -37,7 +38,7 @@ pub(super) struct Run<'a> {
 
 enum Flight {
     /// Begun on the connection under this number.
-    Begun { number: u64, recipients: usize },
+    Begun { number: u64, recipients: usize, by: Option<DeliverBy> },
     /// Decided without it, and waiting for its turn to be reported.
     Decided(Report),
 }
@@ -234,9 +235,9 @@ impl<'a> Run<'a> {
         while let Some(flight) = self.flights.pop_front() {
             match flight {
                 Flight::Decided(report) => self.work.done(report),
-                Flight::Begun { number: ours, .. } => {
+                Flight::Begun { number: ours, by, .. } => {
                     if ours == number {
-                        let report = self.report(held, number, result);
+                        let report = self.report(held, number, by, result);
                         self.work.done(report);
                         break;
                     }
@@ -247,7 +248,13 @@ impl<'a> Run<'a> {
         self.report_decided();
     }
 
-    fn report(&mut self, connection: &Connection, number: u64, result: TransactionResult) -> Report {
+    fn report(
+        &mut self,
+        connection: &Connection,
+        number: u64,
+        by: Option<DeliverBy>,
+        result: TransactionResult,
+    ) -> Report {
         let damaged = connection.content_failed() == Some(number);
         let is_untouched = |result: &RecipientResult| *result == RecipientResult::NotAttempted;
         // What was left over besides was not said to anybody, or waits for those that were not.
@@ -274,7 +281,7 @@ impl<'a> Run<'a> {
             RecipientResult::LeftOver => Outcome::Deferred(Cause::LeftOver { host: Arc::clone(host) }),
             RecipientResult::Replied { phase, reply } => {
                 Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
-                    .with_offers(connection.capabilities())
+                    .with_offers(connection.capabilities(), by)
             }
             RecipientResult::Unknown => Outcome::Deferred(Cause::Unknown { host: Arc::clone(host) }),
             RecipientResult::NotAttempted if damaged => Outcome::Deferred(Cause::Damaged),
@@ -382,12 +389,12 @@ fn is_good_enough(connection: &Connection, require: Require) -> bool {
 }
 
 fn begin(held: &mut Held<Key, Connection>, transaction: Transaction, content: Content) -> Flight {
-    let recipients = transaction.recipients.len();
+    let (recipients, by) = (transaction.recipients.len(), transaction.mail.by);
     let every = |outcome| Flight::Decided(Report::Outcomes(vec![outcome; recipients]));
     match held.begin(transaction, content) {
         Ok(number) => {
             held.count_use();
-            Flight::Begun { number, recipients }
+            Flight::Begun { number, recipients, by }
         }
         Err(BeginError::Lacks(feature)) => {
             let host = Arc::clone(held.host());

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
-use crate::smtp::params::{BodyKind, ByMode, DeliverBy, Hold, Mail, Notify, Rcpt, Ret};
+use crate::smtp::params::{BodyKind, ByMode, Hold, Mail, Notify, Rcpt, Ret};
 
 /// How paths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub(super) fn check(
         return lacks(Feature::RequireTls);
     }
     // RFC 2852 §4.1.4.1: what is to be returned when it is late goes to no host that does not know of it.
-    if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !takes_time(caps, by)) {
+    if transaction.mail.by.is_some_and(|by| by.mode == ByMode::Return && !caps.takes_time(by)) {
         return lacks(Feature::DeliverBy);
     }
-    // RFC 4865 §4.1: no longer than announced.
+    // RFC 4865 §4.1: no longer than announced; sent without it, it would be there before its time.
     if transaction.mail.hold.is_some_and(|hold| !takes_hold(caps, hold)) {
         return lacks(Feature::FutureRelease);
     }
@@ -95,7 +95,7 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     if mail.require_tls {
         to.put_slice(b" REQUIRETLS");
     }
-    if let Some(by) = mail.by.filter(|by| takes_time(caps, *by)) {
+    if let Some(by) = mail.by.filter(|by| caps.takes_time(*by)) {
         let _ = write!(to, " BY={by}");
     }
     if let Some(hold) = mail.hold {
@@ -105,15 +105,6 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
         let _ = write!(to, " MT-PRIORITY={priority}");
     }
     to.put_slice(b"\r\n");
-}
-
-/// Whether DELIVERBY is offered and, with `R`, the time not below the server's least (RFC 2852 §2); it is
-/// a second then in any case (§4).
-fn takes_time(caps: &Capabilities, by: DeliverBy) -> bool {
-    caps.deliver_by.is_some_and(|least| match by.mode {
-        ByMode::Return => i64::from(by.seconds) >= i64::from(least.max(1)),
-        ByMode::Notify => true,
-    })
 }
 
 fn takes_hold(caps: &Capabilities, hold: Hold) -> bool {
