@@ -347,7 +347,7 @@ async fn credentials_are_asked_for_anew_for_each_connection() {
 
 #[tokio::test]
 async fn a_login_that_is_only_put_off_says_nothing_against_the_credentials() {
-    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
     for (reply, told) in [("454 4.7.0 try later", 0), ("421 4.3.2 closing", 0), ("535 5.7.8 no", 1)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
