@@ -19,7 +19,7 @@ use crate::spool::{Claim, QueueName, SpoolError};
 
 use super::core::RunNotes;
 use super::lane::Entry;
-use super::settle::{Finished, Verdict};
+use super::settle::{Finished, Verdict, waiting};
 use super::shared::Shared;
 use super::terms;
 
@@ -93,9 +93,10 @@ impl LaneWork {
             let entry = self.shared.with(|core, now, todo| core.take(site, notes, now, todo))?;
             match self.shared.spool.body(&entry.claim.body).await {
                 Ok(body) => {
-                    let waiting = entry.claim.recipients.iter().filter(|r| !r.state.is_terminal());
+                    let all = &entry.claim.recipients;
+                    let places = waiting(all).into_iter().take(MAX_RECIPIENTS);
                     let mut recipients: Vec<Rcpt> =
-                        waiting.take(MAX_RECIPIENTS).map(|recipient| recipient.rcpt.clone()).collect();
+                        places.filter_map(|at| all.get(at)).map(|recipient| recipient.rcpt.clone()).collect();
                     let claim = &entry.claim;
                     if self.onward && is_relayed(claim) {
                         recipients.iter_mut().for_each(name_original);

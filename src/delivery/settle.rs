@@ -144,6 +144,15 @@ fn is_relay_told(mail: &Mail, rcpt: &Rcpt, accepted: &Accepted) -> bool {
     last_word || traced && rcpt.notify.is_none_or(|notify| notify.success)
 }
 
+/// The places of those that are to be tried, in the order in which they are offered: first those of whom
+/// nothing was said yet. Else where a host takes few at once, or puts the first hundred off, the others
+/// would never be named.
+pub(super) fn waiting(recipients: &[Recipient]) -> Vec<usize> {
+    let open = || recipients.iter().enumerate().filter(|(_, r)| !r.state.is_terminal());
+    let unheard = open().filter(|(_, r)| r.note.is_none());
+    unheard.chain(open().filter(|(_, r)| r.note.is_some())).map(|(at, _)| at).collect()
+}
+
 /// Decides what becomes of an entry. `delay` is [`super::EngineOptions::delay_notice`].
 pub(crate) fn decide(
     finished: Finished,
@@ -156,9 +165,7 @@ pub(crate) fn decide(
     let claim = &entry.claim;
     let notices = Notices::of(claim, delay);
     let mut recipients = claim.recipients.clone();
-    let waiting: Vec<usize> = (0..recipients.len())
-        .filter(|at| recipients.get(*at).is_some_and(|r| !r.state.is_terminal()))
-        .collect();
+    let waiting = waiting(&recipients);
     let (mut outcomes, attempted, queue, unoffered) = match verdict {
         Verdict::Back { queue, due } => {
             let queue = queue.filter(|queue| *queue != claim.queue);
@@ -223,6 +230,8 @@ pub(crate) fn decide(
             }
             // The last cause is there already, or is what it quotes.
             Outcome::Failed(Cause::Expired(_)) if !attempted => {}
+            // Nothing was said about it.
+            Outcome::Deferred(Cause::LeftOver { .. }) => {}
             Outcome::Deferred(cause) | Outcome::Failed(cause) => recipient.note = Some(note(cause)),
         }
         news.push((at, outcome));

@@ -268,6 +268,23 @@ async fn what_a_host_leaves_over_follows_at_once_and_is_put_off_only_without_pro
 }
 
 #[tokio::test(start_paused = true)]
+async fn mailboxes_that_stay_full_do_not_keep_the_others_from_being_named() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    let full = |to: &str, _| if to.contains("full") { 450 } else { 250 };
+    world.takes("mx.b.test", 5).rule("mx.b.test", full).rule("mx.c.test", full);
+    let engine = engine(&world, &spool).await;
+    // More than the host takes at once, or than one transaction holds, stand in front.
+    for (domain, stuck, fine) in [("b.test", 8, 40), ("c.test", 120, 30)] {
+        let to: Vec<_> = (0..stuck).map(|n| format!("full{n}@{domain}")).collect();
+        let to: Vec<_> = to.into_iter().chain((0..fine).map(|n| format!("{n}@{domain}"))).collect();
+        let to: Vec<_> = to.iter().map(String::as_str).collect();
+        drop(engine.submit(mail("", &to)).await.unwrap());
+    }
+    sleep(HOUR).await;
+    assert_eq!(world.reached().len(), 70);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_takes_few_recipients_gets_all_of_them_at_once() {
     let (world, spool) = (World::new(), MemorySpool::new());
     world.takes("mx.b.test", 30).rule("mx.c.test", |_, _| 452);
