@@ -33,6 +33,7 @@ mod heard;
 mod opening;
 mod session;
 mod state;
+mod view;
 
 use bytes::Bytes;
 
