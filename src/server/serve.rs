@@ -319,4 +319,4 @@ pub(super) struct Counters {
     pub(super) recipients: AtomicU64,
     pub(super) octets: AtomicU64,
 }
-const SMTP_PORT: u16 = 25;
+pub(super) const SMTP_PORT: u16 = 25;

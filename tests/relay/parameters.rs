@@ -15,10 +15,10 @@ use super::{FRIEND, Nowhere, STRANGER, connect, engine, hostname, rules, send, s
 
 /// A client of a server that offers what the relay obeys.
 async fn asking(engine: &Engine, from: &str) -> Client<DuplexStream> {
-    asking_where(engine, from, AuthOffer::Never).await
+    asking_where(engine, from, AuthOffer::Never, 587).await
 }
 
-async fn asking_where(engine: &Engine, from: &str, auth: AuthOffer) -> Client<DuplexStream> {
+async fn asking_where(engine: &Engine, from: &str, auth: AuthOffer, port: u16) -> Client<DuplexStream> {
     let mut rules = rules();
     rules.priority_from = vec!["203.0.113.0/24".parse().unwrap()];
     let relay = Relay::new(engine.clone(), rules);
@@ -26,8 +26,10 @@ async fn asking_where(engine: &Engine, from: &str, auth: AuthOffer) -> Client<Du
     relay.offer(&mut options.session);
     options.session.auth = auth;
     let (ours, theirs) = duplex(64 * 1024);
-    let peer =
-        Peer { address: format!("{from}:4000").parse().unwrap(), local: "198.51.100.25:25".parse().unwrap() };
+    let peer = Peer {
+        address: format!("{from}:4000").parse().unwrap(),
+        local: format!("198.51.100.25:{port}").parse().unwrap(),
+    };
     tokio::spawn(Server::builder(relay, options).serve_io(Box::new(theirs), peer));
     let mut client = Client(ours);
     client.expect(&["220"]).await;
@@ -42,6 +44,9 @@ async fn what_the_relay_obeys_is_offered() {
         assert!(offer.contains(line), "{line} in {offer}");
     }
     assert!(!offer.contains("REQUIRETLS"), "in the clear it would promise nothing");
+    let engine = engine(Arc::new(MemorySpool::new())).await;
+    let offer = asking_where(&engine, FRIEND, AuthOffer::Never, 25).await.ask("EHLO c.test", "250").await;
+    assert!(offer.contains("DELIVERBY") && !offer.contains("FUTURERELEASE"), "between servers: {offer}");
     for (days, offered) in [(0, None), (1, Some(86_400)), (1_000_000, Some(999_999_999))] {
         let mut options = EngineOptions::new();
         options.max_hold = Duration::from_secs(days * 86_400);
@@ -104,7 +109,7 @@ async fn who_wrote_a_message_is_believed_of_trusted_networks_only() {
     let spool = Arc::new(MemorySpool::new());
     let engine = engine(spool.clone()).await;
     for (from, kept) in [(FRIEND, "boss@x.test"), (STRANGER, "<>")] {
-        let mut client = asking_where(&engine, from, AuthOffer::Always).await;
+        let mut client = asking_where(&engine, from, AuthOffer::Always, 587).await;
         client.ask("EHLO c.test", "250").await;
         let reply = send(&mut client, "<a@x.test> AUTH=boss@x.test", "<b@local.test>", b"\r\nhi\r\n").await;
         let mail = stored(&*spool, &reply).await.0.mail;

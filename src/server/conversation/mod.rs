@@ -34,7 +34,7 @@ use self::proxied::Nobody;
 use super::body::Feed;
 use super::handler::{Conversation, SessionInfo};
 use super::limits::Place;
-use super::serve::Setup;
+use super::serve::{SMTP_PORT, Setup};
 use super::trace::Trace;
 use super::wire::{Read, Wire};
 use crate::clock::{Clock, SystemClock};
@@ -114,7 +114,10 @@ async fn serve_inside(
         Some(tls) => Session::over_tls(config, tls.clone(), now),
         None => Session::new(config, now),
     };
-    session.set_wall(time.wall.as_secs(), now);
+    // RFC 4865 §4.2: mail is held for those who submit it, not for other servers.
+    if info.peer.local.port() != SMTP_PORT {
+        session.set_wall(time.wall.as_secs(), now);
+    }
     if setup.options.xclient_from.iter().any(|network| network.contains(info.peer.address.ip())) {
         session.trust_xclient();
     }

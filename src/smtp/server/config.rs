@@ -67,6 +67,7 @@ pub struct Config {
     /// The host must obey [`Mail::hold`].
     ///
     /// [`Mail::hold`]: crate::smtp::params::Mail::hold
+    /// A `Server` offers it on no connection to port 25 (RFC 4865 §4.2).
     pub future_release: Option<u32>,
     /// Offer MT-PRIORITY (RFC 6710). Default off. The host decides whose priorities count.
     pub priority: bool,
