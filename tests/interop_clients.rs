@@ -210,7 +210,8 @@ async fn what_msmtp_submits_arrives_as_it_was_given() {
         command
     };
     let command = Box::new(command);
-    Client { name: "msmtp", mechanisms: BOTH, utf8: false, declares_8bit: false, command }.prove().await;
+    let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
+    Client { name: "msmtp", mechanisms, utf8: false, declares_8bit: false, command }.prove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

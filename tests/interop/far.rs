@@ -17,7 +17,7 @@ use postroad::server::{
 use postroad::smtp::address::EhloName;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::smtp::reply::{EnhancedCode, Reply};
-use postroad::smtp::sasl::Login;
+use postroad::smtp::sasl::{Evidence, Login, Mechanism, ScramKeys};
 use postroad::smtp::server::AuthOffer;
 use tempfile::TempDir;
 
@@ -87,6 +87,7 @@ impl Far {
     pub async fn submission(papers: &Papers) -> Self {
         let mut options = options();
         (options.session.auth, options.session.require_auth) = (AuthOffer::UnderTls, true);
+        options.session.mechanisms = Mechanism::STORED_KEYS.to_vec();
         options.auth_delay = Duration::ZERO;
         Self::start(options, Some(papers)).await
     }
@@ -152,9 +153,21 @@ impl Conversation for Session {
         _: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
         self.mechanism = Some(login.mechanism().as_str().to_owned());
-        let right = login.user() == USER && login.password() == Some(PASSWORD);
+        let right = match login.evidence() {
+            Evidence::Proven => login.user() == USER,
+            _ => login.user() == USER && login.password() == Some(PASSWORD),
+        };
         let refused = || Reply::new(535, EnhancedCode::new(5, 7, 8), "wrong name or password");
         Box::pin(async move { right.then_some(()).ok_or_else(refused) })
+    }
+
+    fn keys<'a>(
+        &'a mut self,
+        user: &'a str,
+        _: &'a SessionInfo,
+    ) -> BoxFuture<'a, Result<Option<ScramKeys>, Reply>> {
+        let keys = (user == USER).then(|| ScramKeys::of(PASSWORD).unwrap());
+        Box::pin(async { Ok(keys) })
     }
 
     fn recipient<'a>(&'a mut self, rcpt: &'a Rcpt, _: &'a SessionInfo) -> BoxFuture<'a, Result<(), Reply>> {
