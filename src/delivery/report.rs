@@ -60,7 +60,9 @@ fn report(
     report.max_returned = shared.options.max_returned;
     report.original_size = claim.body.size.saturating_add(claim.head.len() as u64);
     report.original = original.clone();
-    let submission = report.to_submission();
+    let mut submission = report.to_submission();
+    // RFC 6710 §4.6: as urgent as what it is about.
+    submission.mail.priority = claim.mail.priority;
     let entries: Vec<_> = by_destination(submission.recipients, shared.ehlo.as_domain())
         .into_iter()
         .map(|(destination, recipients)| NewEntry {

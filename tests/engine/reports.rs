@@ -254,3 +254,16 @@ async fn a_report_on_a_message_that_required_tls_requires_it_too_and_holds_no_bo
     assert_eq!(report.mail.to_string(), "<> REQUIRETLS");
     assert_eq!(report.recipients[0].rcpt.to_string(), "<a@a.test> NOTIFY=NEVER");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_as_urgent_as_the_message_it_is_about() {
+    // RFC 6710 §4.6
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, _| 550).down("mx.a.test");
+    let engine = engine(&world, &spool).await;
+    drop(engine.submit(asking("<a@a.test> MT-PRIORITY=4", &["<1@b.test>"])).await.unwrap());
+    sleep(MINUTE).await;
+    let waiting = spool.scan(None, 10).await.unwrap();
+    let mail = waiting.iter().map(|entry| entry.mail.to_string()).collect::<Vec<_>>();
+    assert_eq!(mail, ["<> MT-PRIORITY=4"]);
+}

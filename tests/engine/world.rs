@@ -270,7 +270,7 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
             Output::Send(mut octets) | Output::SendSecret(mut octets) => {
                 if world.net().site(host).no_dsn {
                     let text = String::from_utf8_lossy(&octets);
-                    octets = text.replace("250-DSN\r\n", "250-XXX\r\n").into();
+                    octets = text.replace("250-DSN\r\n", "250-NONE\r\n").into();
                 }
                 if io.write_all(&octets).await.is_err() {
                     return;
