@@ -82,7 +82,8 @@ fn begins(octets: &[u8], with: &[u8]) -> bool {
 
 /// Version 1: `PROXY TCP4 192.0.2.1 198.51.100.1 56324 25` and a CRLF.
 fn text(octets: &[u8]) -> Result<Parsed, ProxyError> {
-    let seen = octets.get(..octets.len().min(MAX_V1)).unwrap_or_default();
+    // The line's CR, whose LF still fits.
+    let seen = octets.get(..octets.len().min(MAX_V1 - 1)).unwrap_or_default();
     let Some(end) = seen.iter().position(|octet| matches!(octet, b'\r' | b'\n')) else {
         if octets.len() >= MAX_V1 - 1 {
             return Err(ProxyError::TooLong);
@@ -91,9 +92,8 @@ fn text(octets: &[u8]) -> Result<Parsed, ProxyError> {
         return Ok(Parsed::Missing(shortest.saturating_sub(seen.len()).max(2)));
     };
     match octets.get(end..) {
-        Some([b'\r']) if end + 2 <= MAX_V1 => return Ok(Parsed::Missing(1)),
-        Some([b'\r', b'\n', ..]) if end + 2 <= MAX_V1 => {}
-        Some([b'\r', ..]) if end + 2 > MAX_V1 => return Err(ProxyError::TooLong),
+        Some([b'\r']) => return Ok(Parsed::Missing(1)),
+        Some([b'\r', b'\n', ..]) => {}
         _ => return Err(ProxyError::Malformed),
     }
     let line = octets.get(..end).and_then(|line| std::str::from_utf8(line).ok());

@@ -195,3 +195,20 @@ fn guessing_recipients_ends_the_session() {
         &format!("C: EHLO me\nS: 250...\n{guesses}\n{}\nS: 421 4.7.0\nX", "S: 550 5.1.1\n".repeat(99)),
     );
 }
+
+#[test]
+fn what_was_sent_behind_a_refusal_without_knowing_is_no_mistake() {
+    // RFC 2920 §3.1: a whole flight, for nobody or from nobody, again and again.
+    let for_nobody = "C: RSET\nC: MAIL FROM:<a@a.test>\nC: RCPT TO:<nobody@b.test>\nC: BDAT 4 LAST\nC: hi\n";
+    let from_nobody = "C: RSET\nC: MAIL FROM:<nobody@a.test>\nC: RCPT TO:<b@b.test>\nC: DATA\n";
+    for (flight, replies) in [
+        (for_nobody, "S: 250 2.0.0\nS: 250 2.1.0\nS: 550 5.1.1\nS: 554 5.5.1\n"),
+        (from_nobody, "S: 250 2.0.0\nS: 550 5.1.1\nS: 503 5.5.1\nS: 503 5.5.1\n"),
+    ] {
+        let script = format!("{flight}{replies}").repeat(25);
+        dialogue(&format!("C: EHLO me\nS: 250...\n{script}C: NOOP\nS: 250 2.0.0"));
+    }
+    // Without a refusal before, it is one.
+    let script = "C: RCPT TO:<b@b.test>\nS: 503 5.5.1\n".repeat(19);
+    dialogue(&format!("C: EHLO me\nS: 250...\n{script}C: DATA\nS: 421 4.7.0\nX"));
+}

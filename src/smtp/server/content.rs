@@ -17,7 +17,7 @@ impl Session {
     /// DATA (RFC 5321 §4.1.1.4)
     pub(super) fn data(&mut self, now: Instant) {
         let lmtp = self.config.protocol == Protocol::Lmtp;
-        let Some(transaction) = &mut self.transaction else { return self.fault(NEED_MAIL) };
+        let Some(transaction) = &mut self.transaction else { return self.consequence(NEED_MAIL) };
         if transaction.dead {
             return self.fault(DEAD);
         }
@@ -31,7 +31,7 @@ impl Session {
         }
         if transaction.recipients == 0 {
             // RFC 5321 §3.3; RFC 2033 §4.2
-            return self.fault(if lmtp { "503 5.5.1 No valid recipients" } else { NO_RECIPIENTS });
+            return self.consequence(if lmtp { "503 5.5.1 No valid recipients" } else { NO_RECIPIENTS });
         }
         transaction.content = Some(Reception::new(now));
         self.state = State::Data(Decoder::default());
@@ -180,12 +180,22 @@ impl Session {
                     Some(transaction) => {
                         transaction.dead = true;
                         transaction.content = None;
-                        self.fault(reply);
+                        self.chunk_refused(reply);
                     }
-                    None => self.fault(reply),
+                    None => self.chunk_refused(reply),
                 }
             }
         }
+    }
+
+    /// What stands behind it may be on its way already.
+    fn chunk_refused(&mut self, reply: &str) {
+        if [NEED_MAIL, NO_RECIPIENTS, DEAD].contains(&reply) {
+            self.consequence(reply);
+        } else {
+            self.fault(reply);
+        }
+        self.refused_before = true;
     }
 
     /// The last octet of the content is read.

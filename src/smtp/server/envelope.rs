@@ -95,7 +95,7 @@ impl Session {
     }
 
     pub(super) fn rcpt(&mut self, rcpt: Rcpt) {
-        let Some(transaction) = &self.transaction else { return self.fault(NEED_MAIL) };
+        let Some(transaction) = &self.transaction else { return self.consequence(NEED_MAIL) };
         if transaction.dead {
             return self.fault(DEAD);
         }

@@ -31,6 +31,7 @@ mod content;
 mod envelope;
 mod heard;
 mod opening;
+mod replies;
 mod session;
 mod state;
 mod view;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Event;
 use super::config::Protocol;
-use super::session::{Session, mended};
+use super::replies::mended;
+use super::session::Session;
 use super::state::{Question, State};
 use crate::smtp::reply::Reply;
 use crate::smtp::xclient::{Attribute, Told, Xclient};

@@ -12,11 +12,11 @@ use super::commands::lookup_refusal;
 use super::config::{Config, Protocol, Timeouts};
 use super::content::TIMED_OUT;
 use super::heard::{Heard, Transcript};
-use super::opening::REFUSED_COMMANDS;
+use super::replies::mended;
 use super::state::{Question, State, Timer, Transaction};
 use crate::smtp::error::Misuse;
 use crate::smtp::line::LineDecoder;
-use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::reply::Reply;
 use crate::smtp::sasl::ScramKeys;
 use crate::smtp::xclient::Told;
 use crate::smtp::{Input, Output, TlsInfo};
@@ -57,6 +57,9 @@ pub struct Session {
     pub(super) told: Told,
 
     pub(super) errors: u32,
+    /// The host refused a sender or a recipient, or a chunk was refused: what a client has sent behind it
+    /// without knowing (RFC 2920) is no mistake of its.
+    pub(super) refused_before: bool,
     /// Transactions so far.
     pub(super) messages: u32,
     /// How long to wait for a command, where that is less than the options say.
@@ -101,6 +104,7 @@ impl Session {
             trusted: false,
             told: Told::default(),
             errors: 0,
+            refused_before: false,
             messages: 0,
             hurry: None,
             heard: Transcript::default(),
@@ -371,6 +375,7 @@ impl Session {
             }
             Question::Mail(transaction) if positive => {
                 self.messages = self.messages.saturating_add(1);
+                self.refused_before = false;
                 self.transaction = Some(transaction);
             }
             Question::Rcpt { domain } if positive => {
@@ -380,11 +385,13 @@ impl Session {
                 }
             }
             Question::Mail(_) => {
+                self.refused_before = true;
                 if self.is_idle_too_long() {
                     return;
                 }
             }
             Question::Rcpt { .. } => {
+                self.refused_before = true;
                 if self.is_harvesting() {
                     return;
                 }
@@ -430,6 +437,7 @@ impl Session {
     }
 
     pub(super) fn end_transaction(&mut self) {
+        self.refused_before = false;
         self.abort_message();
         self.transaction = None;
     }
@@ -438,54 +446,6 @@ impl Session {
         if self.greeting > 0 && self.unsent == 0 {
             self.out.clear();
         }
-    }
-
-    pub(super) fn say(&mut self, line: &str) {
-        self.out.extend_from_slice(line.as_bytes());
-        self.out.extend_from_slice(b"\r\n");
-    }
-
-    /// A refusal for which the client is to blame.
-    pub(super) fn fault(&mut self, line: &str) {
-        if matches!(self.state, State::Closed) {
-            return;
-        }
-        self.errors += 1;
-        let most = if self.refused.is_some() { REFUSED_COMMANDS } else { self.config.max_errors };
-        if self.errors >= most {
-            self.end("421 4.7.0 Too many errors, closing connection");
-        } else {
-            self.say(line);
-        }
-    }
-
-    /// The last words.
-    pub(super) fn end(&mut self, line: &str) {
-        self.abort_message();
-        if !self.is_between_tls() {
-            self.say(line);
-        }
-        self.start_tls = false;
-        self.state = State::Closed;
-    }
-
-    /// Behind our 220 nothing more may be said in the clear: the client reads it as TLS.
-    const fn is_between_tls(&self) -> bool {
-        matches!(self.state, State::Handshake)
-    }
-}
-
-/// The reply that goes over the wire instead of a host's, where that lacks something.
-pub(super) fn mended(reply: &Reply) -> Option<Reply> {
-    let class = match reply.code() / 100 {
-        2 => 2,
-        4 => 4,
-        5 => 5,
-        _ => return Some(Reply::new(451, EnhancedCode::new(4, 3, 0), reply.text())),
-    };
-    match reply.enhanced() {
-        Some(code) if code.class == class => None,
-        _ => Some(Reply::new(reply.code(), EnhancedCode::new(class, 0, 0), reply.text())),
     }
 }
 
