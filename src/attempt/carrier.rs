@@ -33,7 +33,8 @@ pub struct Job {
     pub mail: Mail,
     /// From 1 to 100 recipients.
     pub recipients: Vec<Rcpt>,
-    /// The octets as they go over the wire, what we prepend included.
+    /// The octets as they go over the wire, what we prepend included: lines that end in CRLF and do not
+    /// begin with NUL, unless the mail is binary. Where they are sent by BDAT they are not looked at again.
     pub content: Content,
     /// What TLS this message needs; what the route needs is asked besides.
     pub require: Require,

@@ -54,7 +54,9 @@ pub(super) enum Misfit {
 
 impl Parcel {
     pub(super) fn new(job: Job) -> Self {
-        let transaction = Transaction::new(job.mail, job.recipients, job.content.size());
+        let mut transaction = Transaction::new(job.mail, job.recipients, job.content.size());
+        // It was looked at when it was taken.
+        transaction.is_lines = true;
         Self {
             transaction,
             require: job.require,

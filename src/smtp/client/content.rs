@@ -50,12 +50,12 @@ pub(super) struct Content {
     /// A chunk was refused before LAST was said: no other is begun.
     cut: bool,
     encoder: Encoder,
-    /// Of what goes by BDAT; none where it is binary.
+    /// Of what goes by BDAT; none where it may be anything, or is known to be lines.
     rules: Option<LineRules>,
 }
 
 impl Content {
-    pub(super) fn new(verb: Verb, size: u64, binary: bool) -> Self {
+    pub(super) fn new(verb: Verb, size: u64, any: bool) -> Self {
         Self {
             verb,
             stage: Stage::NotYet,
@@ -66,7 +66,7 @@ impl Content {
             unanswered: 0,
             cut: false,
             encoder: Encoder::new(),
-            rules: (!binary && verb != Verb::Data).then(LineRules::default),
+            rules: (!any && verb != Verb::Data).then(LineRules::default),
         }
     }
 

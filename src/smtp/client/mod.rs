@@ -204,13 +204,18 @@ pub struct Transaction {
     pub recipients: Vec<Rcpt>,
     /// How many octets the content has, exactly.
     pub size: u64,
+    /// The content was looked at before: every line of it ends in CRLF, and none begins with NUL. What goes
+    /// by BDAT is then not looked at once more, which for large messages is the most of the work; DATA
+    /// needs the look in any case. Default: false; what an engine or a mailer sends was looked at when it
+    /// was taken.
+    pub is_lines: bool,
 }
 
 impl Transaction {
     /// A message of `size` octets.
     #[must_use]
     pub const fn new(mail: Mail, recipients: Vec<Rcpt>, size: u64) -> Self {
-        Self { mail, recipients, size }
+        Self { mail, recipients, size, is_lines: false }
     }
 }
 

@@ -241,8 +241,8 @@ impl Session {
         let room =
             ENVELOPE_ROOM * (count + 2) + usize::try_from(transaction.size.min(COPY_ROOM)).unwrap_or(0);
         let results = self.allot(&transaction.recipients);
-        let binary = transaction.mail.body == BodyKind::Binary;
-        let content = Content::new(verb, transaction.size, binary);
+        let any = transaction.is_lines || transaction.mail.body == BodyKind::Binary;
+        let content = Content::new(verb, transaction.size, any);
         let open = Open::new(self.begun, transaction, results, spelling, plan, content, chained);
         self.pipe.reserve(room);
         self.open.push_back(open);
