@@ -82,7 +82,10 @@ fn content(octets: usize) -> Bytes {
 fn message(octets: usize, recipients: usize) -> Transaction {
     let mail = Mail::new(ReversePath::parse("someone@example.com").unwrap());
     let to = |n| Rcpt::new(ForwardPath::parse(&format!("someone{n}@example.net")).unwrap());
-    Transaction::new(mail, (0..recipients).map(to).collect(), octets as u64)
+    let mut transaction = Transaction::new(mail, (0..recipients).map(to).collect(), octets as u64);
+    // As an engine sends it.
+    transaction.is_lines = true;
+    transaction
 }
 
 /// Two sessions and the octets between them.
