@@ -25,7 +25,7 @@ use postroad::BoxFuture;
 use postroad::attempt::{Cause, ConnectFault, Job, Outcome, Phase, Report, RunEnd};
 use postroad::clock::SystemClock;
 use postroad::hop::{Host, Refused, Require};
-use postroad::net::connect::{Connect, ConnectError, Io};
+use postroad::net::connect::{Connect, ConnectError, Io, Opened};
 use postroad::route::Hosts;
 use postroad::smtp::address::Domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -184,7 +184,7 @@ async fn a_run_tries_five_addresses_and_two_of_a_host_before_more_of_it() {
     #[derive(Debug, Default)]
     struct BlackHole(std::sync::Mutex<Vec<Host>>);
     impl Connect for BlackHole {
-        fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+        fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
             self.0.lock().unwrap().push(host.clone());
             Box::pin(async { Err(ConnectError::TimedOut) })
         }
@@ -353,10 +353,10 @@ struct Counting(Peer, Arc<AtomicU64>);
 struct Counted(Box<dyn Io>, Arc<AtomicU64>);
 
 impl Connect for Counting {
-    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let io = self.0.connect(host).await?;
-            Ok(Box::new(Counted(io, Arc::clone(&self.1))) as Box<dyn Io>)
+            let opened = self.0.connect(host).await?;
+            Ok(Opened::new(Counted(opened.io, Arc::clone(&self.1))))
         })
     }
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use postroad::BoxFuture;
 use postroad::attempt::{Cause, Job, Outcome, Phase, Report, RunEnd};
 use postroad::hop::{Host, Require};
-use postroad::net::connect::{Connect, ConnectError, Io};
+use postroad::net::connect::{Connect, ConnectError, Opened};
 use postroad::route::Hosts;
 use postroad::server::{
     self, BodyStream, Conversation, Handler, Server, ServerOptions, SessionInfo, Verdict,
@@ -38,14 +38,14 @@ struct Agent(Protocol);
 struct Delivery;
 
 impl Connect for Agent {
-    fn connect<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         let mut options = ServerOptions::new(EhloName::new("mda.test").unwrap());
         options.session.protocol = self.0;
         let (near, far) = tokio::io::duplex(65536);
         let address = ([127, 0, 0, 1], 24).into();
         let peer = server::Peer { address, local: address };
         tokio::spawn(Server::builder(Self(self.0), options).serve_io(Box::new(far), peer));
-        Box::pin(async move { Ok(Box::new(near) as Box<dyn Io>) })
+        Box::pin(async move { Ok(Opened::new(near)) })
     }
 }
 

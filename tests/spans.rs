@@ -10,7 +10,7 @@ use postroad::BoxFuture;
 use postroad::clock::SystemClock;
 use postroad::hop::{Host, Require};
 use postroad::message::Content;
-use postroad::net::connect::{Connect, ConnectError, Io};
+use postroad::net::connect::{Connect, ConnectError, Opened};
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::net::{ClientOptions, Dialer, Quirks};
 use postroad::server::{
@@ -64,13 +64,13 @@ impl Write for Log {
 struct Memory;
 
 impl Connect for Memory {
-    fn connect<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         let (ours, theirs) = duplex(64 * 1024);
         let peer =
             Peer { address: "192.0.2.1:4000".parse().unwrap(), local: "198.51.100.1:25".parse().unwrap() };
         let options = ServerOptions::new(EhloName::new("mx.test").unwrap());
         tokio::spawn(Server::builder(Taker, options).serve_io(Box::new(theirs), peer));
-        Box::pin(async move { Ok(Box::new(ours) as Box<dyn Io>) })
+        Box::pin(async move { Ok(Opened::new(ours)) })
     }
 }
 

@@ -12,6 +12,7 @@ use super::Cause;
 use super::budget::Budget;
 use super::quirks::QuirkBook;
 use super::run::Run;
+use super::trial::Trial;
 use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::hop::{Host, Require};
@@ -55,6 +56,12 @@ pub trait Work: Send {
     /// The next job for this run. Must not wait for one to turn up: `None` when nothing is ready,
     /// and the run asks again after each report.
     fn next(&mut self) -> BoxFuture<'_, Option<Job>>;
+
+    /// A connection was tried for this run. Those since the last job that was taken are about whatever is
+    /// taken next; when nothing is, about all that waits. The default does nothing.
+    fn tried(&mut self, trial: Trial) {
+        let _ = trial;
+    }
 
     /// What became of the oldest job that has no report yet. Called once for each job.
     fn done(&mut self, report: Report);

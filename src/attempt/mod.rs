@@ -10,10 +10,12 @@ mod mailer;
 mod outcome;
 mod quirks;
 mod run;
+mod trial;
 
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
 pub use local::{Deliver, LocalItem, Maildir};
 pub use mailer::{Mailer, MailerError, MailerOptions, SendError};
 pub use outcome::{Accepted, Cause, ConnectFault, Delivery, LocalFault, Outcome, Phase};
+pub use trial::Trial;
 
 pub use crate::smtp::client::Feature;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::message::{IntoSubmission, MessageId, SubmitContext, by_destination};
+use crate::message::{Handling, IntoSubmission, MessageId, SubmitContext, by_destination};
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
@@ -47,6 +47,8 @@ pub struct NewMail {
     pub id: MessageId,
     /// Sender and parameters.
     pub mail: Mail,
+    /// How it is to be handled besides.
+    pub handling: Handling,
     /// The recipients; at least one.
     pub recipients: Vec<Rcpt>,
     /// The fields that we put in front: Received at least.
@@ -58,8 +60,8 @@ pub struct NewMail {
 impl NewMail {
     /// A message with nothing in front of it yet.
     #[must_use]
-    pub const fn new(id: MessageId, mail: Mail, recipients: Vec<Rcpt>, body: NewBody) -> Self {
-        Self { id, mail, recipients, head: Bytes::new(), body }
+    pub fn new(id: MessageId, mail: Mail, recipients: Vec<Rcpt>, body: NewBody) -> Self {
+        Self { id, mail, handling: Handling::new(), recipients, head: Bytes::new(), body }
     }
 }
 
@@ -149,7 +151,7 @@ impl Engine {
         let order = several.map(|rcpt| rcpt.to.clone()).collect();
         let body = NewBody::Inline(submission.content);
         let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
-        mail.head = submission.head;
+        (mail.head, mail.handling) = (submission.head, submission.handling);
         let watch = self.store(mail, true).await?;
         Ok(Receipt::new(id, Arc::clone(&shared.spool), watch, order))
     }
@@ -286,7 +288,7 @@ impl Engine {
 
     async fn store(&self, mail: NewMail, watched: bool) -> Result<Option<Watch>, SubmitError> {
         let shared = &self.inner.shared;
-        let NewMail { id, mut mail, recipients, head, body } = mail;
+        let NewMail { id, mut mail, handling, recipients, head, body } = mail;
         if *shared.close.borrow() != Close::Open {
             return Err(SubmitError::Closed);
         }
@@ -318,7 +320,7 @@ impl Engine {
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
-        let message = NewMessage { id, mail, head, body, accepted: now.wall, expires, entries };
+        let message = NewMessage { id, mail, handling, head, body, accepted: now.wall, expires, entries };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
         let claims = shared.spool.enqueue(vec![message], plan.lease).await?;

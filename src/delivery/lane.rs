@@ -253,7 +253,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::clock::{Clock, Rng, SystemClock};
-    use crate::message::MessageId;
+    use crate::message::{Handling, MessageId};
     use crate::smtp::address::Domain;
     use crate::smtp::params::{Mail, Rcpt};
     use crate::spool::{BodyRef, Recipient, Token};
@@ -266,6 +266,7 @@ pub(crate) mod tests {
         Claim {
             token: Token { message, entry: 0, number: 1 },
             mail: Mail::parse(from).unwrap(),
+            handling: Handling::new(),
             head: Bytes::new(),
             body: BodyRef { message, number: n, size: 10, at_hand: Some(Bytes::from_static(b"Subject: x")) },
             accepted: T0,

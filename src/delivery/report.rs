@@ -76,6 +76,7 @@ fn report(
         id,
         expires: shared.retry.expires(now.wall, &submission.mail.from),
         mail: submission.mail,
+        handling: submission.handling,
         head: submission.head,
         body: NewBody::Inline(submission.content),
         accepted: now.wall,

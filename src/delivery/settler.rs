@@ -194,6 +194,7 @@ fn copy(report: &NewMessage) -> Option<NewMessage> {
     Some(NewMessage {
         id: report.id,
         mail: report.mail.clone(),
+        handling: report.handling.clone(),
         head: report.head.clone(),
         body: NewBody::Inline(body.clone()),
         accepted: report.accepted,

@@ -19,6 +19,33 @@ use crate::hop::Host;
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
+/// A stream that was opened, and between whom, as far as that is known.
+pub struct Opened {
+    /// The stream.
+    pub io: Box<dyn Io>,
+    /// The address of the host that answered; none where a proxy looks it up.
+    pub remote: Option<IpAddr>,
+    /// The address that the host sees.
+    pub local: Option<IpAddr>,
+}
+
+impl Opened {
+    /// A stream between ends that have no address, such as one in memory.
+    #[must_use]
+    pub fn new(io: impl Io) -> Self {
+        Self { io: Box::new(io), remote: None, local: None }
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("remote", &self.remote)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Opens streams to hosts.
 pub trait Connect: Send + Sync + fmt::Debug + 'static {
     /// A stream to `host`, by the first of its addresses that answers.
@@ -28,7 +55,7 @@ pub trait Connect: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Cancel safety
     /// May be dropped at any time.
-    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>>;
+    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>>;
 }
 
 /// Why there is no stream.
@@ -90,7 +117,7 @@ impl TcpConnect {
         Self { source: None, timeout: Duration::from_secs(30), max_addresses: 5 }
     }
 
-    async fn open(&self, host: &Host) -> Result<Box<dyn Io>, ConnectError> {
+    async fn open(&self, host: &Host) -> Result<Opened, ConnectError> {
         let known =
             if host.addresses.is_empty() { self.look_up(host).await? } else { host.addresses.clone() };
         let usable =
@@ -98,7 +125,10 @@ impl TcpConnect {
         let mut last = ConnectError::NoAddress;
         for ip in usable.take(self.max_addresses.max(1)) {
             match timeout(self.timeout, self.dial(SocketAddr::new(ip, host.port))).await {
-                Ok(Ok(stream)) => return Ok(Box::new(stream)),
+                Ok(Ok(stream)) => {
+                    let local = stream.local_addr().ok().map(|local| local.ip());
+                    return Ok(Opened { io: Box::new(stream), remote: Some(ip), local });
+                }
                 Ok(Err(error)) => last = ConnectError::of(&error),
                 Err(_) => last = ConnectError::TimedOut,
             }
@@ -137,7 +167,7 @@ impl Default for TcpConnect {
 }
 
 impl Connect for TcpConnect {
-    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(self.open(host))
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::connect::{Connect, ConnectError, Io};
+use super::connect::{Connect, ConnectError, Io, Opened};
 use super::connection::{Connection, Progress};
 use super::credentials::{CredentialSource, NoCredentials};
 use super::tls::{self, ClientTls, HandshakeError, TlsClass};
@@ -152,7 +152,7 @@ impl Dialer {
             (Require::Cleartext, _) => TlsUse::Never,
             (_, TlsStart::Implicit) => TlsUse::AlreadyOn,
             (Require::Opportunistic, TlsStart::StartTls) => TlsUse::IfOffered,
-            (Require::Verified, TlsStart::StartTls) => TlsUse::Required,
+            (Require::Encrypted | Require::Verified, TlsStart::StartTls) => TlsUse::Required,
         };
         let credentials = self.credentials(host).await?;
         let opened = match self.try_open(host, protocol, require, tls, quirks, credentials.clone()).await {
@@ -188,7 +188,9 @@ impl Dialer {
         credentials: Option<Credentials>,
     ) -> Result<Connection, OpenError> {
         let longest = self.options.longest_wait.map_or(CONNECT, |longest| longest.min(CONNECT));
-        let io = timeout(longest, self.connect.connect(host)).await.map_err(|_| ConnectError::TimedOut)??;
+        let opened =
+            timeout(longest, self.connect.connect(host)).await.map_err(|_| ConnectError::TimedOut)??;
+        let Opened { io, .. } = opened;
         let (stream, seen) = if tls == TlsUse::AlreadyOn {
             let (stream, seen, info) = self.secure(io, host, require).await?;
             (stream, Some((seen, info)))
@@ -250,7 +252,7 @@ impl Dialer {
         require: Require,
     ) -> Result<(Stream, TlsSeen, TlsInfo), OpenError> {
         let class = match require {
-            Require::Cleartext | Require::Opportunistic => TlsClass::Accepting,
+            Require::Cleartext | Require::Opportunistic | Require::Encrypted => TlsClass::Accepting,
             Require::Verified => TlsClass::Verifying,
         };
         let wait = self.options.session.timeouts.hello;

@@ -23,7 +23,8 @@ use hickory_resolver::{Resolver, TokioResolver};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::mx::{self, Answer, Exchange, Mx, Plan};
+use super::dns::Answer;
+use super::mx::{self, Exchange, Mx, Plan};
 use super::{MxOptions, Resolve, Route, RouteError};
 use crate::BoxFuture;
 use crate::smtp::address::Domain;

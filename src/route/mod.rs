@@ -3,17 +3,21 @@
 //! Routing decides who may receive the mail and what TLS they must show. It opens no connection and
 //! keeps no memory of hosts that do not answer: that is the engine's.
 
+pub mod dns;
 mod fixed;
 #[cfg(feature = "dns")]
 mod hickory;
 pub mod mx;
+pub mod sts;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::sts::{StsFault, StsMode, StsPolicy};
 use crate::BoxFuture;
-use crate::hop::{Host, Require};
+use crate::hop::{Host, PolicyKind, Require, Tlsa};
 use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
 
@@ -41,11 +45,17 @@ pub struct Hosts {
     pub hosts: Vec<Host>,
     /// What they speak.
     pub protocol: Protocol,
-    /// What TLS they must show.
+    /// What TLS they must show at least; what DNSSEC says of each host comes first.
     pub require: Require,
-    /// Whether it is proven that these are the destination's hosts: by a table of ours, not by plain
-    /// DNS, which somebody on the way can forge. Mail with REQUIRETLS goes to no others
-    /// (RFC 8689 §4.2.1).
+    /// Who requires that: [`PolicyKind::Own`], or [`PolicyKind::Sts`] after [`Hosts::under_policy`].
+    pub by: PolicyKind,
+    /// The destination's policy. Default: none.
+    pub sts: Option<Arc<StsPolicy>>,
+    /// Why a policy that is announced is not there. Default: nothing.
+    pub sts_fault: Option<StsFault>,
+    /// Whether it is proven that these are the destination's hosts: by a table of ours, by DNSSEC or by
+    /// the destination's policy, not by plain DNS, which somebody on the way can forge. Mail with
+    /// REQUIRETLS goes to no others (RFC 8689 §4.2.1).
     pub proven: bool,
 }
 
@@ -53,7 +63,38 @@ impl Hosts {
     /// Hosts that speak SMTP, as a table of ours has them.
     #[must_use]
     pub const fn new(hosts: Vec<Host>, require: Require) -> Self {
-        Self { hosts, protocol: Protocol::Smtp, require, proven: true }
+        let by = match require {
+            Require::Opportunistic => PolicyKind::Opportunistic,
+            _ => PolicyKind::Own,
+        };
+        Self { hosts, protocol: Protocol::Smtp, require, by, sts: None, sts_fault: None, proven: true }
+    }
+
+    /// The same as its policies leave it: under an enforced policy only the hosts that match it, each
+    /// with a valid certificate. With `relaxed`, for a message whose sender would rather have it
+    /// delivered than protected (`TLS-Required: No`, RFC 8689 §5), neither the domain's policy nor
+    /// the hosts' counts; what the host program requires stays.
+    ///
+    /// # Errors
+    /// [`RouteError::Sts`] when no host matches.
+    pub fn under_policy(mut self, relaxed: bool) -> Result<Self, RouteError> {
+        if self.require == Require::Cleartext {
+            return Ok(self);
+        }
+        if relaxed {
+            self.hosts.iter_mut().for_each(|host| host.tlsa = Tlsa::Absent);
+            return Ok(self);
+        }
+        let enforced = self.sts.as_ref().filter(|policy| policy.mode == StsMode::Enforce);
+        if let Some(policy) = enforced {
+            self.hosts.retain(|host| policy.matches(&host.name));
+            if self.hosts.is_empty() {
+                return Err(RouteError::Sts);
+            }
+            self.proven = true;
+            (self.require, self.by) = (Require::Verified, PolicyKind::Sts);
+        }
+        Ok(self)
     }
 
     /// The same, known from where they can be forged.
@@ -157,6 +198,12 @@ pub enum RouteError {
     /// No table entry, and no resolver to ask.
     #[error("there is no route to the domain")]
     NoRoute,
+    /// None of its hosts is one that its MTA-STS policy allows (RFC 8461 §4.1).
+    #[error("no mail server of the domain is one that its MTA-STS policy allows")]
+    Sts,
+    /// DNS gave an answer that DNSSEC shows to be forged, or broken.
+    #[error("the answer of the name servers does not stand up to DNSSEC")]
+    Bogus,
     /// DNS failed in a way that may pass: SERVFAIL, REFUSED, no answer.
     #[error("the name servers could not answer")]
     Dns,
@@ -169,7 +216,7 @@ impl RouteError {
     /// Whether trying again later can help.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Dns | Self::Timeout(_))
+        matches!(self, Self::Dns | Self::Bogus | Self::Sts | Self::Timeout(_))
     }
 
     /// The status code for reports (RFC 3463, RFC 7505 §5).
@@ -180,7 +227,8 @@ impl RouteError {
             Self::NullMx => EnhancedCode::new(5, 1, 10),
             Self::Loop => EnhancedCode::new(5, 4, 6),
             Self::NoRoute => EnhancedCode::new(5, 4, 4),
-            Self::Dns | Self::Timeout(_) => EnhancedCode::new(4, 4, 3),
+            Self::Sts => EnhancedCode::new(4, 7, 0),
+            Self::Dns | Self::Bogus | Self::Timeout(_) => EnhancedCode::new(4, 4, 3),
         }
     }
 }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 use crate::BoxFuture;
 use crate::clock::Timestamp;
-use crate::message::{Content, MessageId};
+use crate::message::{Content, Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
@@ -198,6 +198,8 @@ pub struct NewMessage {
     pub id: MessageId,
     /// Sender and parameters of the envelope.
     pub mail: Mail,
+    /// How it is to be handled besides.
+    pub handling: Handling,
     /// What stands in front of the body on the wire: the fields that we prepend. The stored message
     /// is head and body, byte for byte.
     pub head: Bytes,
@@ -298,6 +300,8 @@ pub struct Claim {
     pub token: Token,
     /// Sender and parameters.
     pub mail: Mail,
+    /// How the message is to be handled besides.
+    pub handling: Handling,
     /// What goes in front of the body.
     pub head: Bytes,
     /// Where the body is.
@@ -446,6 +450,8 @@ pub struct EntrySummary {
     pub entry: u32,
     /// The sender.
     pub mail: Mail,
+    /// How the message is to be handled besides.
+    pub handling: Handling,
     /// When it was accepted.
     pub accepted: Timestamp,
     /// When it expires.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use postroad::BoxFuture;
 use postroad::clock::{Clock, SystemClock};
 use postroad::hop::{Host, Require};
-use postroad::net::connect::{Connect, ConnectError, Io};
+use postroad::net::connect::{Connect, ConnectError, Opened};
 use postroad::route::{Hosts, LocalId, Resolve, Route, RouteError};
 use postroad::smtp::address::{Domain, EhloName};
 use postroad::smtp::reply::Reply;
@@ -234,7 +234,7 @@ impl Resolve for World {
 }
 
 impl Connect for World {
-    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
             let name = host.name.as_str().to_owned();
             let mut net = self.net();
@@ -247,7 +247,7 @@ impl Connect for World {
             let (ours, theirs) = duplex(64 * 1024);
             let world = self.clone();
             tokio::spawn(async move { serve(&world, &name, theirs).await });
-            Ok(Box::new(ours) as Box<dyn Io>)
+            Ok(Opened::new(ours))
         })
     }
 }

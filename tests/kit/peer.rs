@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use postroad::BoxFuture;
 use postroad::hop::Host;
-use postroad::net::connect::{Connect, ConnectError, Io};
+use postroad::net::connect::{Connect, ConnectError, Io, Opened};
 use postroad::net::tls::ServerTls;
 use postroad::smtp::address::Domain;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,10 +104,10 @@ impl fmt::Debug for Peer {
 }
 
 impl Connect for Peer {
-    fn connect<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+    fn connect<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         let (near, far) = tokio::io::duplex(self.window);
         self.play(Box::new(far));
-        Box::pin(async move { Ok(Box::new(near) as Box<dyn Io>) })
+        Box::pin(async move { Ok(Opened::new(near)) })
     }
 }
 

@@ -253,7 +253,7 @@ fn write(
     }
     let utf8 = !is_seven_bit(header.octets());
     let (mail, recipients) = envelope.seal(context, utf8, is_seven_bit(&content))?;
-    Ok(Submission { mail, recipients, head: Bytes::new(), content })
+    Ok(Submission::new(mail, recipients, Bytes::new(), content))
 }
 
 /// RFC 5322 §3.6, RFC 2045 §3: these stand once at most.

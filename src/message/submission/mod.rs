@@ -18,6 +18,7 @@ use bytes::Bytes;
 pub use builder::Enveloped;
 pub use raw::RawMessage;
 
+use super::handling::Handling;
 use super::header::HeaderError;
 use super::id::MessageId;
 use crate::clock::Timestamp;
@@ -31,6 +32,8 @@ use crate::smtp::params::{BodyKind, DeliverBy, Hold, Mail, Priority, Rcpt, Ret, 
 pub struct Submission {
     /// Sender and parameters.
     pub mail: Mail,
+    /// How it is to be handled besides.
+    pub handling: Handling,
     /// The recipients, each once; at least one.
     pub recipients: Vec<Rcpt>,
     /// Fields that go in front of the content; may be empty.
@@ -42,8 +45,8 @@ pub struct Submission {
 impl Submission {
     /// A submission of parts that are right already: lines end in CRLF, recipients are at least one.
     #[must_use]
-    pub const fn new(mail: Mail, recipients: Vec<Rcpt>, head: Bytes, content: Bytes) -> Self {
-        Self { mail, recipients, head, content }
+    pub fn new(mail: Mail, recipients: Vec<Rcpt>, head: Bytes, content: Bytes) -> Self {
+        Self { mail, handling: Handling::new(), recipients, head, content }
     }
 }
 

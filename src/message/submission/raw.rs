@@ -52,7 +52,7 @@ impl IntoSubmission for RawMessage {
         // travels as it always did.
         let utf8 = !is_seven_bit(header.octets()) && std::str::from_utf8(header.octets()).is_ok();
         let (mail, recipients) = self.envelope.seal(context, utf8, is_seven_bit(&content))?;
-        Ok(Submission { mail, recipients, head, content })
+        Ok(Submission::new(mail, recipients, head, content))
     }
 }
 

@@ -16,22 +16,10 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::dns::Answer;
 use super::{Hosts, MxOptions, RouteError};
 use crate::hop::Host;
 use crate::smtp::address::Domain;
-
-/// What DNS said to one question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<T> {
-    /// Records of the type asked for, at the name or at the end of its CNAME chain.
-    Records(Vec<T>),
-    /// The name exists and has no record of this type (NODATA). No records at all read as this too.
-    NoData,
-    /// The name does not exist (NXDOMAIN).
-    NoName,
-    /// No answer that can be relied on: SERVFAIL, REFUSED, a referral, silence.
-    Failed(RouteError),
-}
 
 /// One MX record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,17 +208,6 @@ pub fn addresses(v4: Answer<Ipv4Addr>, v6: Answer<Ipv6Addr>, options: &MxOptions
         _ if !found.is_empty() => Answer::Records(found),
         Some(error) => Answer::Failed(error),
         None => absent,
-    }
-}
-
-impl<T> Answer<T> {
-    fn map<U>(self, into: impl FnMut(T) -> U) -> Answer<U> {
-        match self {
-            Self::Records(records) => Answer::Records(records.into_iter().map(into).collect()),
-            Self::NoData => Answer::NoData,
-            Self::NoName => Answer::NoName,
-            Self::Failed(error) => Answer::Failed(error),
-        }
     }
 }
 

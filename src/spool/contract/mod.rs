@@ -13,7 +13,7 @@ use super::{
     QueueSummary, Recipient, RecipientState, Settlement, Spool, SpoolError, Staged, Stats, Then, Token,
 };
 use crate::clock::{Rng, Timestamp};
-use crate::message::{Content, MessageId};
+use crate::message::{Content, Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
@@ -50,6 +50,7 @@ pub fn sample(n: u64) -> NewMessage {
     NewMessage {
         id: id(n),
         mail: Mail::parse("<sender@s.test>").unwrap_or_default(),
+        handling: Handling::new(),
         head: Bytes::from_static(b"Received: from c.test by s.test\r\n"),
         body: NewBody::Inline(Bytes::from_static(BODY)),
         accepted: Timestamp::from_millis(1),

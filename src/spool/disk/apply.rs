@@ -67,6 +67,7 @@ fn insert(
         row.n,
         id,
         row.sender,
+        row.handling,
         row.accepted,
         row.expires,
         column(row.size),
@@ -162,8 +163,8 @@ fn settle(
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, accepted, expires, size, entries, head) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING";
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
 const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";

@@ -218,6 +218,7 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
     let claim = Claim {
         token: Token { message: common.message, entry: entry_number(e), number: 0 },
         mail: common.mail,
+        handling: common.handling,
         head,
         body: BodyRef { message: common.message, number: count(e >> SHIFT), size, at_hand: None },
         accepted: common.accepted,

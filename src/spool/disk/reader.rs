@@ -123,6 +123,7 @@ fn summary(row: &rusqlite::Row<'_>) -> Option<EntrySummary> {
         message: common.message,
         entry: entry_number(row.get(COMMON_COLUMNS).ok()?),
         mail: common.mail,
+        handling: common.handling,
         accepted: common.accepted,
         expires: common.expires,
         destination: common.destination,

@@ -14,7 +14,7 @@ use super::super::{
 };
 use super::schema::{SHIFT, column};
 use crate::clock::Timestamp;
-use crate::message::MessageId;
+use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
@@ -25,6 +25,7 @@ pub(super) struct Row {
     /// Its place in the tables.
     pub(super) n: i64,
     pub(super) sender: String,
+    pub(super) handling: String,
     pub(super) head: Bytes,
     /// The octets, unless they are in the table already.
     pub(super) body: Option<Bytes>,
@@ -88,6 +89,7 @@ impl Row {
                 claims.push(Claim {
                     token: Token { message: message.id, entry: at, number: 0 },
                     mail: message.mail.clone(),
+                    handling: message.handling.clone(),
                     head: message.head.clone(),
                     body: BodyRef { message: message.id, number, size, at_hand: body.clone() },
                     accepted: message.accepted,
@@ -104,6 +106,7 @@ impl Row {
             id: message.id,
             n: column(number),
             sender,
+            handling: message.handling.to_line(),
             head: message.head,
             body,
             size,
@@ -238,6 +241,7 @@ fn unescape(text: &str) -> Option<Box<str>> {
 pub(super) struct Common {
     pub(super) message: MessageId,
     pub(super) mail: Mail,
+    pub(super) handling: Handling,
     pub(super) accepted: Timestamp,
     pub(super) expires: Timestamp,
     pub(super) destination: Domain,
@@ -251,7 +255,7 @@ pub(super) struct Common {
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT m.id, m.sender, m.accepted, m.expires, ",
+            "SELECT m.id, m.sender, m.handling, m.accepted, m.expires, ",
             "e.destination, e.queue, e.due, e.attempts, e.recipients",
             $rest
         )
@@ -260,7 +264,7 @@ macro_rules! columns {
 pub(super) use columns;
 
 /// How many columns [`columns`] names.
-pub(super) const COMMON_COLUMNS: usize = 9;
+pub(super) const COMMON_COLUMNS: usize = 10;
 
 impl Common {
     /// `None` when the row is not one that this code has written.
@@ -270,13 +274,14 @@ impl Common {
         Some(Self {
             message: text(0)?.parse().ok()?,
             mail: Mail::parse(text(1)?).ok()?,
-            accepted: Timestamp::from_millis(number(2)?),
-            expires: Timestamp::from_millis(number(3)?),
-            destination: Domain::parse(text(4)?).ok()?,
-            queue: QueueName::new(text(5)?),
-            due: Timestamp::from_millis(number(6)?),
-            attempts: u32::try_from(number(7)?).ok()?,
-            recipients: read_recipients(text(8)?)?,
+            handling: Handling::parse(text(2)?)?,
+            accepted: Timestamp::from_millis(number(3)?),
+            expires: Timestamp::from_millis(number(4)?),
+            destination: Domain::parse(text(5)?).ok()?,
+            queue: QueueName::new(text(6)?),
+            due: Timestamp::from_millis(number(7)?),
+            attempts: u32::try_from(number(8)?).ok()?,
+            recipients: read_recipients(text(9)?)?,
         })
     }
 }

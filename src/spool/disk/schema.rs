@@ -29,7 +29,7 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
     conn.busy_timeout(BUSY)?;
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if found != VERSION && (found != 0 || tables != 0) {
+    if found != VERSION && found != 1 && (found != 0 || tables != 0) {
         return Ok(Err(SpoolError::Version { found, supported: VERSION }));
     }
     if tables == 0 {
@@ -51,6 +51,8 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
     }
     if tables == 0 {
         conn.execute_batch(TABLES)?;
+    } else if found == 1 {
+        conn.execute_batch(FROM_1)?;
     }
     Ok(Ok(()))
 }
@@ -143,7 +145,7 @@ pub(super) fn column(value: u64) -> i64 {
 
 /// Written to `user_version`. A change of the tables below raises it and brings a migration and a
 /// fixture of the old format.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// 2^20 pieces of a body (at least 4 KiB each where memory is short, 256 KiB otherwise) or entries of
 /// a message; 2^43 messages are 27 years at 10,000 a second.
@@ -168,15 +170,30 @@ const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Durat
 
 pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
 
+/// What a person finds in the spool.
+macro_rules! view_mail {
+    () => {
+        "CREATE VIEW mail AS SELECT
+  m.id AS id, e.e & 1048575 AS entry, m.sender AS sender, e.destination AS destination, e.queue AS queue,
+  e.attempts AS attempts, datetime(e.due / 1000, 'unixepoch') AS due, e.parked AS parked,
+  datetime(m.accepted / 1000, 'unixepoch') AS accepted, datetime(m.expires / 1000, 'unixepoch') AS expires,
+  m.size AS size, e.recipients AS recipients, m.handling AS handling, CAST(m.head AS TEXT) AS head
+FROM message m JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20;
+"
+    };
+}
+
 // STRICT, since a person may edit it. The segment columns are for bodies outside of the database and
 // NULL so far. `entries` counts those that are left.
-const TABLES: &str = "
+const TABLES: &str = concat!(
+    "
 BEGIN IMMEDIATE;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE message (
   n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL,
   accepted INTEGER NOT NULL, expires INTEGER NOT NULL, size INTEGER NOT NULL, entries INTEGER NOT NULL,
-  head BLOB NOT NULL, seg INTEGER, off INTEGER, len INTEGER, crc INTEGER
+  head BLOB NOT NULL, seg INTEGER, off INTEGER, len INTEGER, crc INTEGER,
+  handling TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE entry (
   e INTEGER PRIMARY KEY, destination TEXT NOT NULL, queue TEXT NOT NULL, due INTEGER NOT NULL,
@@ -186,15 +203,26 @@ CREATE INDEX entry_due ON entry (queue, due) WHERE parked IS NULL;
 CREATE INDEX entry_parked ON entry (parked) WHERE parked IS NOT NULL;
 CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE staged (n INTEGER PRIMARY KEY) STRICT;
-CREATE VIEW mail AS SELECT
-  m.id AS id, e.e & 1048575 AS entry, m.sender AS sender, e.destination AS destination, e.queue AS queue,
-  e.attempts AS attempts, datetime(e.due / 1000, 'unixepoch') AS due, e.parked AS parked,
-  datetime(m.accepted / 1000, 'unixepoch') AS accepted, datetime(m.expires / 1000, 'unixepoch') AS expires,
-  m.size AS size, e.recipients AS recipients, CAST(m.head AS TEXT) AS head
-FROM message m JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20;
-CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
+",
+    view_mail!(),
+    "CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
 FROM message m JOIN body b ON b.k >= m.n << 20 AND b.k < (m.n + 1) << 20;
-INSERT INTO meta VALUES ('version', 1), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
-PRAGMA user_version = 1;
+INSERT INTO meta VALUES ('version', 2), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
+PRAGMA user_version = 2;
 COMMIT;
-";
+"
+);
+
+/// Version 2 knows how a message is to be handled.
+const FROM_1: &str = concat!(
+    "
+BEGIN IMMEDIATE;
+DROP VIEW mail;
+ALTER TABLE message ADD COLUMN handling TEXT NOT NULL DEFAULT '';
+",
+    view_mail!(),
+    "UPDATE meta SET value = 2 WHERE key = 'version';
+PRAGMA user_version = 2;
+COMMIT;
+"
+);

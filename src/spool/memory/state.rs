@@ -10,7 +10,7 @@ use super::super::{
 };
 use super::MemoryOptions;
 use crate::clock::Timestamp;
-use crate::message::MessageId;
+use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Mail;
 
@@ -34,6 +34,7 @@ pub(super) struct State {
 pub(super) struct Message {
     pub(super) number: u64,
     mail: Mail,
+    handling: Handling,
     head: Bytes,
     pub(super) body: Bytes,
     accepted: Timestamp,
@@ -106,6 +107,7 @@ impl State {
             let mut message = Message {
                 number: self.numbers,
                 mail: new.mail.clone(),
+                handling: new.handling.clone(),
                 head: new.head.clone(),
                 body,
                 accepted: new.accepted,
@@ -159,6 +161,7 @@ impl State {
         Some(Claim {
             token: Token { message: id, entry: at, number: self.claims },
             mail: message.mail.clone(),
+            handling: message.handling.clone(),
             head: message.head.clone(),
             body: BodyRef {
                 message: id,
@@ -259,6 +262,7 @@ impl State {
             message: id,
             entry: at,
             mail: message.mail.clone(),
+            handling: message.handling.clone(),
             accepted: message.accepted,
             expires: message.expires,
             destination: entry.destination.clone(),

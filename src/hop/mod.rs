@@ -4,10 +4,16 @@
 //! nowhere else. It is asked before each MAIL, so that a connection opened for one destination
 //! never carries another's mail over less than that one requires.
 
+mod fault;
+mod tlsa;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::smtp::address::Domain;
+
+pub use fault::TlsFault;
+pub use tlsa::{Tlsa, TlsaMatching, TlsaRecord, TlsaSelector, TlsaSet, TlsaUsage};
 
 /// When TLS starts on a connection to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -31,6 +37,8 @@ pub struct Host {
     pub port: u16,
     /// When TLS starts.
     pub tls_start: TlsStart,
+    /// What DNSSEC says about its certificate. Default: nothing.
+    pub tlsa: Tlsa,
 }
 
 impl Host {
@@ -39,7 +47,7 @@ impl Host {
     pub fn new(name: Domain, port: u16) -> Self {
         let addresses = name.as_literal().into_iter().collect();
         let tls_start = if port == 465 { TlsStart::Implicit } else { TlsStart::StartTls };
-        Self { name, addresses, port, tls_start }
+        Self { name, addresses, port, tls_start, tlsa: Tlsa::Absent }
     }
 
     /// The same host with its addresses known.
@@ -65,8 +73,28 @@ pub enum Require {
     /// TLS where the host offers it, whatever its certificate; cleartext where it does not, or
     /// where the handshake fails (RFC 7435). What the network's other mail servers do.
     Opportunistic,
+    /// TLS, whatever the certificate: nobody on the way reads along who does not also tamper.
+    Encrypted,
     /// TLS with a certificate that is valid for the host's name; never anything less.
     Verified,
+}
+
+/// Who demands the TLS that a host must show. In the order in which they are asked: the first that has
+/// something to say about a host decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// The host's operator, by TLSA records (RFC 7672).
+    Dane,
+    /// The recipient domain, by a policy over HTTPS (RFC 8461).
+    Sts,
+    /// The message, by REQUIRETLS (RFC 8689).
+    Message,
+    /// The host program, by the [`Require`] of its routes.
+    Own,
+    /// Nobody.
+    #[default]
+    Opportunistic,
 }
 
 /// What a connection showed.
@@ -96,6 +124,8 @@ pub struct TlsSeen {
     /// The name that the certificate was found valid for by the configured roots; `None` when it
     /// was not.
     pub verified: Option<Domain>,
+    /// Whether the certificate matched a TLSA record of the host (RFC 7672).
+    pub dane: bool,
     /// Whether the session was resumed.
     pub resumed: bool,
 }
@@ -104,7 +134,7 @@ impl TlsSeen {
     /// What a handshake showed.
     #[must_use]
     pub fn new(version: &str, cipher: &str, verified: Option<Domain>, resumed: bool) -> Self {
-        Self { version: version.into(), cipher: cipher.into(), verified, resumed }
+        Self { version: version.into(), cipher: cipher.into(), verified, dane: false, resumed }
     }
 }
 
@@ -128,8 +158,8 @@ impl Require {
     /// [`Refused`] says what is missing.
     pub fn admits(self, host: &Host, seen: &Seen) -> Result<(), Refused> {
         match (self, &seen.tls) {
-            (Self::Cleartext | Self::Opportunistic, _) => Ok(()),
-            (Self::Verified, None) => Err(Refused::NoTls),
+            (Self::Cleartext | Self::Opportunistic, _) | (Self::Encrypted, Some(_)) => Ok(()),
+            (Self::Encrypted | Self::Verified, None) => Err(Refused::NoTls),
             (Self::Verified, Some(tls)) if tls.verified.as_ref() == Some(&host.name) => Ok(()),
             (Self::Verified, Some(_)) => Err(Refused::NotVerified),
         }
@@ -151,6 +181,8 @@ mod tests {
             (Require::Cleartext, &tls(None), Ok(())),
             (Require::Opportunistic, &clear, Ok(())),
             (Require::Opportunistic, &tls(None), Ok(())),
+            (Require::Encrypted, &clear, Err(Refused::NoTls)),
+            (Require::Encrypted, &tls(None), Ok(())),
             (Require::Verified, &clear, Err(Refused::NoTls)),
             (Require::Verified, &tls(None), Err(Refused::NotVerified)),
             (Require::Verified, &tls(Some("mx.b.test")), Err(Refused::NotVerified)),
