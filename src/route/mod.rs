@@ -5,8 +5,6 @@
 
 pub mod dns;
 mod fixed;
-#[cfg(feature = "dns")]
-mod hickory;
 pub mod mx;
 pub mod sts;
 
@@ -24,7 +22,9 @@ use crate::smtp::reply::EnhancedCode;
 pub use crate::smtp::Protocol;
 pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
-pub use hickory::{MxResolver, SetupError};
+pub use dns::SetupError;
+#[cfg(feature = "dns")]
+pub use mx::resolver::MxResolver;
 pub use mx::options::{Families, MxOptions};
 
 /// Where mail for a destination goes.
