@@ -252,11 +252,14 @@ mod tests {
         Reply { question: name(question), code, answers: all(answers), authorities: all(authorities), trust }
     }
 
+    /// Whether what was found, if anything, is proven.
+    type Judged = Result<Option<bool>, RouteError>;
+
     #[test]
     fn a_record_counts_for_its_owner_alone_and_by_its_own_proof() {
         const SOUND: Trust = Trust::Proofs(Denial::Sound);
         const BROKEN: Trust = Trust::Proofs(Denial::Broken);
-        let found: &[(&[&str], &[&str], Trust, Result<Option<bool>, RouteError>)] = &[
+        let found: &[(&[&str], &[&str], Trust, Judged)] = &[
             (&["a.b.test A"], &[], SOUND, Ok(Some(true))),
             (&["-a.b.test A"], &[], SOUND, Ok(Some(false))),
             (&["?a.b.test A"], &[], SOUND, Err(RouteError::Bogus)),
@@ -302,7 +305,7 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_judged_for_the_question_and_not_for_the_end_of_its_chain() {
         let proofs = |denial| Trust::Proofs(denial);
-        let table: &[(&str, &[&str], Trust, Result<Option<bool>, RouteError>)] = &[
+        let table: &[(&str, &[&str], Trust, Judged)] = &[
             ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(true))),
             ("a.test", &["-test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(false))),
             ("a.test", &[], proofs(Denial::Sound), Ok(Some(false))),
