@@ -70,6 +70,17 @@ impl Peer {
         peer
     }
 
+    /// On a port of loopback: it takes everything, and offers STARTTLS.
+    pub async fn with_tls(tls: ServerTls) -> Self {
+        Self::on_tcp(move |mut talk: Talk| {
+            let tls = tls.clone();
+            async move {
+                let _ = talk.take_with_tls(&tls).await;
+            }
+        })
+        .await
+    }
+
     fn play(&self, io: Box<dyn Io>) {
         let number = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
         let talk = Talk { io: Some(io), input: Vec::new(), heard: Arc::clone(&self.heard), number };
