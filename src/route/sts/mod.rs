@@ -1,8 +1,12 @@
 //! MTA-STS is a recipient domain's word, over HTTPS, that its hosts show a valid certificate (RFC 8461).
 
+mod parse;
+
 use std::time::Duration;
 
 use crate::smtp::address::Domain;
+
+pub use parse::{StsRecord, StsSyntaxError};
 
 /// A domain's policy (RFC 8461 §3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
