@@ -49,9 +49,17 @@ impl StsResolver {
         &self.policies
     }
 
-    async fn find(&self, destination: &Domain) -> Result<Route, RouteError> {
-        let mut route = self.inner.route(destination);
-        let mut policy = pin!(self.policies.find(destination));
+}
+
+impl StsPolicies {
+    /// The route that another finds, with the destination's policy, which is asked for at the same time.
+    pub(in crate::route) async fn with_route(
+        &self,
+        destination: &Domain,
+        route: impl Future<Output = Result<Route, RouteError>>,
+    ) -> Result<Route, RouteError> {
+        let mut route = pin!(route);
+        let mut policy = pin!(self.find(destination));
         let (route, early) = tokio::select! {
             biased;
             route = &mut route => (route, None),
@@ -76,7 +84,7 @@ impl StsResolver {
 
 impl Resolve for StsResolver {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
-        Box::pin(self.find(destination))
+        Box::pin(self.policies.with_route(destination, self.inner.route(destination)))
     }
 
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {
