@@ -20,12 +20,12 @@ use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
 
 pub use crate::smtp::Protocol;
-pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
 pub use dns::SetupError;
+pub use fixed::{FixedRoutes, Match, NotAMatch};
+pub use mx::options::{Families, MxOptions};
 #[cfg(feature = "dns")]
 pub use mx::resolver::MxResolver;
-pub use mx::options::{Families, MxOptions};
 
 /// Where mail for a destination goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

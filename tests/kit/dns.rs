@@ -134,7 +134,8 @@ struct Handler {
 impl Handler {
     /// The zone that answers: the closest one, for DS that of the parent.
     fn zone(&self, request: &Request) -> &Catalog {
-        let asked = request.request_info().map(|info| (Name::from(info.query.name()), info.query.query_type()));
+        let asked =
+            request.request_info().map(|info| (Name::from(info.query.name()), info.query.query_type()));
         let holds = |(origin, _): &&(Name, Catalog)| match &asked {
             Ok((name, RecordType::DS)) => origin.zone_of(name) && origin != name,
             Ok((name, _)) => origin.zone_of(name),

@@ -26,7 +26,7 @@ use hickory_server::dnssec::NxProofKind;
 use hickory_server::proto::dnssec::crypto::EcdsaSigningKey;
 use hickory_server::proto::dnssec::rdata::{DNSKEY, DNSSECRData, DS};
 use hickory_server::proto::dnssec::{Algorithm, DigestType, DnssecSigner, PublicKeyBuf, SigningKey};
-use hickory_server::proto::rr::rdata::{NS, SOA};
+use hickory_server::proto::rr::rdata::{NS, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, ZoneType};
@@ -75,6 +75,11 @@ impl SignedDns {
         let mut placed: Vec<(Name, Record)> = Vec::new();
         for (origin, zone) in &zones {
             placed.push((origin.clone(), zone.ns()));
+            // A zone of one name has a denial that this server cannot find.
+            if let Ok(filler) = Name::from_ascii("0-filler").unwrap().append_domain(origin) {
+                let text = RData::TXT(TXT::new(vec!["filler".into()]));
+                placed.push((origin.clone(), Record::from_rdata(filler, 60, text)));
+            }
             if !origin.is_root() {
                 let parent = closest(&zones, &origin.base_name());
                 placed.push((parent.clone(), zone.ns()));

@@ -24,7 +24,7 @@ use crate::smtp::address::Domain;
 pub use fixed::StaticDns;
 #[cfg(feature = "dns")]
 pub use hickory::{HickoryDns, SetupError};
-pub use options::{Anchors, Dnssec, DnsOptions};
+pub use options::{Anchors, DnsOptions, Dnssec};
 
 /// Answers questions.
 pub trait Dns: Send + Sync + fmt::Debug + 'static {

@@ -44,7 +44,12 @@ impl Servers {
 
     /// Asks one question. With `authentic`, also for the servers' word on whether the answer is (RFC
     /// 6840 §5.7).
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType, authentic: bool) -> Result<Reply, RouteError> {
+    pub(super) async fn ask(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        authentic: bool,
+    ) -> Result<Reply, RouteError> {
         let query = Query::query(name.clone(), kind);
         let mut request = DnsRequest::from_query(query, DnsRequestOptions::default());
         request.metadata.authentic_data = authentic;

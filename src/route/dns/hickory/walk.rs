@@ -2,7 +2,7 @@
 
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::reply::{Reply, What};
+use super::reply::{Link, Reply, What};
 use super::servers::Servers;
 use super::validate::Validator;
 use crate::route::RouteError;
@@ -41,7 +41,11 @@ pub(super) async fn walk(ask: &Ask<'_>, name: &Name, kind: RecordType) -> Result
     let (mut secure, mut secure_start, mut ttl) = (true, None, u32::MAX);
     for _ in 0..=MAX_CHAIN {
         let (answer, is_secure, lives) = loop {
-            if let Some(link) = reply.at(&at, kind)? {
+            let link = match reply.at(&at, kind) {
+                Err(RouteError::Bogus) => Some(ask.alias_apart(&at).await?),
+                link => link?,
+            };
+            if let Some(link) = link {
                 let answer = match link.what {
                     What::Records(records) => Step::End(Answer::Records(records)),
                     What::Alias(target) => Step::On(target),
@@ -89,6 +93,19 @@ impl Ask<'_> {
             Self::Plain(servers) => servers.ask(name, kind, false).await,
             Self::Trusted(servers) => servers.ask(name, kind, true).await,
             Self::Validated(validator) => validator.ask(name, kind).await,
+        }
+    }
+
+    /// The CNAME at a name whose proof does not hold in the response to another question: the library
+    /// judges some proofs by NSEC3 only where the response has nothing else in it.
+    async fn alias_apart(&self, name: &Name) -> Result<Link, RouteError> {
+        let link = self.ask(name, RecordType::CNAME).await?.at(name, RecordType::CNAME)?;
+        let Some(Link { what: What::Records(records), secure, ttl }) = link else {
+            return Err(RouteError::Bogus);
+        };
+        match records.into_iter().next() {
+            Some(RData::CNAME(target)) => Ok(Link { what: What::Alias(target.0), secure, ttl }),
+            _ => Err(RouteError::Bogus),
         }
     }
 

@@ -11,12 +11,13 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 /// The name below which the wildcard is that this record was made from; `None` where it was not.
 /// `records` are those beside it, its signatures among them.
 pub(super) fn closest_encloser(name: &Name, kind: RecordType, records: &[Record]) -> Option<Name> {
-    let labels = records.iter().filter(|record| record.name == *name).filter_map(|record| match &record.data {
-        RData::DNSSEC(DNSSECRData::RRSIG(sig)) if sig.input().type_covered == kind => {
-            Some(sig.input().num_labels)
-        }
-        _ => None,
-    });
+    let labels =
+        records.iter().filter(|record| record.name == *name).filter_map(|record| match &record.data {
+            RData::DNSSEC(DNSSECRData::RRSIG(sig)) if sig.input().type_covered == kind => {
+                Some(sig.input().num_labels)
+            }
+            _ => None,
+        });
     // All signatures of a set have the same number; where they do not, the careful one.
     let labels = labels.min()?;
     (labels < name.num_labels()).then(|| name.trim_to(usize::from(labels)))
@@ -84,11 +85,11 @@ mod tests {
             ("mx.ex.test", "zz.ex.test", &[NS, SOA], true), // the zone's own
             ("b.mx.ex.test", "c.mx.ex.test", &[A], false),  // it exists
             ("a.mx.ex.test", "b.mx.ex.test", &[A], false),
-            ("a.mx.ex.test", "aa.mx.ex.test", &[A], false),   // all before it
-            ("c.mx.ex.test", "zz.ex.test", &[A], false),      // all behind it
-            ("zz.ex.test", "ex.test", &[A], false),           // the same, at the end of the zone
-            ("a.mx.ex.test", "x.b.mx.ex.test", &[A], false),  // something is below it
-            ("ex.test", "zz.ex.test", &[SOA], false),         // not even the wildcard's parent exists
+            ("a.mx.ex.test", "aa.mx.ex.test", &[A], false), // all before it
+            ("c.mx.ex.test", "zz.ex.test", &[A], false),    // all behind it
+            ("zz.ex.test", "ex.test", &[A], false),         // the same, at the end of the zone
+            ("a.mx.ex.test", "x.b.mx.ex.test", &[A], false), // something is below it
+            ("ex.test", "zz.ex.test", &[SOA], false),       // not even the wildcard's parent exists
         ];
         for (owner, next, types, proven) in table {
             let nsec = NSEC::new(name(next), types.iter().copied());
