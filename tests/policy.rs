@@ -13,11 +13,16 @@
 mod carry;
 #[path = "kit/certs.rs"]
 mod certs;
+mod kit;
 #[path = "kit/peer.rs"]
 mod peer;
 
+#[path = "policy/addresses.rs"]
+mod addresses;
 #[path = "policy/dane.rs"]
 mod dane;
+#[path = "policy/resumed.rs"]
+mod resumed;
 #[path = "policy/table.rs"]
 mod table;
 

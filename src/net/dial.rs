@@ -350,7 +350,11 @@ impl Dialer {
         let (stream, seen) = match made.unwrap_or(Err(HandshakeError::TimedOut)) {
             Ok(secured) => secured,
             Err(error) => {
-                let fault = error.fault();
+                // Where any certificate will do, none was looked at.
+                let fault = match class {
+                    TlsClass::Accepting => TlsFault::NotValid,
+                    TlsClass::Verifying => error.fault(),
+                };
                 note.fault = Some(fault);
                 return Err(match error {
                     HandshakeError::NotVerified(_) | HandshakeError::NoRoots | HandshakeError::Name

@@ -57,7 +57,15 @@ impl Peer {
         F: Fn(Talk) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: Send> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// On a listener that is there.
+    pub fn listening<F, Fut>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Talk) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Send> + Send + 'static,
+    {
         let mut peer = Self::in_memory(0, script);
         peer.address = Some(listener.local_addr().unwrap());
         let server = peer.clone();
