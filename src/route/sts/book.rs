@@ -306,5 +306,4 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 const MAX_FAILED: usize = 4096;
 
 #[cfg(test)]
-#[path = "book_tests.rs"]
 mod tests;

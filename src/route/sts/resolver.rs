@@ -48,7 +48,6 @@ impl StsResolver {
     pub const fn policies(&self) -> &StsPolicies {
         &self.policies
     }
-
 }
 
 impl StsPolicies {
