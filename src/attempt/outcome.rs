@@ -256,6 +256,13 @@ impl Outcome {
         self
     }
 
+    /// Whether the destination's own policy may be why: it allows none of the hosts, or one did not show
+    /// the TLS that it should. There may be a new policy (RFC 8461 §5.1).
+    #[must_use]
+    pub(crate) fn is_by_policy(&self) -> bool {
+        self.cause().is_some_and(|cause| matches!(cause, Cause::Tls { .. } | Cause::Route(RouteError::Sts)))
+    }
+
     /// What it means for recipients that no host of their route could be used: what it said means what
     /// [`Outcome::of_reply`] says, and all else may pass.
     #[must_use]
