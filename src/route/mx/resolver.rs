@@ -216,7 +216,7 @@ impl Resolve for MxResolver {
         #[cfg(feature = "mta-sts")]
         if let Some(policies) = self.policies.as_ref().filter(|_| self.options.require != Require::Cleartext)
         {
-            return Box::pin(policies.with_route(destination, self.find(destination)));
+            return Box::pin(policies.add_to(destination, self.find(destination)));
         }
         Box::pin(self.find(destination))
     }

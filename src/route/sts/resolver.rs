@@ -51,14 +51,20 @@ impl StsResolver {
 }
 
 impl StsPolicies {
-    /// The route that another finds, with the destination's policy, which is asked for at the same time.
-    pub(in crate::route) async fn with_route(
+    /// A route with its domain's policy, both asked for at the same time. A route that is local, in LMTP or
+    /// in clear is left as it is, and does not wait for the policy.
+    ///
+    /// # Errors
+    /// Those of the route.
+    ///
+    /// # Cancel safety
+    /// That of the route.
+    pub async fn add_to(
         &self,
         destination: &Domain,
         route: impl Future<Output = Result<Route, RouteError>>,
     ) -> Result<Route, RouteError> {
-        let mut route = pin!(route);
-        let mut policy = pin!(self.find(destination));
+        let (mut route, mut policy) = (pin!(route), pin!(self.find(destination)));
         let (route, early) = tokio::select! {
             biased;
             route = &mut route => (route, None),
@@ -83,7 +89,7 @@ impl StsPolicies {
 
 impl Resolve for StsResolver {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
-        Box::pin(self.policies.with_route(destination, self.inner.route(destination)))
+        Box::pin(self.policies.add_to(destination, self.inner.route(destination)))
     }
 
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {
