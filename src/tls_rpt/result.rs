@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::attempt::Trial;
 use crate::hop::{PolicyKind, Require, Tlsa, TlsFault, TlsaMatching, TlsaRecord, TlsaSelector, TlsaUsage};
-use crate::route::sts::{StsFault, StsMode, StsPolicy};
+use crate::route::sts::{MxPattern, StsFault, StsMode, StsPolicy};
 use crate::route::{Hosts, Protocol};
 use crate::smtp::address::Domain;
 
@@ -164,9 +164,9 @@ fn of_domain(destination: &Domain, policy: Option<&Arc<StsPolicy>>) -> Policy {
     let mut shown = plain(PolicyType::Sts, destination);
     if let Some(policy) = policy {
         shown.lines = bounded(policy.lines.iter().map(|line| &**line));
-        let patterns = policy.mx.iter().take(MAX_LINES);
-        let pattern = |wildcard, name: &Domain| format!("{}{name}", if wildcard { "*." } else { "" });
-        shown.hosts = patterns.map(|mx| pattern(mx.wildcard, &mx.name).into_boxed_str()).collect();
+        let pattern = |mx: &MxPattern| format!("{}{}", if mx.wildcard { "*." } else { "" }, mx.name);
+        let patterns: Vec<_> = policy.mx.iter().take(MAX_LINES).map(pattern).collect();
+        shown.hosts = bounded(patterns.iter().map(String::as_str));
     }
     shown
 }
@@ -221,7 +221,7 @@ fn bounded<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Box<str>> {
 /// What a report says of a host that the domain's policy does not list.
 const NOT_LISTED: &str = "mx-host-not-in-policy";
 /// Of one policy: there are policies of 64 KiB, and a report is not where to read them.
-const MAX_TEXT: usize = 4_096;
+const MAX_TEXT: usize = 2_048;
 const MAX_LINES: usize = 64;
 const MAX_LINE: usize = 512;
 /// All that there are.
@@ -247,7 +247,6 @@ mod tests {
 
     use super::*;
     use crate::hop::{Host, TlsSeen, TlsaSet};
-    use crate::route::sts::MxPattern;
 
     fn name(text: &str) -> Domain {
         Domain::parse(text).unwrap()
@@ -353,7 +352,7 @@ mod tests {
         host.tlsa = Tlsa::Records(Arc::new(TlsaSet::new(name("base.test"), vec![record; 100])));
         let policy = tried(&Trial::new(Arc::new(host), PolicyKind::Dane), &route(None));
         assert_eq!(*policy.lines[0], *format!("3 1 1 {}", "AB".repeat(32)));
-        assert_eq!((policy.lines.len(), policy.domain), (58, name("base.test")));
+        assert_eq!((policy.lines.len(), policy.domain), (29, name("base.test")));
     }
 
     #[test]

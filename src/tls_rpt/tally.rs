@@ -19,6 +19,8 @@ pub struct Bounds {
     pub domains: usize,
     /// Policies of one domain: it may change it during the day. Default: 8.
     pub policies: usize,
+    /// Policies of all domains. Default: 20,000, which is up to 90 MB where each is as long as may be.
+    pub all_policies: usize,
     /// Kinds of failures of one policy, each a result at an address of a host. Default: 100, so that a
     /// report stays readable.
     pub details: usize,
@@ -30,7 +32,7 @@ impl Bounds {
     /// The defaults.
     #[must_use]
     pub const fn new() -> Self {
-        Self { domains: 10_000, policies: 8, details: 100, all_details: 50_000 }
+        Self { domains: 10_000, policies: 8, all_policies: 20_000, details: 100, all_details: 50_000 }
     }
 }
 
@@ -161,28 +163,27 @@ impl Tally {
         text
     }
 
-    /// All of it as lines, in place of those from before. Nothing is unwritten afterwards.
-    pub(crate) fn take_all(&mut self) -> String {
+    /// Nothing of it counts as written: what comes next takes the place of the lines from before.
+    pub(crate) fn unwrite(&mut self) {
         for (number, counted) in &mut self.policies {
             self.changed.insert(*number);
             counted.is_written = false;
             counted.good.unwritten = counted.good.all;
             counted.failed.values_mut().for_each(|count| count.unwritten = count.all);
         }
-        self.take_changes()
     }
 
-    /// What lines say. Those that are damaged are left out.
+    /// What lines say. Those that are damaged are left out. All of it counts as written, but a policy is
+    /// introduced again before more is counted: in the lines it may have had another number.
     #[must_use]
     pub fn read(lines: &[u8], bounds: Bounds) -> Self {
         let mut tally = Self::new(bounds);
         // The numbers in the file, which need not be ours: some may have found no room.
         let mut known: BTreeMap<u64, (Domain, Policy)> = BTreeMap::new();
-        let most = bounds.domains.saturating_mul(bounds.policies);
         for line in lines.split(|octet| *octet == b'\n').filter_map(Line::parse) {
             match line {
                 Line::Policy { number, domain, policy } => {
-                    if known.len() < most {
+                    if known.len() < bounds.all_policies || known.contains_key(&number) {
                         known.insert(number, (domain, policy));
                     }
                 }
@@ -200,6 +201,11 @@ impl Tally {
                 Line::Over { domain } => tally.marks.over(domain, bounds),
             }
         }
+        for counted in tally.policies.values_mut() {
+            counted.good.unwritten = 0;
+            counted.failed.values_mut().for_each(|count| count.unwritten = 0);
+        }
+        tally.changed.clear();
         tally
     }
 
@@ -254,7 +260,10 @@ impl Tally {
         if let Some(number) = numbers.iter().find(seen) {
             return Some(*number);
         }
-        if numbers.len() >= self.bounds.policies || !is_known && self.domains.len() >= self.bounds.domains {
+        let is_full = numbers.len() >= self.bounds.policies
+            || self.policies.len() >= self.bounds.all_policies
+            || !is_known && self.domains.len() >= self.bounds.domains;
+        if is_full {
             return None;
         }
         let number = self.next;
@@ -345,13 +354,42 @@ mod tests {
         assert_eq!(shown(&tally), expected);
         assert_eq!(shown(&Tally::read(file.as_bytes(), Bounds::new())), expected);
         assert_eq!(file.matches("\"policy\"").count(), 2, "{file}");
-        let all = tally.take_all();
+        tally.unwrite();
+        let all = tally.take_changes();
         assert!(all.len() < file.len());
         assert_eq!(shown(&Tally::read(all.as_bytes(), Bounds::new())), expected);
         // A crash cut the last line, and what was appended behind it is another.
         let cut = format!("{}\n{all}", &all[..all.len() - 3]);
         let twice = ["b.test sts: 8 certificate-expired at mx.b.test: 4", "c.test no-policy-found: 2"];
         assert_eq!(shown(&Tally::read(cut.as_bytes(), Bounds::new())), twice);
+    }
+
+    #[test]
+    fn what_is_counted_after_a_restart_is_added() {
+        let mut before = Tally::new(Bounds::new());
+        let other = Finding { policy: policy(PolicyType::Tlsa, "b.test"), failure: None };
+        for n in 0..3 {
+            before.count(&domain(&format!("{n}.test")), finding(None));
+            before.count(&domain(&format!("{n}.test")), other.clone());
+        }
+        let lines = before.take_changes();
+        // The first policy was damaged, so the others come to have other numbers.
+        let mut file = lines.split_once('\n').unwrap().1.to_owned();
+        let mut after = Tally::read(file.as_bytes(), Bounds::new());
+        assert!(!after.is_changed());
+        after.count(&domain("1.test"), finding(None));
+        after.count(&domain("3.test"), finding(None));
+        file += &after.take_changes();
+        let expected = [
+            "0.test tlsa: 1",
+            "1.test sts: 2",
+            "1.test tlsa: 1",
+            "2.test sts: 1",
+            "2.test tlsa: 1",
+            "3.test sts: 1",
+        ];
+        assert_eq!(shown(&after), expected);
+        assert_eq!(shown(&Tally::read(file.as_bytes(), Bounds::new())), expected);
     }
 
     #[test]
@@ -373,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_without_details_or_left_out() {
-        let bounds = Bounds { domains: 2, policies: 2, details: 2, all_details: 3 };
+        let bounds = Bounds { domains: 2, policies: 2, details: 2, all_details: 3, ..Bounds::new() };
         let mut tally = Tally::new(bounds);
         for n in 0..5 {
             tally.count(&domain(&format!("{n}.test")), finding(None));
@@ -396,7 +434,11 @@ mod tests {
                 "1.test sts: 1 certificate-not-trusted at ?: 3 certificate-not-trusted at mx0.test: 1",
             ]
         );
-        assert_eq!(Tally::read(tally.take_all().as_bytes(), bounds).domains().count(), 2);
+        tally.unwrite();
+        assert_eq!(Tally::read(tally.take_changes().as_bytes(), bounds).domains().count(), 2);
+        let mut tally = Tally::new(Bounds { all_policies: 3, ..Bounds::new() });
+        (0..5).for_each(|n| tally.count(&domain(&format!("{n}.test")), finding(None)));
+        assert_eq!((tally.domains().count(), tally.left_out()), (3, 2));
     }
 
     #[test]
