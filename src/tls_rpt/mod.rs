@@ -9,13 +9,25 @@
 //! What is not reported on: mail that goes to hosts which the host program names itself, mail whose
 //! sender does without policies (`TLS-Required: No`), LMTP, and hosts that did not answer at all.
 
+mod collector;
 mod day;
 mod journal;
+mod mail;
+mod post;
 mod record;
+mod report;
+mod reporter;
 mod result;
+mod send;
+mod store;
 mod tally;
 
+pub use collector::Collector;
 pub use day::Day;
+pub use post::{PostError, PostReport};
 pub use record::{NoAnswer, ReportRecord, ReportTo};
+pub use report::{Submitter, TlsReport};
+pub use reporter::{ReporterOptions, TlsReporter};
 pub use result::{Failure, Finding, Policy, PolicyType, ResultType, findings};
+pub use store::{TallyDirectory, TallyMemory, TallyStore};
 pub use tally::{Bounds, Count, Counted, Tally};

@@ -1,0 +1,51 @@
+//! Posting a report over HTTPS (RFC 8460 §5.4), as a seam.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::BoxFuture;
+
+/// Posts reports.
+pub trait PostReport: Send + Sync + fmt::Debug + 'static {
+    /// Posts a body to a URI that begins with `https://`. Takes no longer than a minute or two.
+    ///
+    /// # Errors
+    /// [`PostError`], which says whether trying again can help.
+    ///
+    /// # Cancel safety
+    /// The body may have been taken all the same.
+    fn post<'a>(
+        &'a self,
+        uri: &'a str,
+        content_type: &'a str,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<(), PostError>>;
+}
+
+/// Why a report was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The URI cannot be posted to.
+    #[error("the URI cannot be used")]
+    Uri,
+    /// The host answered with a status that is not 2xx.
+    #[error("the host answered {0}")]
+    Status(u16),
+    /// There was no answer.
+    #[error("the host did not answer")]
+    NoAnswer,
+}
+
+impl PostError {
+    /// Whether trying again later can help (RFC 9110 §15.5, §15.6).
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        match self {
+            Self::Uri => false,
+            Self::Status(status) => status >= 500 || status == 408 || status == 429,
+            Self::NoAnswer => true,
+        }
+    }
+}
