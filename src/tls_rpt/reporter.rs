@@ -294,7 +294,7 @@ impl Task {
     async fn done(&mut self, mut job: Job, progress: Progress) {
         let now = self.collector.clock().mono();
         if progress == Progress::Again {
-            let wait = FIRST_AGAIN.saturating_mul(3_u32.saturating_pow(job.tries));
+            let wait = FIRST_AGAIN.saturating_mul(2_u32.saturating_pow(job.tries));
             job.tries += 1;
             if now + wait <= job.until {
                 return self.queue(now + wait, job);
@@ -328,7 +328,7 @@ fn drawn(options: &ReporterOptions) -> Duration {
 const AT_ONCE: usize = 8;
 /// How long a report is tried (RFC 8460 §5.5).
 const TRIED_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Then three times as long each time: six tries in a day.
+/// Then twice as long each time: nine tries in a day.
 const FIRST_AGAIN: Duration = Duration::from_secs(300);
 /// When a day is looked at again that could not be read.
 const AGAIN: Duration = Duration::from_secs(600);

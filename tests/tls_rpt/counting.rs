@@ -1,0 +1,1 @@
+//! What an engine's own connections come to be counted as.
