@@ -132,8 +132,13 @@ pub fn findings(destination: &Domain, hosts: &Hosts, trial: &Trial) -> Vec<Findi
     let sts = hosts.sts.as_ref().filter(|policy| policy.mode != StsMode::None);
     let mut found = Vec::new();
     if trial.by == PolicyKind::Dane {
-        let policy = of_records(destination, trial);
-        found.push(Finding { policy, failure: trial.fault.or(no_tls).map(tls) });
+        // What the roots say of a certificate does not count where its records vouch for it.
+        let fault = match trial.host.tlsa {
+            Tlsa::Unusable => Some(TlsFault::TlsaInvalid),
+            Tlsa::Failed => Some(TlsFault::DnssecInvalid),
+            Tlsa::Records(_) | Tlsa::Absent => no_tls.map(|none| trial.fault.unwrap_or(none)),
+        };
+        found.push(Finding { policy: of_records(destination, trial), failure: fault.map(tls) });
     } else if let Some(policy) = sts {
         let verified = trial.tls.as_ref().is_some_and(|tls| tls.verified.as_ref() == Some(&trial.host.name));
         let failure = if !policy.matches(&trial.host.name) {
@@ -305,11 +310,23 @@ mod tests {
             (&testing, Opportunistic, None, None, "sts starttls-not-supported"),
             (&others, Opportunistic, Some(true), None, "sts validation-failure"),
             (&enforced, Dane, Some(false), None, "tlsa ok"),
-            (&none, Dane, Some(false), Some(NotValid), "tlsa validation-failure"),
+            (&none, Dane, None, Some(NotValid), "tlsa validation-failure"),
+            (&none, Dane, Some(false), Some(NotTrusted), "tlsa ok"),
             (&none, Dane, None, Some(DnssecInvalid), "tlsa dnssec-invalid"),
             (&none, Dane, None, None, "tlsa starttls-not-supported"),
         ] {
             assert_eq!(found(hosts, &trial(by, tls, fault)), [expected], "{by:?} {tls:?} {fault:?}");
+        }
+    }
+
+    #[test]
+    fn records_that_cannot_be_used_are_a_failure_whatever_the_connection_shows() {
+        for (tlsa, expected) in
+            [(Tlsa::Unusable, "tlsa tlsa-invalid"), (Tlsa::Failed, "tlsa dnssec-invalid")]
+        {
+            let host = Host { tlsa, ..host() };
+            let trial = Trial { host: Arc::new(host), ..trial(PolicyKind::Dane, Some(true), None) };
+            assert_eq!(found(&route(None), &trial), [expected]);
         }
     }
 
