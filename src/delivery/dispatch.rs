@@ -223,6 +223,9 @@ impl Dispatcher {
             Ok(Route::Hosts(hosts)) if hosts.hosts.is_empty() => Err(RouteError::NoHost),
             answer => answer.map(|route| Arc::new(Routed::new(route))),
         };
+        if matches!(answer, Err(RouteError::Sts)) {
+            self.shared.resolver.policy_failed(&destination);
+        }
         self.shared.with(|core, now, todo| core.answered(&destination, answer, now, todo));
     }
 

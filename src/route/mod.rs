@@ -177,6 +177,13 @@ pub trait Resolve: Send + Sync + fmt::Debug + 'static {
         let _ = host;
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    /// Mail for a destination could not be sent because of its policy ([`Hosts::sts`]): before it is tried
+    /// again, whether there is another policy should be found out (RFC 8461 §5.1). May be called for
+    /// each message. The default does nothing.
+    fn policy_failed(&self, destination: &Domain) {
+        let _ = destination;
+    }
 }
 
 /// Why there is no route.

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::BoxFuture;
+use crate::https::{HttpsClient, HttpsError, Url};
 
 /// Posts reports.
 pub trait PostReport: Send + Sync + fmt::Debug + 'static {
@@ -47,5 +48,25 @@ impl PostError {
             Self::Status(status) => status >= 500 || status == 408 || status == 429,
             Self::NoAnswer => true,
         }
+    }
+}
+
+/// A host that shows no valid certificate is given no report, although it may be (§3): what is in it
+/// says where our mail goes.
+impl PostReport for HttpsClient {
+    fn post<'a>(
+        &'a self,
+        uri: &'a str,
+        content_type: &'a str,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<(), PostError>> {
+        Box::pin(async move {
+            let url = Url::parse(uri).map_err(|_| PostError::Uri)?;
+            match Self::post(self, &url, content_type, body).await {
+                Ok(_) => Ok(()),
+                Err(HttpsError::Status(status)) => Err(PostError::Status(status)),
+                Err(_) => Err(PostError::NoAnswer),
+            }
+        })
     }
 }
