@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::attempt::Trial;
+use crate::hop::{PolicyKind, TlsFault};
+use crate::route::Hosts;
 use crate::smtp::address::Domain;
 
 use super::event::{Event, Observers};
@@ -73,6 +75,15 @@ impl Trials {
     }
 }
 
+/// Tells that the enforced policy of a destination lists none of its hosts, so that no connection is
+/// tried: as of one to the first.
+pub(crate) fn unlisted(observers: &Observers, destination: &Domain, hosts: &Hosts) {
+    let Some(host) = hosts.hosts.first() else { return };
+    let mut trial = Trial::new(Arc::new(host.clone()), PolicyKind::Sts);
+    trial.fault = Some(TlsFault::NotValid);
+    observers.tell(&Event::TlsTried { destination, hosts, trial: &trial });
+}
+
 /// The route of an entry whose connections are counted.
 fn counted(entry: &Entry) -> Option<&Arc<Routed>> {
     let handling = &entry.claim.handling;
@@ -98,8 +109,9 @@ mod tests {
     use crate::delivery::Observer;
     use crate::delivery::lane::tests::claim;
     use crate::delivery::settle::Verdict;
-    use crate::hop::{Host, PolicyKind, Require};
-    use crate::route::{Hosts, Route};
+    use crate::delivery::care::Care;
+    use crate::hop::{Host, Require};
+    use crate::route::Route;
 
     /// `host for destination`, in the order of telling.
     #[derive(Debug, Default)]
@@ -128,7 +140,7 @@ mod tests {
         claim.destination = Domain::parse(destination).unwrap();
         let mut entry = Entry::new(claim);
         let hosts = Hosts::new(vec![host(n)], Require::Opportunistic);
-        entry.routed = Some(Arc::new(Routed::new(Route::Hosts(hosts))));
+        entry.routed = Some(Arc::new(Routed::new(Route::Hosts(hosts), Care::Usual).unwrap()));
         entry
     }
 
