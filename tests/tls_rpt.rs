@@ -11,6 +11,16 @@
     reason = "a test fails by panicking, and measures the runtime's own time"
 )]
 
+#[path = "kit/carry.rs"]
+mod carry;
+#[path = "kit/certs.rs"]
+mod certs;
+#[path = "kit/https.rs"]
+mod https;
+mod kit;
+#[path = "kit/peer.rs"]
+mod peer;
+
 #[path = "tls_rpt/counting.rs"]
 mod counting;
 #[path = "tls_rpt/desk.rs"]
@@ -26,10 +36,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use postroad::BoxFuture;
 use postroad::clock::Timestamp;
 use postroad::hop::TlsFault;
 use postroad::spool::Spool;
-use postroad::tls_rpt::{Day, PostError, TallyDirectory, TallyMemory, TallyStore};
+use postroad::https::{FindHost, HttpsClient};
+use postroad::net::tls::TlsOptions;
+use postroad::smtp::address::Domain;
+use postroad::tls_rpt::{Day, PostError, PostReport, TallyDirectory, TallyMemory, TallyStore};
 
 use desk::{Desk, HOUR, MIDNIGHT, json, text};
 
@@ -246,4 +260,45 @@ async fn what_was_counted_before_the_start_is_added_to_what_was_kept() {
     assert_eq!(counted.collect::<Vec<_>>(), [2]);
     let lines = store.read(store.days().await.unwrap()[0]).await.unwrap();
     assert_eq!(text(&lines).matches("\"good\",0,1").count(), 2, "{}", text(&lines));
+}
+
+#[derive(Debug)]
+struct Here;
+
+impl FindHost for Here {
+    fn find<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Vec<std::net::IpAddr>> {
+        Box::pin(async { vec![[127, 0, 0, 1].into()] })
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_posted_to_a_web_server_with_a_valid_certificate() {
+    use https::{Certificate, HttpsServer, Reply};
+    let web = HttpsServer::start().await;
+    let clock = std::sync::Arc::new(postroad::clock::SystemClock);
+    let client = HttpsClient::new(web.trust(TlsOptions::new()), std::sync::Arc::new(Here), clock).unwrap();
+    let (port, body) = (web.port(), bytes::Bytes::from_static(b"\x1f\x8bx"));
+    for (status, taken) in [
+        (200, Ok(())),
+        (201, Ok(())),
+        (307, Err(PostError::Status(307))),
+        (404, Err(PostError::Status(404))),
+        (503, Err(PostError::Status(503))),
+    ] {
+        web.reply("r.test", Reply::status(status));
+        let uri = format!("https://r.test:{port}/v1?x=1");
+        let posted = PostReport::post(&client, &uri, "application/tlsrpt+gzip", body.clone()).await;
+        assert_eq!(posted, taken);
+        let asked = web.asked().pop().unwrap();
+        assert_eq!((asked.line.as_str(), &asked.body[..]), ("POST /v1?x=1 HTTP/1.1", &body[..]));
+        assert_eq!(asked.fields["content-type"], "application/tlsrpt+gzip");
+    }
+    web.certificate("bad.test", Certificate::SelfSigned);
+    for (uri, error) in [
+        (format!("https://bad.test:{port}/"), PostError::NoAnswer),
+        ("https://[192.0.2.1]/".to_owned(), PostError::Uri),
+    ] {
+        let posted = PostReport::post(&client, &uri, "application/tlsrpt+gzip", body.clone()).await;
+        assert_eq!(posted, Err(error));
+    }
 }
