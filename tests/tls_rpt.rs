@@ -29,7 +29,6 @@ mod desk;
 #[path = "engine/world.rs"]
 mod world;
 
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -39,13 +38,13 @@ use tokio::time::sleep;
 use postroad::BoxFuture;
 use postroad::clock::Timestamp;
 use postroad::hop::TlsFault;
-use postroad::spool::Spool;
 use postroad::https::{FindHost, HttpsClient};
 use postroad::net::tls::TlsOptions;
 use postroad::smtp::address::Domain;
+use postroad::spool::Spool;
 use postroad::tls_rpt::{Day, PostError, PostReport, TallyDirectory, TallyMemory, TallyStore};
 
-use desk::{Desk, HOUR, MIDNIGHT, json, text};
+use desk::{Desk, HOUR, MIDNIGHT, WRITE, json, text};
 
 /// The report in a mail's only base64 part.
 fn attached(content: &str) -> Value {
@@ -62,13 +61,13 @@ async fn yesterdays_report_is_sent_by_mail_and_by_https_once() {
     desk.tried("b.test", None);
     desk.tried("b.test", Some(TlsFault::NotOffered));
     desk.tried("silent.test", None);
-    sleep(MIDNIGHT - Duration::from_secs(60)).await;
+    sleep(MIDNIGHT - WRITE).await;
     assert!(desk.world.reached().is_empty(), "the day is not over");
-    sleep(HOUR * 4 + Duration::from_secs(120)).await;
+    sleep(HOUR * 4 + WRITE * 3).await;
     assert_eq!(desk.world.reached(), ["tls@b.test"]);
     let got = desk.world.net().got[0].clone();
     let behind = got.at - MIDNIGHT;
-    assert!(behind < HOUR * 4 + Duration::from_secs(60), "{behind:?}");
+    assert!(behind < HOUR * 4 + WRITE * 2, "{behind:?}");
     assert_eq!((got.host.as_str(), got.from.as_str()), ("mx.b.test", "<tls@us.test>"));
     assert!(got.rcpt.contains("NOTIFY=NEVER"), "{}", got.rcpt);
     let report = attached(&got.content);
@@ -81,7 +80,10 @@ async fn yesterdays_report_is_sent_by_mail_and_by_https_once() {
     assert_eq!(policy["failure-details"][0]["result-type"], "starttls-not-supported");
     let posts = desk.posts.taken();
     assert_eq!(posts.len(), 1);
-    assert_eq!((posts[0].0.as_str(), posts[0].1.as_str()), ("https://r.b.test/v1", "application/tlsrpt+gzip"));
+    assert_eq!(
+        (posts[0].0.as_str(), posts[0].1.as_str()),
+        ("https://r.b.test/v1", "application/tlsrpt+gzip")
+    );
     assert_eq!(json(&posts[0].2), report);
     assert!(desk.store.days().await.unwrap().is_empty(), "what was reported is removed");
     // The connection of the report itself was not counted: there is nothing to report the day after.
@@ -102,7 +104,7 @@ async fn the_delay_is_drawn_at_random() {
         delays.push(desk.world.net().got[0].at - MIDNIGHT);
         running.stop().await;
     }
-    assert!(delays.iter().all(|delay| *delay < HOUR * 4 + Duration::from_secs(60)), "{delays:?}");
+    assert!(delays.iter().all(|delay| *delay < HOUR * 4 + WRITE * 2), "{delays:?}");
     delays.sort();
     assert!(delays[4] - delays[0] > HOUR, "{delays:?}");
 }
@@ -115,7 +117,7 @@ async fn what_was_sent_before_a_restart_is_not_sent_again() {
     desk.posts.answer(vec![Err(PostError::Status(503)); 100]);
     let running = desk.start().await;
     desk.tried("b.test", None);
-    sleep(MIDNIGHT + HOUR * 4 + Duration::from_secs(60)).await;
+    sleep(MIDNIGHT + HOUR * 4 + WRITE * 2).await;
     running.stop().await;
     assert_eq!(desk.world.reached(), ["tls@b.test"]);
     assert!(desk.posts.taken().is_empty() && desk.posts.tries() > 0, "the POST waits to be tried again");
@@ -137,7 +139,7 @@ async fn a_report_whose_note_was_lost_is_stored_once() {
     desk.world.down("mx.b.test");
     let running = desk.start().await;
     desk.tried("b.test", None);
-    sleep(Duration::from_secs(10)).await;
+    sleep(WRITE * 2).await;
     let day = store.days().await.unwrap()[0];
     let lines = String::from_utf8(store.read(day).await.unwrap()).unwrap();
     sleep(MIDNIGHT + HOUR * 4).await;
@@ -219,7 +221,7 @@ fn what_was_counted_is_there_after_a_kill() {
         let desk = Desk::new(TallyDirectory::open(folder.path()).unwrap());
         let running = desk.start().await;
         (0..3).for_each(|_| desk.tried("b.test", None));
-        sleep(Duration::from_secs(20)).await;
+        sleep(WRITE * 2).await;
         // Too late to be written.
         desk.tried("b.test", None);
         std::mem::forget(running);

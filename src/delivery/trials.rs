@@ -107,9 +107,9 @@ mod tests {
 
     use super::*;
     use crate::delivery::Observer;
+    use crate::delivery::care::Care;
     use crate::delivery::lane::tests::claim;
     use crate::delivery::settle::Verdict;
-    use crate::delivery::care::Care;
     use crate::hop::{Host, Require};
     use crate::route::Route;
 
@@ -180,7 +180,8 @@ mod tests {
         trials.add(trial(1));
         let mut optional = entry("optional.test", 1);
         optional.claim.handling.tls_optional = true;
-        let entries = [entry("b.test", 7), entry("a.test", 8), entry("b.test", 7), uncounted("c.test"), optional];
+        let entries =
+            [entry("b.test", 7), entry("a.test", 8), entry("b.test", 7), uncounted("c.test"), optional];
         let finished = entries.map(|entry| Finished { entry, verdict: Verdict::Expired });
         trials.put_off(&finished);
         trials.tell(&observers);

@@ -190,10 +190,7 @@ mod tests {
             ("v=TLSRPTv1;rua=mailto:r@a.test", &["mailto:r@a.test"][..]),
             ("v=TLSRPTv1; rua=mailto:r@a.test;", &["mailto:r@a.test"]),
             ("v=TLSRPTv1 ;\trua=https://r.a.test/v1?x=1", &["https://r.a.test/v1?x=1"]),
-            (
-                "v=TLSRPTv1; rua=mailto:r@a.test , HTTPS://b.test/",
-                &["mailto:r@a.test", "https://b.test/"],
-            ),
+            ("v=TLSRPTv1; rua=mailto:r@a.test , HTTPS://b.test/", &["mailto:r@a.test", "https://b.test/"]),
             ("v=TLSRPTv1; x-new=1; rua=mailto:r@a.test; other.thing=a:b", &["mailto:r@a.test"]),
             ("v=TLSRPTv1; rua=mailto:tls%2Crpt%40x%21@a.test", &[]),
             ("v=TLSRPTv1; rua=mailto:tls%2Brpt%21@a.test", &["mailto:tls+rpt!@a.test"]),

@@ -242,7 +242,10 @@ pub(crate) mod tests {
         let mut text = String::new();
         GzDecoder::new(&one.to_gzip().unwrap()[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, one.to_json());
-        assert_eq!(one.file_name(), format!("mail.us.test!b.test!1789948800!1790035199!{}.json.gz", one.id()));
+        assert_eq!(
+            one.file_name(),
+            format!("mail.us.test!b.test!1789948800!1790035199!{}.json.gz", one.id())
+        );
         assert!(one.id().to_string().bytes().all(|b| b.is_ascii_alphanumeric()));
         assert_eq!(Day::of(one.id().time()), one.day);
         let mut others = [one.clone(), one.clone(), one.clone()];

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::attempt::Trial;
-use crate::hop::{PolicyKind, Require, Tlsa, TlsFault, TlsaMatching, TlsaRecord, TlsaSelector, TlsaUsage};
+use crate::hop::{PolicyKind, Require, TlsFault, Tlsa, TlsaMatching, TlsaRecord, TlsaSelector, TlsaUsage};
 use crate::route::sts::{MxPattern, StsFault, StsMode, StsPolicy};
 use crate::route::{Hosts, Protocol};
 use crate::smtp::address::Domain;
@@ -321,8 +321,7 @@ mod tests {
 
     #[test]
     fn records_that_cannot_be_used_are_a_failure_whatever_the_connection_shows() {
-        for (tlsa, expected) in
-            [(Tlsa::Unusable, "tlsa tlsa-invalid"), (Tlsa::Failed, "tlsa dnssec-invalid")]
+        for (tlsa, expected) in [(Tlsa::Unusable, "tlsa tlsa-invalid"), (Tlsa::Failed, "tlsa dnssec-invalid")]
         {
             let host = Host { tlsa, ..host() };
             let trial = Trial { host: Arc::new(host), ..trial(PolicyKind::Dane, Some(true), None) };
@@ -358,10 +357,8 @@ mod tests {
     #[test]
     fn a_policy_is_shown_as_it_was_applied() {
         let tried = |trial: &Trial, hosts: &Hosts| findings(&name("b.test"), hosts, trial).remove(0).policy;
-        let policy = tried(
-            &trial(PolicyKind::Sts, Some(true), None),
-            &route(sts(StsMode::Enforce, "b.test")),
-        );
+        let policy =
+            tried(&trial(PolicyKind::Sts, Some(true), None), &route(sts(StsMode::Enforce, "b.test")));
         assert_eq!(policy.lines, ["version: STSv1".into(), "max_age: 9".into()]);
         assert_eq!((policy.hosts, policy.domain), (vec!["*.b.test".into()], name("b.test")));
         let record = TlsaRecord::new(3, 1, 1, Bytes::from(vec![0xab; 32])).unwrap();

@@ -244,8 +244,9 @@ impl Tally {
         let Some(mut failure) = failure else { return counted.good.add(count) };
         if !counted.failed.contains_key(&failure) {
             if counted.failed.len() >= self.bounds.details || self.details >= self.bounds.all_details {
-                // No more of these than there are results and reasons.
-                (failure.local, failure.host, failure.remote) = (None, None, None);
+                // No more of these than there are results.
+                let (reason, result) = (Box::default(), failure.result);
+                failure = Failure { result, local: None, host: None, remote: None, reason };
             }
             self.details += usize::from(!counted.failed.contains_key(&failure));
         }
@@ -349,8 +350,7 @@ mod tests {
             file += &tally.take_changes();
             assert!(!tally.is_changed() && tally.take_changes().is_empty());
         }
-        let expected =
-            ["b.test sts: 4 certificate-expired at mx.b.test: 2", "c.test no-policy-found: 2"];
+        let expected = ["b.test sts: 4 certificate-expired at mx.b.test: 2", "c.test no-policy-found: 2"];
         assert_eq!(shown(&tally), expected);
         assert_eq!(shown(&Tally::read(file.as_bytes(), Bounds::new())), expected);
         assert_eq!(file.matches("\"policy\"").count(), 2, "{file}");
@@ -401,10 +401,7 @@ mod tests {
         other.count(&domain("a.test"), finding(None));
         other.count(&domain("b.test"), finding(Some(failure(TlsFault::Expired, "mx.b.test"))));
         one.absorb(other);
-        assert_eq!(
-            shown(&one),
-            ["a.test sts: 1", "b.test sts: 1 certificate-expired at mx.b.test: 1"]
-        );
+        assert_eq!(shown(&one), ["a.test sts: 1", "b.test sts: 1 certificate-expired at mx.b.test: 1"]);
         let changes = one.take_changes();
         assert_eq!(changes.matches("good").count(), 1, "what was written is not written again: {changes}");
     }

@@ -121,19 +121,11 @@ async fn what_a_host_shows_is_counted_under_the_policy_it_is_under() {
         (Leaf::Expired, testing(), "sts ok: 0, certificate-expired at mx.test: 1"),
         (Leaf::WrongName, testing(), "sts ok: 0, certificate-host-mismatch at mx.test: 1"),
         (Leaf::UnknownCa, testing(), "sts ok: 0, certificate-not-trusted at mx.test: 1"),
-        (
-            Leaf::Good,
-            sts(StsMode::Testing, "other.test"),
-            "sts ok: 0, validation-failure at mx.test: 1",
-        ),
+        (Leaf::Good, sts(StsMode::Testing, "other.test"), "sts ok: 0, validation-failure at mx.test: 1"),
         (Leaf::Good, enforced(), "sts ok: 1"),
         (Leaf::Expired, enforced(), "sts ok: 0, certificate-expired at mx.test: 1"),
         (Leaf::UnknownCa, enforced(), "sts ok: 0, certificate-not-trusted at mx.test: 1"),
-        (
-            Leaf::Good,
-            sts(StsMode::Enforce, "other.test"),
-            "sts ok: 0, validation-failure at mx.test: 1",
-        ),
+        (Leaf::Good, sts(StsMode::Enforce, "other.test"), "sts ok: 0, validation-failure at mx.test: 1"),
     ] {
         let peer = Peer::with_tls(leaf.issue(&ca, "mx.test").server()).await;
         let table = Table::default().with("b.test", peer.host("mx.test"), |hosts| hosts.sts = policy.clone());

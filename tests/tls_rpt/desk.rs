@@ -29,6 +29,8 @@ use crate::world::World;
 pub const START: u64 = 1_790_000_000_000;
 pub const MIDNIGHT: Duration = Duration::from_secs(35_200);
 pub const HOUR: Duration = Duration::from_secs(3_600);
+/// How often what was counted is written.
+pub const WRITE: Duration = Duration::from_secs(60);
 
 pub struct Desk {
     pub world: World,
@@ -86,6 +88,8 @@ impl Desk {
         let submitter = Submitter::new("Us", contact, Domain::parse("us.test").unwrap());
         let mut options = ReporterOptions::new(submitter);
         options.rng = Rng::seeded(self.seed);
+        // Days pass faster with fewer wake-ups.
+        options.write = WRITE;
         let engine = self.engine.get().unwrap().clone();
         let (dns, post) = (Arc::new(self.dns.clone()), Arc::clone(&self.posts) as Arc<dyn PostReport>);
         TlsReporter::start(engine, self.collector(), dns, Some(post), options).await.unwrap()
