@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::hop::{Demand, Host, Refused, TlsSeen};
+use crate::hop::{Demand, Host, PolicyKind, Refused, TlsSeen};
 use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::capability::Capabilities;
@@ -269,6 +269,18 @@ impl Outcome {
             accepted.demand = Some(demand);
         }
         self
+    }
+
+    /// Whether the destination's own policy is why: it allows none of the hosts, or one did not show
+    /// the TLS that it should. There may be a new policy (RFC 8461 §5.1).
+    #[must_use]
+    pub(crate) fn is_by_policy(&self) -> bool {
+        matches!(
+            self.cause(),
+            Some(
+                Cause::Route(RouteError::Sts) | Cause::Tls { demand: Demand::Verified(PolicyKind::Sts), .. }
+            )
+        )
     }
 
     /// What it means for recipients that no host of their route could be used: what it said means what

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::BoxFuture;
 use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Trial, Work};
-use crate::hop::{PolicyKind, Require};
+use crate::hop::Require;
 use crate::message::{Content, ReadBody};
 use crate::route::{Hosts, LocalId};
 use crate::smtp::address::ForwardPath;
@@ -27,7 +27,6 @@ use super::trials::Trials;
 /// Works for a lane over connections, until there is nothing left or the connection ends.
 pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Hosts>, permit: RunPermit) {
     let mut work = LaneWork::new(Arc::clone(&shared), site, hosts.require, true);
-    work.under_sts = hosts.by == PolicyKind::Sts;
     let mut abort = shared.abort.subscribe();
     let end = tokio::select! {
         biased;
@@ -70,8 +69,6 @@ pub(crate) struct LaneWork {
     require: Require,
     /// To other hosts, not to a store of ours.
     onward: bool,
-    /// The destinations' own policies say what TLS there must be.
-    under_sts: bool,
     /// Taken and not yet reported, with the number of recipients that were offered.
     flight: VecDeque<(Entry, usize)>,
     trials: Trials,
@@ -82,7 +79,7 @@ pub(crate) struct LaneWork {
 impl LaneWork {
     fn new(shared: Arc<Shared>, site: QueueName, require: Require, onward: bool) -> Self {
         let (flight, trials, notes) = (VecDeque::new(), Trials::default(), RunNotes::default());
-        Self { shared, site, require, onward, under_sts: false, flight, trials, notes, end: None }
+        Self { shared, site, require, onward, flight, trials, notes, end: None }
     }
 
     /// The entry that was taken last, for a store.
@@ -163,15 +160,6 @@ impl Work for LaneWork {
                     self.notes.failed = true;
                 } else if !std::mem::replace(&mut self.notes.tried, true) {
                     self.shared.with(|core, _, todo| core.worked(site, todo));
-                }
-                let by_policy = |outcome: &Outcome| {
-                    matches!(
-                        outcome,
-                        Outcome::Deferred(Cause::Tls { .. }) | Outcome::Failed(Cause::Tls { .. })
-                    )
-                };
-                if self.under_sts && outcomes.iter().any(by_policy) {
-                    self.shared.resolver.policy_failed(&entry.claim.destination);
                 }
                 self.shared.settle(Finished { entry, verdict: Verdict::Tried { outcomes, offered } });
             }

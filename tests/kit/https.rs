@@ -131,11 +131,14 @@ impl HttpsServer {
         let pem = params.self_signed(&key).unwrap().pem();
         let issuer = rcgen::Issuer::new(params, key);
         let shared = Arc::new(Shared { issuer, pem, state: Mutex::default() });
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName(Arc::clone(&shared))));
+        // A session that is resumed shows no certificate.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
