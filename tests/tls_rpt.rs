@@ -29,7 +29,6 @@ mod desk;
 #[path = "engine/world.rs"]
 mod world;
 
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;

@@ -6,7 +6,7 @@
 //! each domain that asks for it ([`ReportRecord`]) its [`TlsReport`]: by mail, through the engine itself,
 //! or by HTTPS. The connections that carry reports are not counted.
 //!
-//! What is not reported on: mail that goes to hosts which the host program names itself, mail whose
+//! What is not reported on: mail that goes to hosts of a table of ours and not by MX, mail whose
 //! sender does without policies (`TLS-Required: No`), LMTP, and hosts that did not answer at all.
 
 mod collector;

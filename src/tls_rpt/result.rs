@@ -116,8 +116,7 @@ pub struct Finding {
 /// domain's policies. Nothing, where the route is not the domain's own, or TLS was not to be tried.
 #[must_use]
 pub fn findings(destination: &Domain, hosts: &Hosts, trial: &Trial) -> Vec<Finding> {
-    let ours = hosts.by == PolicyKind::Own || trial.by == PolicyKind::Own;
-    if ours || hosts.protocol != Protocol::Smtp || hosts.require == Require::Cleartext {
+    if !hosts.by_mx || hosts.protocol != Protocol::Smtp || hosts.require == Require::Cleartext {
         return Vec::new();
     }
     let failure = |result, reason: &str| Failure {
@@ -152,7 +151,11 @@ pub fn findings(destination: &Domain, hosts: &Hosts, trial: &Trial) -> Vec<Findi
     } else if hosts.sts_fault.is_none() {
         let policy = plain(PolicyType::NoneFound, destination);
         let fault = no_tls.map(|none| trial.fault.unwrap_or(none));
-        found.push(Finding { policy, failure: fault.map(tls) });
+        // That we or a message ask for more than the domain says is no fault of the domain's.
+        let asked = matches!(trial.by, PolicyKind::Own | PolicyKind::Message);
+        if !asked || fault.is_none_or(|fault| fault == TlsFault::NotOffered) {
+            found.push(Finding { policy, failure: fault.map(tls) });
+        }
     }
     if let (Some(fault), None) = (hosts.sts_fault, sts) {
         let failure = Some(failure(ResultType::Sts(fault), ""));
@@ -269,7 +272,7 @@ mod tests {
 
     fn route(policy: Option<Arc<StsPolicy>>) -> Hosts {
         let mut hosts = Hosts::new(vec![host()], Require::Opportunistic).unproven();
-        hosts.sts = policy;
+        (hosts.sts, hosts.by_mx) = (policy, true);
         hosts
     }
 
@@ -346,10 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn what_we_ask_for_besides_is_no_fault_of_the_domains() {
+        let mut hosts = route(None);
+        (hosts.require, hosts.by) = (Require::Verified, PolicyKind::Own);
+        for by in [PolicyKind::Own, PolicyKind::Message] {
+            assert_eq!(found(&hosts, &trial(by, Some(true), None)), ["no-policy-found ok"]);
+            assert!(found(&hosts, &trial(by, None, Some(TlsFault::Expired))).is_empty());
+            let none = trial(by, None, Some(TlsFault::NotOffered));
+            assert_eq!(found(&hosts, &none), ["no-policy-found starttls-not-supported"]);
+        }
+    }
+
+    #[test]
     fn routes_of_our_own_are_not_reported_on() {
         let plain = trial(PolicyKind::Opportunistic, Some(true), None);
         let own = |require| Hosts::new(vec![host()], require);
-        for hosts in [own(Require::Verified), own(Require::Cleartext), route(None).lmtp()] {
+        let mut clear = route(None);
+        clear.require = Require::Cleartext;
+        for hosts in [own(Require::Verified), own(Require::Opportunistic), clear, route(None).lmtp()] {
             assert_eq!(found(&hosts, &plain), <[String; 0]>::default());
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postroad::BoxFuture;
 use postroad::clock::Clock;
 use postroad::delivery::{Engine, EngineOptions};
-use postroad::hop::{Host, PolicyKind, Require, Tlsa};
+use postroad::hop::{Host, Require, Tlsa};
 use postroad::message::{Envelope, RawMessage};
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::route::sts::{MxPattern, StsFault, StsMode, StsPolicy};
@@ -28,6 +28,7 @@ struct Table(BTreeMap<String, Hosts>);
 impl Table {
     fn with(mut self, destination: &str, host: Host, change: impl FnOnce(&mut Hosts)) -> Self {
         let mut hosts = Hosts::new(vec![host], Require::Opportunistic).unproven();
+        hosts.by_mx = true;
         change(&mut hosts);
         self.0.insert(destination.into(), hosts);
         self
@@ -189,7 +190,7 @@ async fn a_connection_counts_once_for_each_domain_that_it_carries_mail_to() {
     let table = Table::default()
         .with("b.test", peer.host("mx.test"), |_| {})
         .with("c.test", peer.host("mx.test"), |hosts| hosts.sts = policy)
-        .with("own.test", peer.host("mx.test"), |hosts| hosts.by = PolicyKind::Own);
+        .with("own.test", peer.host("mx.test"), |hosts| hosts.by_mx = false);
     let (engine, collector) = engine(table, &ca).await;
     let to = ["1@b.test", "2@b.test", "3@c.test", "4@c.test", "5@own.test"];
     let envelope = Envelope::parse("a@us.test", to).unwrap();

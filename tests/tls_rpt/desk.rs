@@ -110,7 +110,8 @@ impl Desk {
     pub fn tried(&self, destination: &str, fault: Option<TlsFault>) {
         let destination = Domain::parse(destination).unwrap();
         let host = Host::new(Domain::parse(&format!("mx.{destination}")).unwrap(), 25);
-        let hosts = Hosts::new(vec![host.clone()], Require::Opportunistic).unproven();
+        let mut hosts = Hosts::new(vec![host.clone()], Require::Opportunistic).unproven();
+        hosts.by_mx = true;
         let mut trial = Trial::new(Arc::new(host), PolicyKind::Opportunistic);
         trial.fault = fault;
         trial.tls = fault.is_none().then(|| TlsSeen::new("TLSv1.3", "X", None, false));
