@@ -24,6 +24,7 @@
 #![cfg_attr(feature = "tokio", doc = "- [`spool`]: what must not be lost: the durable queue")]
 #![cfg_attr(feature = "tokio", doc = "- [`delivery`]: the engine over spool and attempt")]
 #![cfg_attr(feature = "tokio", doc = "- [`server`]: accepting mail: sockets that listen, and a handler")]
+#![cfg_attr(feature = "tls-rpt", doc = "- [`tls_rpt`]: reports to domains about their TLS")]
 #![cfg_attr(feature = "tokio", doc = "- [`relay`]: server and delivery, joined")]
 //!
 //! # Paved paths
@@ -156,6 +157,8 @@ pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+#[cfg(feature = "tls-rpt")]
+pub mod tls_rpt;
 
 #[cfg(feature = "tokio")]
 pub use self::attempt::Mailer;

@@ -265,7 +265,8 @@ impl Core {
         }
     }
 
-    fn enter_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+    fn enter_lane(&mut self, mut entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+        entry.routed = Some(Arc::clone(routed));
         let (limits, free) = (self.limits(), self.free() + 1);
         let runs = match routed.way {
             Way::Hosts(_) => self.options.runs_per_site,

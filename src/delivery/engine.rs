@@ -142,8 +142,23 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is stored.
     pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
+        self.submit_as(self.new_id(), message).await
+    }
+
+    /// The same under an id of the caller's making. Submitting it again stores nothing while the spool
+    /// has it, so that whoever does not know whether it was stored can do it over.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// As [`Engine::submit`].
+    pub async fn submit_as(
+        &self,
+        id: MessageId,
+        message: impl IntoSubmission,
+    ) -> Result<Receipt, SubmitError> {
         let shared = &self.inner.shared;
-        let id = self.new_id();
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
         let submission = message.into_submission(&context)?.handled();

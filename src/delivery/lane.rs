@@ -30,13 +30,15 @@ pub(crate) struct Entry {
     pub(crate) claim: Claim,
     /// Times in a row that a run took it and did not try it.
     pub(crate) untried: u8,
+    /// Its destination's own route, once it is in a lane: other destinations share the lane.
+    pub(crate) routed: Option<Arc<Routed>>,
     /// When it came into its lane: counted, not timed.
     came: u64,
 }
 
 impl Entry {
     pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, untried: 0, came: 0 }
+        Self { claim, untried: 0, routed: None, came: 0 }
     }
 
     pub(crate) const fn care(&self) -> Care {
