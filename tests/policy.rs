@@ -21,6 +21,8 @@ mod peer;
 mod addresses;
 #[path = "policy/dane.rs"]
 mod dane;
+#[path = "policy/engine.rs"]
+mod engine;
 #[path = "policy/resumed.rs"]
 mod resumed;
 #[path = "policy/table.rs"]
