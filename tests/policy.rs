@@ -23,6 +23,8 @@ mod addresses;
 mod dane;
 #[path = "policy/engine.rs"]
 mod engine;
+#[path = "policy/postfix.rs"]
+mod postfix;
 #[path = "policy/resumed.rs"]
 mod resumed;
 #[path = "policy/table.rs"]

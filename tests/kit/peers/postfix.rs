@@ -47,6 +47,21 @@ impl Postfix {
         Self::run(&main, Some(duties))
     }
 
+    /// Starts a Postfix that shows this certificate, and takes mail to throw away only from those who show
+    /// one that `ca` has signed; all files PEM. `None` when it is not installed.
+    pub fn for_clients_of(ca: &Path, certificate: &Path, key: &Path) -> Option<Self> {
+        let main = format!(
+            "default_transport = discard:\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n\
+             smtpd_tls_CAfile = {}\nsmtpd_tls_security_level = may\nsmtpd_tls_ask_ccert = yes\n\
+             smtpd_tls_loglevel = 1\nsmtpd_relay_restrictions = permit_tls_all_clientcerts, reject\n\
+             smtpd_tls_session_cache_database =",
+            certificate.display(),
+            key.display(),
+            ca.display()
+        );
+        Self::run(&main, None)
+    }
+
     fn run(more: &str, duties: Option<&Duties>) -> Option<Self> {
         if !have("postfix") {
             return None;
