@@ -224,6 +224,9 @@ impl Dispatcher {
             Ok(Route::Hosts(hosts)) if hosts.hosts.is_empty() => Err(RouteError::NoHost),
             answer => answer.and_then(|route| Routed::new(route, asked.1)).map(Arc::new),
         };
+        if matches!(answer, Err(RouteError::Sts)) {
+            self.shared.resolver.policy_failed(&asked.0);
+        }
         self.shared.with(|core, now, todo| core.answered(&asked, answer, now, todo));
     }
 

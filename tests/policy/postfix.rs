@@ -22,7 +22,13 @@ fn postfix(ca: &Ca, cert: &Cert) -> Option<(Postfix, TempDir)> {
     fs::write(&roots, ca.pem()).unwrap();
     fs::write(&chain, &cert.chain_pem).unwrap();
     fs::write(&key, &cert.key_pem).unwrap();
-    Some((Postfix::for_clients_of(&roots, &chain, &key)?, dir))
+    // Mail is only taken from clients whose certificate is known.
+    let settings = format!(
+        "smtpd_tls_CAfile = {}\nsmtpd_tls_ask_ccert = yes\nsmtpd_tls_session_cache_database =\n\
+         smtpd_relay_restrictions = permit_tls_all_clientcerts, reject",
+        roots.display()
+    );
+    Some((Postfix::showing(&chain, &key, &settings)?, dir))
 }
 
 fn host(postfix: &Postfix) -> Host {

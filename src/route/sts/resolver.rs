@@ -48,10 +48,23 @@ impl StsResolver {
     pub const fn policies(&self) -> &StsPolicies {
         &self.policies
     }
+}
 
-    async fn find(&self, destination: &Domain) -> Result<Route, RouteError> {
-        let mut route = self.inner.route(destination);
-        let mut policy = pin!(self.policies.find(destination));
+impl StsPolicies {
+    /// A route with its domain's policy, both asked for at the same time. A route that is local, in LMTP or
+    /// in clear is left as it is, and does not wait for the policy.
+    ///
+    /// # Errors
+    /// Those of the route.
+    ///
+    /// # Cancel safety
+    /// That of the route.
+    pub async fn add_to(
+        &self,
+        destination: &Domain,
+        route: impl Future<Output = Result<Route, RouteError>>,
+    ) -> Result<Route, RouteError> {
+        let (mut route, mut policy) = (pin!(route), pin!(self.find(destination)));
         let (route, early) = tokio::select! {
             biased;
             route = &mut route => (route, None),
@@ -76,7 +89,7 @@ impl StsResolver {
 
 impl Resolve for StsResolver {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
-        Box::pin(self.find(destination))
+        Box::pin(self.policies.add_to(destination, self.inner.route(destination)))
     }
 
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {

@@ -47,17 +47,14 @@ impl Postfix {
         Self::run(&main, Some(duties))
     }
 
-    /// Starts a Postfix that shows this certificate, and takes mail to throw away only from those who show
-    /// one that `ca` has signed; all files PEM. `None` when it is not installed.
-    pub fn for_clients_of(ca: &Path, certificate: &Path, key: &Path) -> Option<Self> {
+    /// Starts a Postfix that shows a certificate, has these settings besides, and throws away what it
+    /// takes. `None` when it is not installed.
+    pub fn showing(certificate: &Path, key: &Path, settings: &str) -> Option<Self> {
         let main = format!(
-            "default_transport = discard:\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n\
-             smtpd_tls_CAfile = {}\nsmtpd_tls_security_level = may\nsmtpd_tls_ask_ccert = yes\n\
-             smtpd_tls_loglevel = 1\nsmtpd_relay_restrictions = permit_tls_all_clientcerts, reject\n\
-             smtpd_tls_session_cache_database =",
+            "default_transport = discard:\nsmtpd_tls_security_level = may\nsmtpd_tls_cert_file = {}\n\
+             smtpd_tls_key_file = {}\nsmtpd_tls_loglevel = 1\n{settings}",
             certificate.display(),
-            key.display(),
-            ca.display()
+            key.display()
         );
         Self::run(&main, None)
     }
