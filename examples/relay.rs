@@ -226,8 +226,7 @@ impl Flags {
         if let Some(ca) = &self.trust_ca {
             trust = trust.trust_pem(&common::read(ca)?)?;
         }
-        let mut connect = TcpConnect::new();
-        connect.source = self.source.first().copied();
+        let connect = self.source.first().map_or_else(TcpConnect::new, |ip| TcpConnect::from_address(*ip));
         let mut engine = Engine::builder(Arc::clone(spool), hostname.clone())
             .direct(self.routes(hostname)?)
             .options(options)
