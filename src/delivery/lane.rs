@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::hop::Require;
+use crate::net::source::SourceName;
 use crate::route::{Hosts, LocalId, Route};
 use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
@@ -27,6 +28,8 @@ use super::shape::Shape;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) claim: Claim,
+    /// Where it comes from, where there are several sources.
+    pub(crate) source: Option<SourceName>,
     /// Times in a row that a run took it and did not try it.
     pub(crate) untried: u8,
     /// When it came into its lane: counted, not timed.
@@ -35,7 +38,12 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, untried: 0, came: 0 }
+        Self { claim, source: None, untried: 0, came: 0 }
+    }
+
+    /// The same, to be sent from there.
+    pub(crate) fn from_source(self, source: Option<SourceName>) -> Self {
+        Self { source, ..self }
     }
 
     /// Octets of memory that its body takes.
@@ -77,6 +85,16 @@ impl Routed {
             }
         }
     }
+
+    /// The queue of what goes there from this source: a lane of its own, so that a source that a site
+    /// does not take, or takes slowly, holds up no other. What waits must be told apart in the spool too,
+    /// or claims for a lane that has room would find what another has none for.
+    pub(crate) fn queue(&self, source: Option<&SourceName>) -> QueueName {
+        match (&self.way, source) {
+            (Way::Hosts(_), Some(source)) => QueueName::new(&format!("{} from {source}", self.site)),
+            _ => self.site.clone(),
+        }
+    }
 }
 
 /// The running side of a site's queue.
@@ -84,6 +102,8 @@ impl Routed {
 pub(crate) struct Lane {
     /// How to reach it, as the latest route said.
     pub(crate) way: Way,
+    /// From where.
+    pub(crate) source: Option<SourceName>,
     pub(crate) shape: Shape,
     /// By priority, of which there are 19. A list that is empty stays, with its memory.
     ready: BTreeMap<Priority, VecDeque<Entry>>,
@@ -118,6 +138,7 @@ impl Lane {
     pub(crate) const fn new(way: Way, runs: usize) -> Self {
         Self {
             way,
+            source: None,
             shape: Shape::new(runs),
             ready: BTreeMap::new(),
             count: 0,

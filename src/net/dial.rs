@@ -5,6 +5,7 @@
 //! fresh connection.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use super::connect::{Connect, ConnectError, Io, Opened};
 use super::connection::{Connection, Progress};
 use super::credentials::{CredentialSource, NoCredentials};
+use super::source::Source;
 use super::tls::{self, ClientTls, HandshakeError, TlsClass};
 use super::trace::{TraceFn, Tracer};
 use super::wire::Stream;
@@ -121,6 +123,20 @@ impl Dialer {
             options.credentials = Some(Arc::new(fixed));
         }
         Self { options, connect, tls, clock }
+    }
+
+    /// The same for connections from `source`. TLS sessions are shared.
+    #[must_use]
+    pub fn at(&self, source: &Source) -> Self {
+        let mut dialer = Self { connect: Arc::clone(&source.connect), ..self.clone() };
+        dialer.options.session.ehlo = source.ehlo.clone();
+        dialer
+    }
+
+    /// Of a host's addresses those that are tried, in that order.
+    #[must_use]
+    pub fn usable(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        self.connect.usable(addresses)
     }
 
     /// The options in use.

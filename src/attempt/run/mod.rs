@@ -12,17 +12,15 @@ use std::sync::Arc;
 
 use self::causes::{cause_of, phase_of, telling};
 use self::parcel::{Misfit, Parcel};
-use super::carrier::{Carrier, Job, Report, RunEnd, Work};
+use super::carrier::{Carrier, Job, Key, Report, RunEnd, Work};
 use super::{Cause, ConnectFault, Feature, Outcome};
 use crate::hop::{Host, Require};
 use crate::message::Content;
-use crate::net::{Connection, Step};
+use crate::net::{Connection, OpenError, Step};
 use crate::pool::{Held, Lease, Permit};
 use crate::route::{Hosts, RouteError};
 use crate::smtp::client::{BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 use crate::smtp::params::DeliverBy;
-
-type Key = Arc<str>;
 
 pub(super) struct Run<'a> {
     carrier: &'a Carrier,
@@ -220,7 +218,7 @@ impl<'a> Run<'a> {
             Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
             Err(Misfit::Lacks(feature)) => {
                 parcel.lacks(held.host(), feature);
-                if self.hosts.first(MAX_ADDRESSES).iter().any(|host| !parcel.is_refused_by(host)) {
+                if self.candidates().iter().any(|host| !parcel.is_refused_by(host)) {
                     self.next = Some(parcel);
                     return None;
                 }
@@ -325,6 +323,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What one attempt tries.
+    fn candidates(&self) -> Vec<Host> {
+        self.carrier.sorted(self.hosts).first(MAX_ADDRESSES)
+    }
+
     /// An idle connection that fits, or a new one to the first host that can be used, and has not been
     /// found to lack what the next one needs.
     // By `&mut`, although nothing changes: the work need not be `Sync`.
@@ -346,7 +349,7 @@ impl<'a> Run<'a> {
                 Lease::Idle(held) => return Ok(held),
                 Lease::Open(permit) => permit,
             };
-            let mut hosts = self.hosts.first(MAX_ADDRESSES);
+            let mut hosts = self.candidates();
             hosts.retain(|host| !is_out(host));
             (permit, hosts)
         };
@@ -355,7 +358,14 @@ impl<'a> Run<'a> {
         for host in hosts {
             let host = Arc::new(host);
             let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
-            match self.carrier.dialer().open(&host, protocol, require, quirks).await {
+            self.carrier.tries(&host);
+            let opened = self.carrier.dialer().open(&host, protocol, require, quirks).await;
+            match &opened {
+                Err(OpenError::Connect(error)) => self.carrier.tried(&host, Some(*error)),
+                Err(OpenError::Credentials(_)) => {}
+                Ok(_) | Err(_) => self.carrier.tried(&host, None),
+            }
+            match opened {
                 Ok(connection) => return Ok(permit.hold(connection)),
                 Err(error) => {
                     let cause = cause_of(&host, error);
