@@ -91,7 +91,7 @@ fn carrier(sources: Sources) -> Carrier {
 
 /// One run from a source, with one job.
 async fn run_from(carrier: &Carrier, of: &str, hosts: &Hosts) -> RunEnd {
-    let carrier = carrier.from_source(&name(of)).unwrap();
+    let carrier = carrier.via(&name(of)).unwrap();
     let mut work = List::of([job(Require::Opportunistic)]);
     let permit = carrier.try_permit("site").unwrap();
     let end = carrier.run(hosts, permit, &mut work).await;
@@ -142,7 +142,7 @@ async fn a_connection_is_never_lent_to_another_source() {
     assert_eq!(from[1].ip(), ip("127.0.0.12"));
     // The port shows that it is the same connection.
     assert_eq!((from[2], from[3]), (from[0], from[1]));
-    assert!(carrier.from_source(&name("c")).is_none());
+    assert!(carrier.via(&name("c")).is_none());
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_carrier_without_sources_is_as_it_was() {
     let (end, work) = run(&carrier, &peer, Require::Opportunistic, [job(Require::Opportunistic)]).await;
     assert_eq!((end, work.delivered()), (RunEnd::Drained, 1));
     assert_eq!(peer.heard()[0], "EHLO client.test");
-    assert!(carrier.from_source(&name("a")).is_none());
+    assert!(carrier.via(&name("a")).is_none());
 }
 
 #[tokio::test]

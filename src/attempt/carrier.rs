@@ -179,7 +179,7 @@ impl Carrier {
 
     /// The same carrier for runs from this source; `None` where there is none of that name.
     #[must_use]
-    pub fn from_source(&self, source: &SourceName) -> Option<Self> {
+    pub fn via(&self, source: &SourceName) -> Option<Self> {
         let known = self.shared.dialers.contains_key(source);
         known.then(|| Self { shared: Arc::clone(&self.shared), source: Some(source.clone()) })
     }

@@ -264,7 +264,7 @@ impl Mailer {
         let destination = to.map_or(own, Mailbox::domain);
         let sending = Sending::new(id, &submission.mail.from, &submission.handling, destination);
         let source = self.carrier.source_of(&sending);
-        source.and_then(|source| self.carrier.from_source(&source)).unwrap_or_else(|| self.carrier.clone())
+        source.and_then(|source| self.carrier.via(&source)).unwrap_or_else(|| self.carrier.clone())
     }
 
     /// For Message-IDs: the domain of who logs in says more than the name in EHLO.

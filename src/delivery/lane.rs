@@ -42,7 +42,7 @@ impl Entry {
     }
 
     /// The same, to be sent from there.
-    pub(crate) fn from_source(self, source: Option<SourceName>) -> Self {
+    pub(crate) fn with_source(self, source: Option<SourceName>) -> Self {
         Self { source, ..self }
     }
 

@@ -129,7 +129,7 @@ impl Shared {
         let (message, destination) = (claim.token.message, &claim.destination);
         let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
         let source = self.carrier.source_of(&sending);
-        Entry::new(claim).from_source(source)
+        Entry::new(claim).with_source(source)
     }
 
     /// Looks at the core.
@@ -152,7 +152,7 @@ impl Shared {
                 Some((Way::Hosts(hosts), source)) => {
                     let permit = match &source {
                         Some(source) => {
-                            self.carrier.from_source(source).and_then(|from| from.try_permit(site.as_str()))
+                            self.carrier.via(source).and_then(|from| from.try_permit(site.as_str()))
                         }
                         None => self.carrier.try_permit(site.as_str()),
                     };

@@ -90,15 +90,16 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::time::Instant;
-
     use super::*;
+    use crate::clock::{Clock, SystemClock};
 
     const PACE: Pace = Pace { stagger: Duration::from_millis(250), timeout: Duration::from_secs(30) };
     const NEVER: u64 = u64::MAX;
 
     /// What becomes of each address, by its last octet: after how many milliseconds, and what.
     type Plan = &'static [(u64, Result<(), ConnectError>)];
+    /// And what comes of it, as [`run`] says.
+    type Case = (Plan, Result<u8, ConnectError>, u128, &'static [u128]);
 
     #[derive(Debug)]
     struct Open<'a>(&'a AtomicUsize);
@@ -111,7 +112,7 @@ mod tests {
 
     /// Runs a race: who won or why nobody, after how many milliseconds, and when each was dialled.
     async fn run(plan: Plan) -> (Result<u8, ConnectError>, u128, Vec<u128>) {
-        let (began, open, starts) = (Instant::now(), AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let (began, open, starts) = (SystemClock.mono(), AtomicUsize::new(0), Mutex::new(Vec::new()));
         let addresses =
             (0..plan.len()).map(|at| IpAddr::from([192, 0, 2, u8::try_from(at).unwrap()])).collect();
         let ended = race(addresses, PACE, |ip| {
@@ -119,7 +120,7 @@ mod tests {
             let (after, ended) = plan[usize::from(v4.octets()[3])];
             let (open, starts) = (&open, &starts);
             async move {
-                starts.lock().unwrap().push(began.elapsed().as_millis());
+                starts.lock().unwrap().push((SystemClock.mono() - began).as_millis());
                 open.fetch_add(1, Ordering::SeqCst);
                 let socket = Open(open);
                 if after == NEVER {
@@ -130,7 +131,7 @@ mod tests {
             }
         })
         .await;
-        let took = began.elapsed().as_millis();
+        let took = (SystemClock.mono() - began).as_millis();
         assert_eq!(open.load(Ordering::SeqCst), usize::from(ended.is_ok()), "the losers are closed");
         let winner = ended.map(|(ip, _)| match ip {
             IpAddr::V4(v4) => v4.octets()[3],
@@ -142,7 +143,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_address_starts_a_step_behind_the_one_before_or_when_one_failed() {
         use ConnectError::{Local, NoAddress, Refused, TimedOut, Unreachable};
-        let cases: &[(Plan, Result<u8, ConnectError>, u128, &[u128])] = &[
+        let cases: &[Case] = &[
             (&[], Err(NoAddress), 0, &[]),
             (&[(80, Ok(()))], Ok(0), 80, &[0]),
             // The second is not even dialled.

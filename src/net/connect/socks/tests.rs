@@ -2,11 +2,11 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A proxy that plays a script: what it expects, and what it answers to that. It ends with what is behind
-/// the answers.
-async fn proxy(
-    script: &'static [(&'static [u8], &'static [u8])],
-) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+/// What a proxy expects, and what it answers to that.
+type Script = &'static [(&'static [u8], &'static [u8])];
+
+/// A proxy that plays a script.
+async fn proxy(script: Script) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let played = tokio::spawn(async move {
@@ -32,7 +32,7 @@ const TO_V4: &[u8] = b"\x05\x01\0\x01\xc0\0\x02\x01\0\x19";
 #[tokio::test]
 async fn what_comes_behind_the_answer_is_the_hosts() {
     let by = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-    let cases: &[(_, _, &'static [(&[u8], &[u8])], _, _)] = &[
+    let cases: &[(_, _, Script, _, _)] = &[
         // IPv4, and the address that the proxy comes from.
         (
             "mx.test",
@@ -45,7 +45,7 @@ async fn what_comes_behind_the_answer_is_the_hosts() {
         (
             "mx.test",
             &["192.0.2.1"],
-            &[NO, (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\0220 hi\r\n")],
+            &[NO, (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\x00220 hi\r\n")],
             by("192.0.2.1"),
             None,
         ),
@@ -67,12 +67,12 @@ async fn what_comes_behind_the_answer_is_the_hosts() {
         (
             "mx.test",
             &[],
-            &[NO, (b"\x05\x01\0\x03\x07mx.test\0\x19", b"\x05\0\0\x01\0\0\0\0\0\0220 hi\r\n")],
+            &[NO, (b"\x05\x01\0\x03\x07mx.test\0\x19", b"\x05\0\0\x01\0\0\0\0\0\x00220 hi\r\n")],
             None,
             None,
         ),
         // A literal is an address.
-        ("[192.0.2.1]", &[], &[NO, (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\0220 hi\r\n")], by("192.0.2.1"), None),
+        ("[192.0.2.1]", &[], &[NO, (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\x00220 hi\r\n")], by("192.0.2.1"), None),
     ];
     for (name, addresses, script, remote, local) in cases {
         let (address, played) = proxy(script).await;
@@ -88,7 +88,7 @@ async fn what_comes_behind_the_answer_is_the_hosts() {
 async fn a_login_is_made_where_the_proxy_asks_for_one() {
     const ASKED: (&[u8], &[u8]) = (b"\x05\x02\0\x02", b"\x05\x02");
     let login = || Some(SocksLogin::new("ada", "secret").unwrap());
-    let cases: &[(&'static [(&[u8], &[u8])], _)] = &[
+    let cases: &[(Script, _)] = &[
         (&[ASKED, (b"\x01\x03ada\x06secret", b"\x01\0"), (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\0")], None),
         (&[ASKED, (b"\x01\x03ada\x06secret", b"\x05\0"), (TO_V4, b"\x05\0\0\x01\0\0\0\0\0\0")], None),
         (&[ASKED, (b"\x01\x03ada\x06secret", b"\x01\x01")], Some(ConnectError::Proxy)),
@@ -120,7 +120,7 @@ async fn what_the_proxy_says_about_a_host_is_told_from_what_it_does_not_do() {
             &[NO, (TO_V4, &[5, $code, 0, 1, 0, 0, 0, 0, 0, 0])]
         };
     }
-    let cases: &[(&'static [(&[u8], &[u8])], _)] = &[
+    let cases: &[(Script, _)] = &[
         (said!(1), Proxy),
         (said!(2), Proxy),
         (said!(3), Unreachable),
