@@ -23,7 +23,7 @@ use crate::net::connect::{Connect, TcpConnect};
 use crate::net::source::Sending;
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
 use crate::pool::AcquireError;
-use crate::route::{Hosts, Resolve, RouteError};
+use crate::route::{Hosts, Protocol, Resolve, RouteError};
 use crate::smtp::address::{AddressError, EhloName, Mailbox};
 use crate::smtp::client::MAX_RECIPIENTS;
 use crate::smtp::params::{Mail, Rcpt};
@@ -223,7 +223,11 @@ impl Mailer {
         id: MessageId,
     ) -> Result<Delivery, SendError> {
         let site = hosts.site();
-        let carrier = self.carrier_for(&submission, id);
+        let carrier = match hosts.protocol {
+            Protocol::Smtp => self.carrier_for(&submission, id),
+            // Final delivery is nearer than any source.
+            Protocol::Lmtp => self.carrier.clone(),
+        };
         let mut letter = Letter::new(submission, hosts.require);
         let mut barren = 0;
         while barren < TRIES {

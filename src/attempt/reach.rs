@@ -102,7 +102,7 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 const TRY: Duration = Duration::from_secs(60);
 /// A host that fails again after so long is met as one that fails for the first time.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
-/// Some 200 octets each: two megabytes.
+/// Some 300 octets each: three megabytes.
 const MAX_HOSTS: usize = 10_000;
 
 #[cfg(test)]

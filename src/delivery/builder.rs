@@ -135,8 +135,9 @@ impl EngineBuilder {
     }
 
     /// Where mail comes from, where that is not the same for all: each source has its own name in EHLO
-    /// and its own way to connect, so that [`connect`](Self::connect) is not asked. Every (site, source)
-    /// has its own queue, connections and limits. Default: one source, with the engine's own name.
+    /// and its own way to connect, so that [`connect`](Self::connect) is asked for final delivery by LMTP
+    /// alone. Every (site, source) has its own queue, connections and limits. Default: one source, with
+    /// the engine's own name.
     pub fn sources(mut self, sources: Sources) -> Self {
         self.sources = Some(sources);
         self

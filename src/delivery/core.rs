@@ -268,7 +268,7 @@ impl Core {
         };
         let site = routed.queue(entry.source.as_ref());
         let lane = self.lanes.entry(site.clone()).or_insert_with(|| Lane::new(routed.way.clone(), runs));
-        (lane.way, lane.source) = (routed.way.clone(), entry.source.clone());
+        (lane.way, lane.source) = (routed.way.clone(), routed.source(entry.source.as_ref()).cloned());
         if let Some(hold) = lane.shape.held(now.mono) {
             let verdict = if hold.since >= self.since.mono {
                 Verdict::All(hold.outcome())

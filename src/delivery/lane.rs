@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Timestamp;
 use crate::hop::Require;
 use crate::net::source::SourceName;
-use crate::route::{Hosts, LocalId, Route};
+use crate::route::{Hosts, LocalId, Protocol, Route};
 use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
 
@@ -90,10 +90,16 @@ impl Routed {
     /// does not take, or takes slowly, holds up no other. What waits must be told apart in the spool too,
     /// or claims for a lane that has room would find what another has none for.
     pub(crate) fn queue(&self, source: Option<&SourceName>) -> QueueName {
-        match (&self.way, source) {
-            (Way::Hosts(_), Some(source)) => QueueName::new(&format!("{} from {source}", self.site)),
-            _ => self.site.clone(),
+        match self.source(source) {
+            Some(source) => QueueName::new(&format!("{} from {source}", self.site)),
+            None => self.site.clone(),
         }
+    }
+
+    /// The source, for what goes out into the world: final delivery, also that by LMTP, is nearer than
+    /// any of them.
+    pub(crate) fn source<'a>(&self, source: Option<&'a SourceName>) -> Option<&'a SourceName> {
+        source.filter(|_| matches!(&self.way, Way::Hosts(hosts) if hosts.protocol == Protocol::Smtp))
     }
 }
 

@@ -155,6 +155,42 @@ async fn a_source_that_a_site_does_not_answer_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_a_source_that_is_gone_goes_by_another() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    let gates = Gates::new(&world);
+    gates.shut(Some("a"));
+    let first = Sources::equal(gates.all(&["a"])).unwrap();
+    let engine = builder(&world, &spool).sources(first).start().await.unwrap();
+    for _ in 0..5 {
+        drop(engine.submit(mail("", &["x@b.test"])).await.unwrap());
+        // From the second on the route is known.
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(MINUTE * 2).await;
+    engine.shutdown(MINUTE).await;
+    let queues = spool.queues(None, 9).await.unwrap();
+    assert!(queues.iter().any(|queue| queue.queue.as_str() == "mx.b.test:25 from a"), "{queues:?}");
+    let second = Sources::equal(gates.all(&["b"])).unwrap();
+    let clock = SteppedClock::starting_at(Timestamp::from_millis(1_790_000_130_000));
+    let engine = builder(&world, &spool).sources(second).clock(Arc::new(clock)).start().await.unwrap();
+    sleep(MINUTE * 10).await;
+    assert_eq!((world.reached().len(), engine.stats().held), (5, 0));
+    assert_eq!(gates.to("mx.b.test").last(), Some(&"b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn final_delivery_by_lmtp_has_no_source() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    let gates = Gates::new(&world);
+    world.hosted("b.test", "store.test").speaks_lmtp("b.test");
+    let sources = Sources::equal(gates.all(&["a"])).unwrap();
+    let engine = builder(&world, &spool).sources(sources).start().await.unwrap();
+    drop(engine.submit(mail("", &["x@b.test"])).await.unwrap());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((gates.to("store.test").len(), world.connects_to("store.test").len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_host_of_many_destinations_is_tried_once_and_not_once_per_message() {
     let (world, spool) = (World::new(), MemorySpool::new());
     world.down("dead.test");

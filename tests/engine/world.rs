@@ -182,6 +182,14 @@ impl World {
         self
     }
 
+    /// What serves `destination` is spoken to in LMTP.
+    pub fn speaks_lmtp(&self, destination: &str) -> &Self {
+        if let Some(Ok(Route::Hosts(hosts))) = self.net().routes.get_mut(destination) {
+            *hosts = hosts.clone().lmtp();
+        }
+        self
+    }
+
     /// When a host was connected to.
     pub fn connects_to(&self, host: &str) -> Vec<Duration> {
         self.net().connects.iter().filter(|(name, _)| name == host).map(|(_, at)| *at).collect()
