@@ -208,21 +208,25 @@ impl Mailer {
     pub async fn send(&self, mail: impl IntoSubmission) -> Result<Delivery, SendError> {
         let now = self.options.clock.now().wall;
         let id = MessageId::new(now, &self.rng);
-        let submission = mail.into_submission(&SubmitContext::new(self.hostname(), now, id))?.whole();
+        let context = SubmitContext::new(self.hostname(), now, id);
+        let submission = mail.into_submission(&context)?.handled().whole();
         match &self.way {
             Way::Relay(hosts) => self.carry(hosts, submission, id).await,
             Way::Direct(resolver) => Ok(self.send_direct(resolver, submission, id).await),
         }
     }
 
-    /// To one set of hosts.
+    /// To one set of hosts, as their policies leave it.
     async fn carry(
         &self,
         hosts: &Hosts,
         submission: Submission,
         id: MessageId,
     ) -> Result<Delivery, SendError> {
-        let site = hosts.site();
+        let relaxed = submission.handling.tls_optional && !submission.mail.require_tls;
+        let hosts = hosts.clone().under_policy(relaxed);
+        let hosts = &hosts.map_err(|error| SendError::Unreachable(Cause::Route(error)))?;
+        let site = hosts.key();
         let carrier = match hosts.protocol {
             Protocol::Smtp => self.carrier_for(&submission, id),
             // Final delivery is nearer than any source.

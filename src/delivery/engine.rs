@@ -19,6 +19,7 @@ use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, Spool
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
+use super::care::Care;
 use super::event::Event;
 use super::receipt::{Receipt, ReceiptError, Watch};
 use super::shared::{Close, Health, Shared};
@@ -146,7 +147,7 @@ impl Engine {
         let id = self.new_id();
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
-        let submission = message.into_submission(&context)?;
+        let submission = message.into_submission(&context)?.handled();
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
         let order = several.map(|rcpt| rcpt.to.clone()).collect();
@@ -305,7 +306,8 @@ impl Engine {
         let source =
             |destination| shared.carrier.source_of(&Sending::new(id, &mail.from, &handling, destination));
         let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
-        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, release, now));
+        let care = Care::of(&mail, &handling);
+        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
         let last = shared.retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.

@@ -7,6 +7,8 @@
 mod convert;
 #[path = "fuzz_pair.rs"]
 mod pair;
+#[path = "fuzz_policies.rs"]
+mod policies;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
 #[path = "fuzz_values.rs"]
@@ -16,6 +18,7 @@ use std::time::Instant;
 
 pub use convert::conversion;
 pub use pair::client_against_server;
+pub use policies::sts;
 pub use sessions::{client_session, server_session};
 pub use values::{auth, content, header, params, proxy, replies, report, values};
 
@@ -23,7 +26,7 @@ pub use values::{auth, content, header, params, proxy, replies, report, values};
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
@@ -35,6 +38,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("replies", replies),
     ("report", report),
     ("server_session", server_session),
+    ("sts", sts),
     ("values", values),
 ];
 
