@@ -26,7 +26,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("spool", &["smtp", "message", "clock"]),
     ("delivery", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
-    ("relay", &["smtp", "message", "clock", "hop", "spool", "delivery", "server"]),
+    ("relay", &["smtp", "message", "clock", "hop", "route", "spool", "delivery", "server"]),
 ];
 
 /// What the root offers to all layers. Anything else by way of the root is a detour around the
