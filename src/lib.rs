@@ -144,6 +144,8 @@ pub mod message;
 pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
+#[cfg(feature = "preflight")]
+pub mod preflight;
 #[cfg(feature = "tokio")]
 pub mod relay;
 #[cfg(feature = "tokio")]

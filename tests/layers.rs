@@ -20,6 +20,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("hop", &["smtp"]),
     ("message", &["smtp", "clock"]),
     ("route", &["smtp", "clock", "hop"]),
+    ("preflight", &["smtp", "route"]),
     ("pool", &["clock"]),
     ("net", &["smtp", "message", "clock", "hop"]),
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),

@@ -1,0 +1,3 @@
+//! Pre-flight.
+
+pub mod spf;
