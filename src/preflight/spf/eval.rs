@@ -140,7 +140,7 @@ impl<'a> Eval<'a> {
                 self.used_ptr = true;
                 let Some(target) = self.target(spec.as_ref(), domain).await else { return Ok(false) };
                 let names = self.names().await;
-                Ok(names.iter().any(|name| is_at_or_below(name, target.as_str())))
+                Ok(names.iter().any(|name| name.is_at_or_below(&target)))
             }
         }
     }
@@ -190,10 +190,8 @@ impl<'a> Eval<'a> {
             return names.clone();
         }
         let mut names = Vec::new();
-        let reverse = DnsName::new(&reverse_name(self.ip));
-        if let Some(reverse) = reverse
-            && let Answer::Records(records) = self.dns.look_up(&reverse, RecordKind::Ptr).await.answer
-        {
+        let reverse = DnsName::reverse(self.ip);
+        if let Answer::Records(records) = self.dns.look_up(&reverse, RecordKind::Ptr).await.answer {
             // More are not looked at (RFC 7208 §4.6.4).
             for record in records.into_iter().take(MAX_NAMES) {
                 let dns::Record::Ptr(name) = record else { continue };
@@ -234,7 +232,7 @@ impl<'a> Eval<'a> {
         self.used_ptr = true;
         let names = self.names().await;
         let best = names.iter().find(|name| *name == domain);
-        best.or_else(|| names.iter().find(|name| is_at_or_below(name, domain.as_str())))
+        best.or_else(|| names.iter().find(|name| name.is_at_or_below(domain)))
             .or_else(|| names.first())
             .cloned()
     }
@@ -253,31 +251,12 @@ impl<'a> Eval<'a> {
     }
 }
 
-pub(crate) fn address(record: &dns::Record) -> Option<IpAddr> {
+pub(in crate::preflight) fn address(record: &dns::Record) -> Option<IpAddr> {
     match record {
         dns::Record::A(v4) => Some((*v4).into()),
         dns::Record::Aaaa(v6) => Some((*v6).into()),
         _ => None,
     }
-}
-
-/// The name under which the name of an address is found (RFC 1035 §3.5, RFC 3596 §2.5).
-pub(crate) fn reverse_name(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(v6) => {
-            let digits = format!("{:032x}", u128::from(v6));
-            digits.chars().rev().flat_map(|digit| [digit, '.']).chain("ip6.arpa".chars()).collect()
-        }
-    }
-}
-
-fn is_at_or_below(name: &DnsName, domain: &str) -> bool {
-    let rest = name.as_str().strip_suffix(domain);
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn is_within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
@@ -294,7 +273,7 @@ fn is_within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
 }
 
 /// RFC 7208 §4.6.4
-const MAX_LOOK_UPS: usize = 10;
+pub(super) const MAX_LOOK_UPS: usize = 10;
 /// RFC 7208 §4.6.4
 const MAX_VOIDS: usize = 2;
 /// RFC 7208 §4.6.4: hosts of an MX, names of an address.

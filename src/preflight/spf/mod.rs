@@ -8,15 +8,19 @@
 //! MX and ten names of an address. So one check asks some two hundred questions at most, each as long as
 //! the [`Dns`] takes.
 
+mod advice;
 mod eval;
 mod macros;
-pub(crate) mod record;
+mod record;
 
 use std::net::IpAddr;
 
 use crate::route::RouteError;
 use crate::route::dns::{Dns, DnsName};
 use crate::smtp::address::{Domain, EhloName, ReversePath};
+
+pub(super) use advice::check;
+pub(super) use eval::address;
 
 /// What a domain says of a host (RFC 7208 §2.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
