@@ -5,8 +5,6 @@
 
 pub mod dns;
 mod fixed;
-#[cfg(feature = "dns")]
-mod hickory;
 pub mod mx;
 pub mod sts;
 
@@ -22,10 +20,12 @@ use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
 
 pub use crate::smtp::Protocol;
-pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
-pub use hickory::{MxResolver, SetupError};
+pub use dns::SetupError;
+pub use fixed::{FixedRoutes, Match, NotAMatch};
 pub use mx::options::{Families, MxOptions};
+#[cfg(feature = "dns")]
+pub use mx::resolver::MxResolver;
 
 /// Where mail for a destination goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,8 @@
 //! queue. How long a host is avoided after it did not answer is not decided here.
 
 pub(super) mod options;
+#[cfg(feature = "dns")]
+pub(super) mod resolver;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,165 @@
+//! What one response says about one name, and how far that is proven.
+//!
+//! A record counts only where the very name that is wanted owns it. A response is never taken as a
+//! whole: it may carry CNAMEs and records of other names, each with a proof of its own.
+
+use hickory_resolver::net::NoRecords;
+use hickory_resolver::proto::dnssec::Proof;
+use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+
+use super::wildcard;
+use crate::route::RouteError;
+use crate::route::dns::Answer;
+
+/// One response.
+#[derive(Debug)]
+pub(super) struct Reply {
+    question: Name,
+    code: ResponseCode,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    trust: Trust,
+}
+
+/// What proves a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// The word of whoever answered, that all of it is authentic.
+    Word(bool),
+    /// Each record's own proof, and this of what does not exist.
+    Proofs(Denial),
+}
+
+/// How a proof of what does not exist was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// It holds, as far as the records in it are proven.
+    Sound,
+    /// It proves nothing, and need not: the zone chose so.
+    Weak,
+    /// It is missing or does not hold.
+    Broken,
+}
+
+/// What is at a name.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) what: What,
+    pub(super) secure: bool,
+    /// In seconds.
+    pub(super) ttl: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Records(Vec<RData>),
+    Alias(Name),
+}
+
+impl Reply {
+    pub(super) fn new(question: Name, message: Message, trust: Trust) -> Self {
+        let code = message.metadata.response_code;
+        Self { question, code, answers: message.answers, authorities: message.authorities, trust }
+    }
+
+    /// A response without answers, as the library tells it.
+    pub(super) fn none(question: Name, none: NoRecords) -> Self {
+        let mut authorities = none.authorities.map(|all| all.to_vec()).unwrap_or_default();
+        authorities.extend(none.soa.map(|soa| soa.into_record_of_rdata()));
+        // Whether it was marked as authentic is lost on the way.
+        let trust = Trust::Word(false);
+        Self { question, code: none.response_code, answers: Vec::new(), authorities, trust }
+    }
+
+    /// What is at `name`; `None` where the response says nothing about it.
+    ///
+    /// # Errors
+    /// [`RouteError::Bogus`] where what it says should be proven and is not.
+    pub(super) fn at(&self, name: &Name, kind: RecordType) -> Result<Option<Link>, RouteError> {
+        for wanted in [kind, RecordType::CNAME] {
+            let set = || self.answers.iter().filter(|r| r.name == *name && r.record_type() == wanted);
+            let Some(first) = set().next() else { continue };
+            let what = match &first.data {
+                RData::CNAME(target) if kind != RecordType::CNAME => What::Alias(target.0.clone()),
+                _ => What::Records(set().map(|record| record.data.clone()).collect()),
+            };
+            let secure = self.is_secure(name, wanted, set().map(|record| record.proof))?;
+            let ttl = set().map(|record| record.ttl).min().unwrap_or(0);
+            return Ok(Some(Link { what, secure, ttl }));
+        }
+        Ok(None)
+    }
+
+    fn is_secure(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        mut proofs: impl Iterator<Item = Proof>,
+    ) -> Result<bool, RouteError> {
+        let denial = match self.trust {
+            Trust::Word(authentic) => return Ok(authentic),
+            Trust::Proofs(denial) => denial,
+        };
+        let secure = proofs.try_fold(true, |secure, proof| match proof {
+            Proof::Secure => Ok(secure),
+            Proof::Insecure => Ok(false),
+            Proof::Bogus | Proof::Indeterminate => Err(RouteError::Bogus),
+        })?;
+        // RFC 4035 §5.3.4: a record from a wildcard counts only with a proof that nothing is closer.
+        match wildcard::closest_encloser(name, kind, &self.answers) {
+            Some(encloser) if secure => {
+                if wildcard::is_proven(name, &encloser, &self.authorities) {
+                    Ok(true)
+                } else if wildcard::has_hashed_proof(&self.authorities) && denial != Denial::Broken {
+                    Ok(denial == Denial::Sound)
+                } else {
+                    Err(RouteError::Bogus)
+                }
+            }
+            _ => Ok(secure),
+        }
+    }
+
+    /// Why there is nothing at `name`, about which the response says nothing, whether that is proven,
+    /// and for how many seconds it holds. `None` where the response does not know: it ends with a CNAME.
+    ///
+    /// # Errors
+    /// [`RouteError::Bogus`] where it should be proven and is not.
+    pub(super) fn absence<T>(&self, name: &Name) -> Result<Option<(Answer<T>, bool, u32)>, RouteError> {
+        let soa = self.authorities.iter().find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+            _ => None,
+        });
+        let secure = match self.trust {
+            // A resolver that looks everything up speaks of the end of the chain.
+            Trust::Word(authentic) if self.question == *name || soa.is_some() => authentic,
+            // The proof of what does not exist was judged for the question alone.
+            Trust::Proofs(denial) if self.question == *name => match denial {
+                Denial::Sound => self.is_denied_securely(),
+                Denial::Weak => false,
+                Denial::Broken => return Err(RouteError::Bogus),
+            },
+            _ => return Ok(None),
+        };
+        let referral = soa.is_none() && self.authorities.iter().any(|r| r.record_type() == RecordType::NS);
+        let answer = match self.code {
+            ResponseCode::NXDomain => Answer::NoName,
+            // RFC 2308 §2.2: name servers without an SOA are a referral, from a server that does not
+            // know the answer and does not look for it.
+            _ if referral => Answer::Failed(RouteError::Dns),
+            _ => Answer::NoData,
+        };
+        Ok(Some((answer, secure, soa.unwrap_or(0))))
+    }
+
+    fn is_denied_securely(&self) -> bool {
+        let proof = |record: &&Record| {
+            let nsec = matches!(&record.data, RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)));
+            nsec || record.record_type() == RecordType::SOA
+        };
+        let mut proofs = self.authorities.iter().filter(proof).peekable();
+        proofs.peek().is_some() && proofs.all(|record| record.proof == Proof::Secure)
+    }
+}
