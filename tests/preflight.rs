@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "preflight/checks.rs"]
+mod checks;
 #[path = "preflight/spf.rs"]
 mod spf;
 #[path = "kit/zone.rs"]

@@ -9,6 +9,9 @@ mod convert;
 mod pair;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
+#[cfg(feature = "preflight")]
+#[path = "fuzz_spf.rs"]
+mod spf;
 #[path = "fuzz_values.rs"]
 mod values;
 
@@ -17,13 +20,15 @@ use std::time::Instant;
 pub use convert::conversion;
 pub use pair::client_against_server;
 pub use sessions::{client_session, server_session};
+#[cfg(feature = "preflight")]
+pub use spf::spf;
 pub use values::{auth, content, header, params, proxy, replies, report, values};
 
 /// Takes any input and panics when something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
@@ -35,6 +40,8 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("replies", replies),
     ("report", report),
     ("server_session", server_session),
+    #[cfg(feature = "preflight")]
+    ("spf", spf),
     ("values", values),
 ];
 
