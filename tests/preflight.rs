@@ -10,6 +10,11 @@
 
 #[path = "preflight/checks.rs"]
 mod checks;
+#[path = "kit/dns.rs"]
+mod dns;
+mod kit;
+#[path = "preflight/real.rs"]
+mod real;
 #[path = "preflight/spf.rs"]
 mod spf;
 #[path = "kit/zone.rs"]

@@ -92,7 +92,11 @@ pub(super) fn parse(text: &[u8]) -> Result<Published, KeyFault> {
 /// The value of `p=` alone: the kind shows.
 pub(super) fn bare(text: &str) -> Result<PublicKey, KeyFault> {
     let key = decoded(text)?;
-    if key.len() == 32 { ed25519(&key) } else { rsa(&key) }
+    // What wraps it elsewhere (RFC 8410 §4) is not published.
+    match key.strip_prefix(ED25519_INFO).unwrap_or(&key) {
+        key if key.len() == 32 => ed25519(key),
+        key => rsa(key),
+    }
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>, KeyFault> {
@@ -148,6 +152,8 @@ const INTEGER: u8 = 2;
 const BIT_STRING: u8 = 3;
 const OBJECT: u8 = 6;
 const SEQUENCE: u8 = 0x30;
+/// A `SubjectPublicKeyInfo` of Ed25519, up to the key.
+const ED25519_INFO: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// 1.2.840.113549.1.1.1, rsaEncryption (RFC 8017 §A.1).
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
@@ -174,6 +180,8 @@ mod tests {
         assert_eq!(parse(format!("p={inner}").as_bytes()).unwrap().key, Some(key));
         let ed = parse(format!("v=DKIM1;k=ed25519;p={}", ED25519.replace("Wk", "W k")).as_bytes()).unwrap();
         assert_eq!(ed.key, Some(bare(ED25519.trim_end_matches('=')).unwrap()));
+        let wrapped = bare("MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
+        assert_eq!(ed.key, Some(wrapped.unwrap()));
         assert_eq!(ed.key.unwrap().bits(), None);
     }
 
