@@ -13,9 +13,14 @@
 //! - [`clock`]: time and randomness, as arguments
 //! - [`hop`]: the next host, what TLS it must show, what it showed
 //! - [`message`]: the message as a value: envelope, header, Received, reports
-#![cfg_attr(feature = "tokio", doc = "- [`route`]: where mail for a domain goes: by MX, by a table, or here")]
+#![cfg_attr(
+    feature = "preflight",
+    doc = "- [`preflight`]: what DNS says of a sender, before its first message"
+)]
 #![cfg_attr(feature = "tokio", doc = "- [`pool`]: idle connections, and how many there may be")]
 #![cfg_attr(feature = "tokio", doc = "- [`net`]: sockets, TLS, a connection that drives a client session")]
+#![cfg_attr(feature = "mta-sts", doc = "- [`https`]: one request to a host with a valid certificate")]
+#![cfg_attr(feature = "tokio", doc = "- [`route`]: where mail for a domain goes: by MX, by a table, or here")]
 #![cfg_attr(
     feature = "tokio",
     doc = "- [`attempt`]: one try, now: [`Mailer`], the engine's carrier, Maildir"
@@ -139,6 +144,8 @@ pub mod clock;
 #[cfg(feature = "tokio")]
 pub mod delivery;
 pub mod hop;
+#[cfg(feature = "mta-sts")]
+pub mod https;
 pub mod message;
 #[cfg(feature = "tokio")]
 pub mod net;

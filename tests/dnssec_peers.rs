@@ -68,6 +68,9 @@ const TABLE: &[(&str, RecordKind, &str, bool)] = &[
     ("a.b.c.many", RecordKind::A, "records", true),
     ("a.b.c.many", RecordKind::Aaaa, "none", true),
     ("x.dangling3", RecordKind::A, "gone", true),
+    ("mx.sub", RecordKind::A, "records", true),
+    ("mx.sub", RecordKind::Aaaa, "none", true),
+    ("gone.sub", RecordKind::A, "gone", true),
 ];
 
 async fn dns(servers: SocketAddr, dnssec: Dnssec, bind: &Bind) -> HickoryDns {

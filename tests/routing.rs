@@ -38,6 +38,10 @@ fn options(dns: &DnsServer) -> MxOptions {
     options.servers = vec![dns.address()];
     options.attempts = 1;
     options.dnssec = Dnssec::Off;
+    #[cfg(feature = "mta-sts")]
+    {
+        options.sts = None;
+    }
     options.rng = Rng::seeded(1);
     options
 }

@@ -18,6 +18,7 @@ use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, Spool
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
+use super::care::Care;
 use super::event::Event;
 use super::receipt::{Receipt, ReceiptError, Watch};
 use super::shared::{Close, Health, Shared};
@@ -145,7 +146,7 @@ impl Engine {
         let id = self.new_id();
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
-        let submission = message.into_submission(&context)?;
+        let submission = message.into_submission(&context)?.handled();
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
         let order = several.map(|rcpt| rcpt.to.clone()).collect();
@@ -301,7 +302,8 @@ impl Engine {
         let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
-        let mut plan = shared.with(|core, now, _| core.plan(&units, release, now));
+        let care = Care::of(&mail, &handling);
+        let mut plan = shared.with(|core, now, _| core.plan(&units, care, release, now));
         let last = shared.retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.

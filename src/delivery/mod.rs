@@ -10,6 +10,7 @@
 //! not accept connections: a server hands mail over with [`Engine::accept`].
 
 mod builder;
+mod care;
 mod core;
 mod dispatch;
 mod engine;

@@ -301,7 +301,7 @@ impl Shared {
     async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
         let Transaction { mut mail, mut recipients, session, .. } = transaction;
         let (rules, spool) = (&self.rules, &**self.engine.spool());
-        let Gathered { body, kind, utf8_header, share: _share } =
+        let Gathered { body, kind, utf8_header, tls_optional, share: _share } =
             gather(body, mail.body, rules.max_hops, &self.memory, spool).await?;
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
@@ -328,8 +328,10 @@ impl Shared {
             }
         }
         let (from, count, octets) = (mail.from.clone(), recipients.len(), body.size());
+        // RFC 8689 §3: the parameter overrules the field.
+        let tls_optional = tls_optional && !mail.require_tls;
         let mut new = NewMail::new(id, mail, recipients, body);
-        new.head = head;
+        (new.head, new.handling.tls_optional) = (head, tls_optional);
         self.engine.accept(new).await?;
         info!(%id, peer = %session.peer.address, %from, recipients = count, octets, "message taken");
         Ok(id)

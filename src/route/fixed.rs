@@ -204,6 +204,12 @@ impl Resolve for FixedRoutes {
             (None, None) => Box::pin(async { Ok(Vec::new()) }),
         }
     }
+
+    fn policy_failed(&self, destination: &Domain) {
+        if let (None, Some(resolver)) = (self.find(destination), &self.otherwise) {
+            resolver.policy_failed(destination);
+        }
+    }
 }
 
 #[cfg(test)]

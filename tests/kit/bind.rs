@@ -80,7 +80,10 @@ impl Bind {
                 said(dir, "dnssec-signzone", &args);
                 signed
             };
-            config.push_str(&format!("zone \"{origin}\" {{ type primary; file \"{}\"; }};\n", signed.display()));
+            config.push_str(&format!(
+                "zone \"{origin}\" {{ type primary; file \"{}\"; }};\n",
+                signed.display()
+            ));
         }
         let address = free_address();
         let text = format!(
@@ -116,7 +119,10 @@ impl Bind {
         let address = free_address();
         fs::write(dir.join("root.key"), &self.anchors).unwrap();
         let anchor = if validates {
-            format!("  module-config: \"validator iterator\"\n  trust-anchor-file: \"{}/root.key\"\n", dir.display())
+            format!(
+                "  module-config: \"validator iterator\"\n  trust-anchor-file: \"{}/root.key\"\n",
+                dir.display()
+            )
         } else {
             "  module-config: \"iterator\"\n".to_owned()
         };

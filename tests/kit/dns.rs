@@ -141,7 +141,8 @@ impl Handler {
             Ok((name, _)) => origin.zone_of(name),
             Err(_) => true,
         };
-        &self.zones.iter().find(holds).or(self.zones.last()).unwrap().1
+        let found = self.zones.iter().find(holds).or_else(|| self.zones.last());
+        &found.unwrap().1
     }
 
     fn note(&self, request: &Request) -> Option<Fault> {

@@ -7,6 +7,8 @@
 mod convert;
 #[path = "fuzz_pair.rs"]
 mod pair;
+#[path = "fuzz_policies.rs"]
+mod policies;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
 #[cfg(feature = "preflight")]
@@ -19,6 +21,7 @@ use std::time::Instant;
 
 pub use convert::conversion;
 pub use pair::client_against_server;
+pub use policies::sts;
 pub use sessions::{client_session, server_session};
 #[cfg(feature = "preflight")]
 pub use spf::spf;
@@ -42,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server_session", server_session),
     #[cfg(feature = "preflight")]
     ("spf", spf),
+    ("sts", sts),
     ("values", values),
 ];
 

@@ -15,7 +15,8 @@ pub fn zone(lines: &str) -> StaticDns {
     let mut records: BTreeMap<(DnsName, RecordKind), Vec<Record>> = BTreeMap::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(';')) {
         let (owner, rest) = line.split_once(char::is_whitespace).unwrap();
-        let (kind, data) = rest.trim_start().split_once(char::is_whitespace).unwrap_or((rest.trim(), ""));
+        let (kind, data) =
+            rest.trim_start().split_once(char::is_whitespace).unwrap_or_else(|| (rest.trim(), ""));
         let (owner, data) = (dns_name(owner), data.trim_start());
         let (kind, record) = match kind {
             "A" => (RecordKind::A, (data != "!").then(|| Record::A(data.parse().unwrap()))),

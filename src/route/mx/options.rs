@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::clock::Rng;
 use crate::hop::Require;
 use crate::route::dns::{Anchors, DnsOptions, Dnssec};
+#[cfg(feature = "mta-sts")]
+use crate::route::sts::StsOptions;
 use crate::smtp::address::Domain;
 
 /// How routes are made from MX records.
@@ -25,6 +27,10 @@ pub struct MxOptions {
     /// unsigned DNS prove nothing that a certificate could be compared with. What DNSSEC proves of a
     /// host comes first, except with [`Require::Cleartext`], which asks for no TLSA records.
     pub require: Require,
+    /// How the policies of recipient domains are found (RFC 8461). Default: with the defaults of
+    /// [`StsOptions`]; give it a store that outlives the process. `None` asks for none.
+    #[cfg(feature = "mta-sts")]
+    pub sts: Option<StsOptions>,
     /// The names under which other hosts know this one, such as the EHLO name. An MX host of such
     /// a name and all that are no better are left out (RFC 5321 §5.1). Default: none. A host that
     /// is somebody's backup MX must set it, or mail goes in circles.
@@ -68,6 +74,8 @@ impl MxOptions {
             anchors,
             port: 25,
             require: Require::Opportunistic,
+            #[cfg(feature = "mta-sts")]
+            sts: Some(StsOptions::new()),
             own_names: Vec::new(),
             own_addresses: Vec::new(),
             own_ports: vec![25],

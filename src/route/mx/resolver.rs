@@ -15,6 +15,8 @@ use super::{Mx, Plan};
 use crate::BoxFuture;
 use crate::hop::{Require, Tlsa, TlsaRecord, TlsaSet};
 use crate::route::dns::{Answer, Dns, DnsName, Found, HickoryDns, Record, RecordKind, SetupError};
+#[cfg(feature = "mta-sts")]
+use crate::route::sts::StsPolicies;
 use crate::route::{Hosts, MxOptions, Resolve, Route, RouteError, mx};
 use crate::smtp::address::Domain;
 
@@ -22,6 +24,8 @@ use crate::smtp::address::Domain;
 pub struct MxResolver {
     dns: Arc<dyn Dns>,
     options: MxOptions,
+    #[cfg(feature = "mta-sts")]
+    policies: Option<StsPolicies>,
 }
 
 impl MxResolver {
@@ -52,13 +56,27 @@ impl MxResolver {
     /// [`SetupError::System`] when no servers are given and the system's cannot be found out,
     /// [`SetupError::Anchors`] when keys are given that cannot be read.
     pub fn new(options: MxOptions) -> Result<Self, SetupError> {
-        Ok(Self::over(Arc::new(HickoryDns::new(options.dns())?), options))
+        Self::over(Arc::new(HickoryDns::new(options.dns())?), options)
     }
 
     /// Over any DNS; the options about servers and questions are then its own.
+    ///
+    /// # Errors
+    /// [`SetupError`] when TLS cannot be set up, by which policies are fetched.
+    pub fn over(dns: Arc<dyn Dns>, options: MxOptions) -> Result<Self, SetupError> {
+        Ok(Self {
+            #[cfg(feature = "mta-sts")]
+            policies: options.sts.clone().map(|sts| StsPolicies::new(Arc::clone(&dns), sts)).transpose()?,
+            dns,
+            options,
+        })
+    }
+
+    /// What is known of MTA-STS, where it is asked for.
+    #[cfg(feature = "mta-sts")]
     #[must_use]
-    pub fn over(dns: Arc<dyn Dns>, options: MxOptions) -> Self {
-        Self { dns, options }
+    pub const fn policies(&self) -> Option<&StsPolicies> {
+        self.policies.as_ref()
     }
 
     /// The DNS that is asked, for other questions.
@@ -195,7 +213,19 @@ struct HostSeen {
 
 impl Resolve for MxResolver {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
+        #[cfg(feature = "mta-sts")]
+        if let Some(policies) = self.policies.as_ref().filter(|_| self.options.require != Require::Cleartext)
+        {
+            return Box::pin(policies.add_to(destination, self.find(destination)));
+        }
         Box::pin(self.find(destination))
+    }
+
+    #[cfg(feature = "mta-sts")]
+    fn policy_failed(&self, destination: &Domain) {
+        if let Some(policies) = &self.policies {
+            policies.failed(destination);
+        }
     }
 
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {

@@ -33,6 +33,7 @@ use super::cache::Cache;
 use super::{Answer, Dns, DnsName, DnsOptions, Found, RecordKind};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
+use crate::net::tls::TlsConfigError;
 use crate::route::RouteError;
 use probe::{Probe, Source};
 use servers::Servers;
@@ -63,6 +64,9 @@ pub enum SetupError {
     /// The keys of the root are none.
     #[error("the keys of the root cannot be read")]
     Anchors(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// TLS cannot be set up, by which the policies of MTA-STS are fetched.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
 }
 
 impl HickoryDns {

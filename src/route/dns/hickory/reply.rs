@@ -8,6 +8,7 @@ use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::proto::serialize::binary::BinDecodable;
 
 use super::wildcard;
 use crate::route::RouteError;
@@ -85,7 +86,11 @@ impl Reply {
                 RData::CNAME(target) if kind != RecordType::CNAME => What::Alias(target.0.clone()),
                 _ => What::Records(set().map(|record| record.data.clone()).collect()),
             };
-            let secure = self.is_secure(name, wanted, set().map(|record| record.proof))?;
+            let proven = self.is_secure(name, wanted, set().map(|record| record.proof));
+            let secure = match (proven, &what) {
+                (Err(error), What::Alias(target)) => self.is_renamed(name, target).ok_or(error)?,
+                (proven, _) => proven?,
+            };
             let ttl = set().map(|record| record.ttl).min().unwrap_or(0);
             return Ok(Some(Link { what, secure, ttl }));
         }
@@ -120,6 +125,19 @@ impl Reply {
             }
             _ => Ok(secure),
         }
+    }
+
+    /// Whether the CNAME from `name` to `target` follows from a proven DNAME; it is not signed itself
+    /// then (RFC 6672 §5.3.1). `None` where it does not.
+    fn is_renamed(&self, name: &Name, target: &Name) -> Option<bool> {
+        let above = |record: &&Record| {
+            record.record_type() == RecordType::DNAME
+                && record.name != *name
+                && record.name.zone_of(name)
+                && renamed(name, record).as_ref() == Some(target)
+        };
+        let dname = self.answers.iter().find(above)?;
+        self.is_secure(&dname.name, RecordType::DNAME, std::iter::once(dname.proof)).ok()
     }
 
     /// Why there is nothing at `name`, about which the response says nothing, whether that is proven,
@@ -162,4 +180,13 @@ impl Reply {
         let mut proofs = self.authorities.iter().filter(proof).peekable();
         proofs.peek().is_some() && proofs.all(|record| record.proof == Proof::Secure)
     }
+}
+
+/// What a DNAME record makes of a name below it.
+fn renamed(name: &Name, record: &Record) -> Option<Name> {
+    // The library does not know this type.
+    let RData::Unknown { rdata, .. } = &record.data else { return None };
+    let target = Name::from_bytes(&rdata.anything).ok()?;
+    let below = name.iter().count().checked_sub(record.name.iter().count())?;
+    Name::from_labels(name.iter().take(below)).ok()?.append_domain(&target).ok()
 }
