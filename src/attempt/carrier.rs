@@ -12,11 +12,12 @@ use super::Cause;
 use super::budget::Budget;
 use super::quirks::QuirkBook;
 use super::run::Run;
+use super::signatory::Signatory;
 use super::trial::Trial;
 use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::hop::{Host, Require};
-use crate::message::Content;
+use crate::message::{Content, Sign};
 use crate::net::connect::Connect;
 use crate::net::tls::ClientTls;
 use crate::net::{ClientOptions, Connection, Dialer, Quirks};
@@ -92,13 +93,21 @@ pub struct CarrierOptions {
     /// little is not converted, and fails where it would have to be. Others wait for their turn. Default:
     /// 128 MiB, for messages of 25 MB, which is the most that large providers take.
     pub conversion_memory: u64,
+    /// Signs again what was signed by it and is converted. An engine sets its own here, and a
+    /// [`Mailer`](super::Mailer) signs all that it sends with it. Default: none.
+    pub signer: Option<Arc<dyn Sign>>,
 }
 
 impl CarrierOptions {
     /// The defaults, with the name given in EHLO.
     #[must_use]
     pub fn new(ehlo: EhloName) -> Self {
-        Self { client: ClientOptions::new(ehlo), limits: Limits::new(), conversion_memory: 128 * 1024 * 1024 }
+        Self {
+            client: ClientOptions::new(ehlo),
+            limits: Limits::new(),
+            conversion_memory: 128 * 1024 * 1024,
+            signer: None,
+        }
     }
 }
 
@@ -115,6 +124,7 @@ struct Shared {
     pool: Pool<Arc<str>, Connection>,
     quirks: Mutex<QuirkBook>,
     budget: Budget,
+    signatory: Option<Signatory>,
     clock: Arc<dyn Clock>,
 }
 
@@ -135,7 +145,8 @@ impl Carrier {
         let pool = Pool::new(options.limits, Arc::clone(&clock));
         let dialer = Dialer::new(options.client, connect, tls, Arc::clone(&clock));
         let budget = Budget::new(options.conversion_memory);
-        Self { shared: Arc::new(Shared { dialer, pool, quirks: Mutex::default(), budget, clock }) }
+        let signatory = options.signer.map(|signer| Signatory::new(signer, Arc::clone(&clock)));
+        Self { shared: Arc::new(Shared { dialer, pool, quirks: Mutex::default(), budget, signatory, clock }) }
     }
 
     /// Leave for a run to `site`, if the limits allow one now.
@@ -181,6 +192,11 @@ impl Carrier {
 
     pub(super) fn dialer(&self) -> &Dialer {
         &self.shared.dialer
+    }
+
+    /// What signs, where something does.
+    pub(crate) fn signatory(&self) -> Option<&Signatory> {
+        self.shared.signatory.as_ref()
     }
 
     pub(super) fn budget(&self) -> &Budget {

@@ -37,7 +37,7 @@ pub use handling::{Handling, Tenant};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
 pub use received::{Received, With};
-pub use sign::{Sign, SignError, Signing};
+pub use sign::{Renewed, Sign, SignError, Signing};
 pub use submission::{
     Envelope, Enveloped, IntoSubmission, RawMessage, Submission, SubmitContext, SubmitError, by_destination,
 };

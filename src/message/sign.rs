@@ -16,14 +16,24 @@ pub trait Sign: fmt::Debug + Send + Sync + 'static {
     fn begin(&self) -> Box<dyn Signing>;
 
     /// A message was changed on its way, which no signature survives. When one of ours held on `original`,
-    /// `copy` is signed again, and what we signed before is taken out of it: it was about octets that the
-    /// next host never sees. Else `copy` comes back as it is, whoever it says that it is from.
+    /// the new header of `copy` has new ones, and those that we made before are taken out of it: they were
+    /// about octets that the next host never sees. `None` when no signature of ours held, whoever the
+    /// message says that it is from.
     ///
     /// Takes as long as reading both and signing one.
     ///
     /// # Errors
     /// [`SignError`]; the copy must not be sent then.
-    fn renew(&self, original: &[u8], copy: Bytes, now: Timestamp) -> Result<Bytes, SignError>;
+    fn renew(&self, original: &[u8], copy: &[u8], now: Timestamp) -> Result<Option<Renewed>, SignError>;
+}
+
+/// The header of a copy that was signed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    /// All fields, without the empty line behind them.
+    pub header: Bytes,
+    /// How many octets at the front of the copy it stands for.
+    pub replaces: usize,
 }
 
 /// One message that is being looked at.

@@ -54,7 +54,7 @@ impl Mailer {
             Ok(Route::Hosts(hosts)) => match self.carry(&hosts, part).await {
                 Ok(delivery) => return delivery,
                 Err(SendError::Unreachable(cause)) => Outcome::unreachable(cause),
-                Err(SendError::Busy(_) | SendError::Message(_)) => {
+                Err(SendError::Busy(_) | SendError::Message(_) | SendError::Sign(_)) => {
                     Outcome::Deferred(unused(&hosts, ConnectFault::Busy))
                 }
             },

@@ -47,8 +47,6 @@ mod tags;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 pub use canon::Canon;
 pub use hasher::{Digest, Hasher, Signed, Unsigned};
 pub use identity::{Identity, MAX_KEYS, SelectedKey, Selector, SelectorError, SignerError};
@@ -62,7 +60,7 @@ pub(in crate::message) use signature::{Draft, Signature, append_own, body_hash, 
 pub(in crate::message) use tags::Tags;
 
 use self::identity::Directory;
-use super::{Sign, SignError, Signing};
+use super::{Renewed, Sign, SignError, Signing};
 use crate::clock::Timestamp;
 
 /// Signs messages of its identities. Clones share them.
@@ -105,7 +103,7 @@ impl Sign for Signer {
         Box::new(self.hasher())
     }
 
-    fn renew(&self, original: &[u8], copy: Bytes, now: Timestamp) -> Result<Bytes, SignError> {
+    fn renew(&self, original: &[u8], copy: &[u8], now: Timestamp) -> Result<Option<Renewed>, SignError> {
         renew::renew(self, &self.0, original, copy, now)
     }
 }
