@@ -28,7 +28,6 @@ use tokio::io::{DuplexStream, duplex};
 
 #[path = "kit/client.rs"]
 mod client;
-#[allow(dead_code, reason = "a part of the kit is used here")]
 #[path = "kit/peer.rs"]
 mod peer;
 
@@ -138,14 +137,14 @@ async fn a_submission_is_signed_once_with_the_fields_that_were_added_to_it() {
         ("From: ada@theirs.test\n\nhello\n", false),
         ("From: ada@ours.test, bob@theirs.test\nSender: ada@ours.test\n\nhello\n", false),
     ] {
-        engine.submit(raw(text, "b@b.test")).await.unwrap().finished().await;
+        let _ = engine.submit(raw(text, "b@b.test")).await.unwrap().finished().await;
         let got = given(&peer).pop().unwrap();
         assert_eq!(is_signed(&got), signed, "{got}");
         assert!(got.contains("\r\nMessage-ID: <") || got.starts_with("Date: "), "{got}");
     }
     // What is signed already goes as it is.
     let own = given(&peer).remove(0);
-    engine.submit(raw(&own, "b@b.test")).await.unwrap().finished().await;
+    let _ = engine.submit(raw(&own, "b@b.test")).await.unwrap().finished().await;
     assert_eq!(given(&peer).pop().unwrap(), own);
 }
 
@@ -174,7 +173,12 @@ async fn a_relay_signs_for_those_who_may_send_everywhere_and_for_nobody_else() {
 async fn our_own_reports_are_signed() {
     let (peer, spool) = (host("PIPELINING 8BITMIME"), Arc::new(MemorySpool::new()));
     let engine = engine(&peer, &spool, Arc::new(signer())).await;
-    engine.submit(raw("From: ada@theirs.test\n\nhello\n", "nobody@b.test")).await.unwrap().finished().await;
+    let _ = engine
+        .submit(raw("From: ada@theirs.test\n\nhello\n", "nobody@b.test"))
+        .await
+        .unwrap()
+        .finished()
+        .await;
     while given(&peer).is_empty() {
         tokio::task::yield_now().await;
     }
@@ -188,7 +192,7 @@ async fn a_converted_copy_is_signed_again_and_a_forged_one_is_not() {
     let (peer, spool) = (host("PIPELINING"), Arc::new(MemorySpool::new()));
     let engine = engine(&peer, &spool, Arc::new(signer())).await;
     let text = "From: ada@ours.test\nSubject: x\n\ngr\u{fc}n\n";
-    engine.submit(raw(text, "b@b.test")).await.unwrap().finished().await;
+    let _ = engine.submit(raw(text, "b@b.test")).await.unwrap().finished().await;
     let got = given(&peer).pop().unwrap();
     assert!(got.contains("gr=C3=BCn") && is_signed(&got), "{got}");
     // Somebody says that we have signed it.

@@ -5,6 +5,8 @@
 
 #[path = "fuzz_convert.rs"]
 mod convert;
+#[path = "fuzz_dkim.rs"]
+mod dkim;
 #[path = "fuzz_pair.rs"]
 mod pair;
 #[path = "fuzz_sessions.rs"]
@@ -14,6 +16,7 @@ mod values;
 
 use std::time::Instant;
 
+pub use self::dkim::dkim;
 pub use convert::conversion;
 pub use pair::client_against_server;
 pub use sessions::{client_session, server_session};
@@ -23,12 +26,13 @@ pub use values::{auth, content, header, params, proxy, replies, report, values};
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
     ("content", content),
     ("conversion", conversion),
+    ("dkim", dkim),
     ("header", header),
     ("params", params),
     ("proxy", proxy),
