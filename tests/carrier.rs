@@ -24,7 +24,7 @@ use bytes::Bytes;
 use postroad::BoxFuture;
 use postroad::attempt::{Cause, ConnectFault, Job, Outcome, Phase, Report, RunEnd};
 use postroad::clock::SystemClock;
-use postroad::hop::{Host, Refused, Require};
+use postroad::hop::{Demand, Host, PolicyKind, Refused, Require};
 use postroad::net::connect::{Connect, ConnectError, Io, Opened};
 use postroad::route::Hosts;
 use postroad::smtp::address::Domain;
@@ -141,7 +141,9 @@ async fn a_job_that_no_connection_is_good_enough_for_does_not_stop_the_others() 
     assert_eq!((end, work.delivered(), work.reports.len()), (RunEnd::Drained, 2, 3));
     let refused = Report::Outcomes(vec![Outcome::Deferred(Cause::Tls {
         host: Arc::new(peer.host("mx.test")),
+        demand: Demand::Verified(PolicyKind::Own),
         refused: Refused::NoTls,
+        seen: None,
     })]);
     assert_eq!(work.reports[1], refused);
 }

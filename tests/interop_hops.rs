@@ -234,7 +234,7 @@ async fn a_real_server_whose_tls_is_broken_gets_opportunistic_mail_in_clear_and_
     tokio::task::block_in_place(|| wait_until("OpenSMTPD hands on", || far.count() == 1));
     let (opened, trace) = open(opensmtpd.address(), &papers, Way::StartTls, Require::Verified).await;
     assert!(
-        matches!(opened, Err(OpenError::Handshake(_) | OpenError::Refused(Refused::NotVerified))),
+        matches!(opened, Err(OpenError::Handshake(_) | OpenError::Refused(Refused::NotVerified(_)))),
         "{opened:?}"
     );
     assert!(!trace.lock().unwrap().iter().any(|line| line.starts_with("C: MAIL")), "{trace:?}");

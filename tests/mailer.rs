@@ -98,7 +98,10 @@ async fn a_relay_that_is_not_who_it_says_gets_no_credentials() {
     let authority = Authority::new();
     let peer = provider(self_signed("localhost")).await;
     let refused = mailer(&peer, credentials(), &authority).send(letter()).await;
-    assert!(matches!(refused, Err(SendError::Unreachable(Cause::Tls { refused: Refused::NotVerified, .. }))));
+    assert!(matches!(
+        refused,
+        Err(SendError::Unreachable(Cause::Tls { refused: Refused::NotVerified(_), .. }))
+    ));
     assert_eq!((peer.count("AUTH"), peer.count("MAIL")), (0, 0));
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad::attempt::{Cause, ConnectFault, Job, Outcome, Report, RunEnd};
 use postroad::clock::{Clock, SystemClock};
-use postroad::hop::{Refused, Require, TlsStart};
+use postroad::hop::{Refused, Require, TlsFault, TlsStart};
 use postroad::message::Content;
 use postroad::net::connect::TcpConnect;
 use postroad::route::Hosts;
@@ -54,12 +54,12 @@ async fn opportunistic_mail_goes_over_tls_whatever_the_certificate() {
 async fn verified_mail_is_never_begun_on_a_wrong_certificate() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let wrong = [
-        ("self-signed", self_signed("mx.test")),
-        ("another's name", ours.issue("other.test", 2030)),
-        ("expired", ours.issue("mx.test", 2020)),
-        ("an unknown authority", theirs.issue("mx.test", 2030)),
+        ("self-signed", self_signed("mx.test"), TlsFault::NotTrusted),
+        ("another's name", ours.issue("other.test", 2030), TlsFault::WrongName),
+        ("expired", ours.issue("mx.test", 2020), TlsFault::Expired),
+        ("an unknown authority", theirs.issue("mx.test", 2030), TlsFault::NotTrusted),
     ];
-    for (what, tls) in wrong {
+    for (what, tls, fault) in wrong {
         for start in [TlsStart::StartTls, TlsStart::Implicit] {
             let tls = tls.clone();
             let peer = Peer::on_tcp(move |mut talk: Talk| {
@@ -78,7 +78,7 @@ async fn verified_mail_is_never_begun_on_a_wrong_certificate() {
             let hosts = Hosts::new(vec![host], Require::Verified);
             let (end, work) = run_at(&over_tcp(Some(&ours)), &hosts, [job(Require::Verified)]).await;
             let RunEnd::Unreachable(Cause::Tls { refused, .. }) = end else { panic!("{what}: {end:?}") };
-            assert_eq!(refused, Refused::NotVerified, "{what}");
+            assert_eq!(refused, Refused::NotVerified(fault), "{what}");
             assert!(work.reports.is_empty() && work.jobs.len() == 1, "{what}: nothing was asked for");
             assert_eq!(peer.count("MAIL"), 0, "{what}");
             assert!(peer.count("EHLO") <= 1, "{what}: not a word after the handshake");
@@ -179,7 +179,13 @@ async fn a_resumed_session_is_judged_like_the_first() {
     clock.set(end + 600);
     let mails = peer.count("MAIL");
     let (end, _) = run(&carrier, &peer, Require::Verified, [job(Require::Verified)]).await;
-    assert!(matches!(end, RunEnd::Unreachable(Cause::Tls { refused: Refused::NotVerified, .. })), "{end:?}");
+    assert!(
+        matches!(
+            end,
+            RunEnd::Unreachable(Cause::Tls { refused: Refused::NotVerified(TlsFault::Expired), .. })
+        ),
+        "{end:?}"
+    );
     assert_eq!(peer.count("MAIL"), mails);
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use postroad::clock::Rng;
 use postroad::hop::{Host, Require};
+use postroad::route::dns::Dnssec;
 use postroad::route::{
     Families, FixedRoutes, Hosts, LocalId, MxOptions, MxResolver, Resolve, Route, RouteError, SetupError,
 };
@@ -36,6 +37,11 @@ fn options(dns: &DnsServer) -> MxOptions {
     let mut options = MxOptions::new();
     options.servers = vec![dns.address()];
     options.attempts = 1;
+    options.dnssec = Dnssec::Off;
+    #[cfg(feature = "mta-sts")]
+    {
+        options.sts = None;
+    }
     options.rng = Rng::seeded(1);
     options
 }

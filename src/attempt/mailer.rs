@@ -210,7 +210,7 @@ impl Mailer {
     pub async fn send(&self, mail: impl IntoSubmission) -> Result<Delivery, SendError> {
         let now = self.options.clock.now().wall;
         let context = SubmitContext::new(self.hostname(), now, MessageId::new(now, &self.rng));
-        let mut submission = mail.into_submission(&context)?;
+        let mut submission = mail.into_submission(&context)?.handled();
         if let Some(signatory) = self.carrier.signatory() {
             let fields = signatory.sign([submission.head.clone(), submission.content.clone()]).await?;
             submission.head = [fields, submission.head].concat().into();
@@ -222,9 +222,12 @@ impl Mailer {
         }
     }
 
-    /// To one set of hosts.
+    /// To one set of hosts, as their policies leave it.
     async fn carry(&self, hosts: &Hosts, submission: Submission) -> Result<Delivery, SendError> {
-        let site = hosts.site();
+        let relaxed = submission.handling.tls_optional && !submission.mail.require_tls;
+        let hosts = hosts.clone().under_policy(relaxed);
+        let hosts = &hosts.map_err(|error| SendError::Unreachable(Cause::Route(error)))?;
+        let site = hosts.key();
         let mut letter = Letter::new(submission, hosts.require);
         let mut barren = 0;
         while barren < TRIES {

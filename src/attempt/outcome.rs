@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::hop::{Host, Refused, TlsSeen};
+use crate::hop::{Demand, Host, PolicyKind, Refused, TlsSeen};
 use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
 use crate::smtp::capability::Capabilities;
@@ -48,6 +48,8 @@ pub struct Accepted {
     pub reply: Option<Reply>,
     /// The TLS of the connection, if it had any.
     pub tls: Option<TlsSeen>,
+    /// What TLS was demanded, and by whom; `None` for local delivery.
+    pub demand: Option<Demand>,
     /// Whether the host offered DSN, so that it reports what was asked for (RFC 3461 §5.2.2).
     pub dsn: bool,
     /// Whether the host was told how much time is left: it offered DELIVERBY, and for no more time
@@ -59,13 +61,13 @@ impl Accepted {
     /// Taken by a host of which nothing more is known.
     #[must_use]
     pub const fn by(host: Arc<Host>, reply: Reply, tls: Option<TlsSeen>) -> Self {
-        Self { host: Some(host), reply: Some(reply), tls, dsn: false, deliver_by: false }
+        Self { host: Some(host), reply: Some(reply), tls, demand: None, dsn: false, deliver_by: false }
     }
 
     /// Taken by a local store.
     #[must_use]
     pub const fn locally() -> Self {
-        Self { host: None, reply: None, tls: None, dsn: false, deliver_by: false }
+        Self { host: None, reply: None, tls: None, demand: None, dsn: false, deliver_by: false }
     }
 }
 
@@ -95,8 +97,12 @@ pub enum Cause {
     Tls {
         /// Which one.
         host: Arc<Host>,
+        /// What is required, and by whom.
+        demand: Demand,
         /// What was missing.
         refused: Refused,
+        /// What it showed, as far as it got.
+        seen: Option<Arc<TlsSeen>>,
     },
     /// The host cannot carry what the message needs.
     Lacks {
@@ -256,6 +262,27 @@ impl Outcome {
         self
     }
 
+    /// The same, with what TLS was demanded.
+    #[must_use]
+    pub const fn with_demand(mut self, demand: Demand) -> Self {
+        if let Self::Delivered(accepted) = &mut self {
+            accepted.demand = Some(demand);
+        }
+        self
+    }
+
+    /// Whether the destination's own policy is why: it allows none of the hosts, or one did not show
+    /// the TLS that it should. There may be a new policy (RFC 8461 §5.1).
+    #[must_use]
+    pub(crate) fn is_by_policy(&self) -> bool {
+        matches!(
+            self.cause(),
+            Some(
+                Cause::Route(RouteError::Sts) | Cause::Tls { demand: Demand::Verified(PolicyKind::Sts), .. }
+            )
+        )
+    }
+
     /// What it means for recipients that no host of their route could be used: what it said means what
     /// [`Outcome::of_reply`] says, and all else may pass.
     #[must_use]
@@ -337,7 +364,10 @@ impl fmt::Display for Cause {
             Self::Reply { host: None, phase, reply } => write!(f, "in reply to {}: {reply}", phase.as_str()),
             Self::Route(error) => write!(f, "{error}"),
             Self::Connect { host, fault } => write!(f, "{host}: {fault}"),
-            Self::Tls { host, refused } => write!(f, "{host}: {refused}"),
+            Self::Tls { host, demand: Demand::Verified(by), refused, .. } => {
+                write!(f, "{by} requires a certificate valid for {}; {refused}", host.name)
+            }
+            Self::Tls { host, demand, refused, .. } => write!(f, "{host}: {demand}; {refused}"),
             Self::Lacks { host, feature } => write!(f, "{host}: {feature}"),
             Self::Unknown { host } => {
                 write!(

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::hop::{Host, PolicyKind, TlsFault, TlsSeen};
+use crate::hop::{Demand, Host, PolicyKind, TlsFault, TlsSeen};
+use crate::net::Tried;
 
 /// One try to make a connection ready. Only what got as far as TLS, or was stopped by what is known of it,
 /// is a trial: a host that does not answer says nothing about its TLS.
@@ -20,7 +21,9 @@ pub struct Trial {
     pub by: PolicyKind,
     /// The TLS of a connection that was admitted: `None` where it is in clear.
     pub tls: Option<TlsSeen>,
-    /// What was wrong, be it that the connection was refused or that it is used all the same.
+    /// What was wrong, be it that the connection was refused or that it is used all the same: why the
+    /// trusted roots do not vouch for the certificate too, where nobody asks for that, so that a policy
+    /// under test can be reported on.
     pub fault: Option<TlsFault>,
 }
 
@@ -29,5 +32,16 @@ impl Trial {
     #[must_use]
     pub const fn new(host: Arc<Host>, by: PolicyKind) -> Self {
         Self { host, remote: None, local: None, by, tls: None, fault: None }
+    }
+
+    /// What was noted when a connection to `host` was opened for `demand`.
+    pub(super) fn of(host: &Arc<Host>, demand: Demand, tried: Tried) -> Self {
+        Self {
+            remote: tried.remote,
+            local: tried.local,
+            tls: tried.seen.filter(|_| tried.is_open),
+            fault: tried.fault,
+            ..Self::new(Arc::clone(host), demand.by())
+        }
     }
 }

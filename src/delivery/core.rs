@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::attempt::{Cause, ConnectFault, LocalFault, Outcome, RunEnd};
+use crate::attempt::{Cause, Outcome, RunEnd};
 use crate::clock::{Now, Rng, Timestamp};
-use crate::hop::Host;
 use crate::message::MessageId;
 use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
 use crate::spool::{Claim, QueueName, Token};
 
+use super::care::Care;
 use super::lane::{Entry, Lane, Limits, Routed, Way};
 use super::options::EngineOptions;
 use super::retry::Retry;
-use super::routes::{Answer, Routes};
+use super::routes::{Answer, Books};
 use super::schedule::Schedule;
 use super::settle::Verdict;
 use super::shape::{Hold, Pushed};
@@ -30,7 +30,7 @@ use super::todo::{SiteNews, Todo};
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) schedule: Schedule,
-    pub(crate) routes: Routes,
+    pub(crate) routes: Books,
     pub(crate) lanes: BTreeMap<QueueName, Lane>,
     /// Every entry that this process has claimed and not settled.
     // Walked only to extend leases, sorted.
@@ -83,7 +83,7 @@ impl Core {
     pub(crate) fn new(options: EngineOptions, retry: Retry, rng: Rng, now: Now) -> Self {
         Self {
             schedule: Schedule::default(),
-            routes: Routes::default(),
+            routes: Books::default(),
             lanes: BTreeMap::new(),
             held: HashMap::new(),
             reserved: 0,
@@ -119,14 +119,21 @@ impl Core {
 
     /// Decides how a message with these entries is stored that is not sent before `release`, and keeps
     /// places for them.
-    pub(crate) fn plan(&mut self, units: &[(Domain, Vec<Rcpt>)], release: Timestamp, now: Now) -> Plan {
+    pub(crate) fn plan(
+        &mut self,
+        units: &[(Domain, Vec<Rcpt>)],
+        care: Care,
+        release: Timestamp,
+        now: Now,
+    ) -> Plan {
         let (limits, free) = (self.limits(), self.free());
+        let routes = self.routes.of(care);
         let mut fits = 0;
         let mut places = Vec::with_capacity(units.len());
         for (destination, _) in units {
-            let Some(Ok(routed)) = self.routes.get(destination, now.mono) else {
+            let Some(Ok(routed)) = routes.get(destination, now.mono) else {
                 places.push((QueueName::from(destination), release));
-                fits += usize::from(self.routes.waiting_for(destination) < limits.ready / 2);
+                fits += usize::from(routes.waiting_for(destination) < limits.ready / 2);
                 continue;
             };
             let lane = self.lanes.get(&routed.site);
@@ -220,10 +227,11 @@ impl Core {
         if self.is_over(claim, now) {
             return todo.finish(entry, Verdict::Expired);
         }
-        match self.routes.get(&claim.destination, now.mono).cloned() {
+        let routes = self.routes.of(entry.care());
+        match routes.get(&claim.destination, now.mono).cloned() {
             Some(answer) => self.routed(entry, &answer, now, todo),
             None => {
-                self.routes.wait(entry);
+                routes.wait(entry);
                 todo.wake = true;
             }
         }
@@ -234,8 +242,14 @@ impl Core {
     }
 
     /// A route was found, or not.
-    pub(crate) fn answered(&mut self, destination: &Domain, answer: Answer, now: Now, todo: &mut Todo) {
-        let waiting = self.routes.answered(destination, answer.clone(), now.mono);
+    pub(crate) fn answered(
+        &mut self,
+        (destination, care): &(Domain, Care),
+        answer: Answer,
+        now: Now,
+        todo: &mut Todo,
+    ) {
+        let waiting = self.routes.of(*care).answered(destination, answer.clone(), now.mono);
         for entry in waiting {
             self.routed(entry, &answer, now, todo);
         }
@@ -251,7 +265,8 @@ impl Core {
         }
     }
 
-    fn enter_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+    fn enter_lane(&mut self, mut entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+        entry.routed = Some(Arc::clone(routed));
         let (limits, free) = (self.limits(), self.free() + 1);
         let runs = match routed.way {
             Way::Hosts(_) => self.options.runs_per_site,
@@ -375,7 +390,7 @@ impl Core {
         let outcome = match lane.shape.held(now.mono) {
             Some(hold) => hold.outcome(),
             None if entry.untried < MAX_UNTRIED => return lane.push_front(entry),
-            None => Outcome::Deferred(lost(&lane.way)),
+            None => Outcome::Deferred(lane.way.lost()),
         };
         todo.finish(entry, Verdict::All(outcome));
     }
@@ -407,7 +422,7 @@ impl Core {
             Some(RunEnd::Unreachable(cause)) => Some(cause),
             // Connections that open and break, over and over, are no better than none.
             Some(RunEnd::Lost) | None if notes.failed && !notes.tried && lane.shape.barren() => {
-                Some(lost(&lane.way))
+                Some(lane.way.lost())
             }
             _ => None,
         };
@@ -468,18 +483,6 @@ impl Core {
 fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
     retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
         || terms::return_at(&claim.mail, claim.accepted).is_some_and(|at| now.wall >= at)
-}
-
-/// Why an entry was put off whose connections were lost before it was tried.
-fn lost(way: &Way) -> Cause {
-    let host = match way {
-        Way::Hosts(hosts) => hosts.hosts.first().cloned(),
-        Way::Local(_) => None,
-    };
-    match host {
-        Some(host) => Cause::Connect { host: Arc::<Host>::new(host), fault: ConnectFault::Lost },
-        None => Cause::Local(LocalFault::Storage),
-    }
 }
 
 /// Entries per claim: enough to spread the cost of a transaction, few enough for turns to be short.

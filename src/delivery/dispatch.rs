@@ -18,9 +18,11 @@ use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Token};
 
+use super::care::Care;
 use super::lane::Routed;
 use super::settler::ToSettle;
 use super::shared::{Close, Shared};
+use super::trials;
 
 /// Runs the engine until it is closed.
 pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Close>) {
@@ -52,7 +54,7 @@ struct Dispatcher {
     claims: JoinSet<Result<Vec<Claim>, SpoolError>>,
     claiming: HashMap<Id, (QueueName, usize)>,
     lookups: JoinSet<Result<Route, RouteError>>,
-    asking: HashMap<Id, Domain>,
+    asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
     leases: JoinSet<Result<Vec<Token>, SpoolError>>,
     /// The last look at the clock.
@@ -121,14 +123,14 @@ impl Dispatcher {
             }
         }
         while self.lookups.len() < shared.options.lookups
-            && let Some(destination) = shared.with(|core, _, _| core.routes.ask())
+            && let Some(asking) = shared.with(|core, _, _| core.routes.ask())
         {
-            let (resolver, asked) = (Arc::clone(&shared.resolver), destination.clone());
+            let (resolver, asked) = (Arc::clone(&shared.resolver), asking.0.clone());
             let task = self.lookups.spawn(async move {
                 let answer = tokio::time::timeout(LOOKUP, resolver.route(&asked)).await;
                 answer.unwrap_or(Err(RouteError::Timeout(LOOKUP)))
             });
-            self.asking.insert(task.id(), destination);
+            self.asking.insert(task.id(), asking);
         }
         if now.mono >= self.next_lease && self.leases.is_empty() {
             self.extend_leases(now);
@@ -217,13 +219,23 @@ impl Dispatcher {
 
     fn answered(&mut self, answer: Result<(Id, Result<Route, RouteError>), JoinError>) {
         let (id, answer) = by_id(answer);
-        let Some(destination) = self.asking.remove(&id) else { return };
+        let Some(asked) = self.asking.remove(&id) else { return };
         // A resolver that panics has not answered.
         let answer = match answer.unwrap_or(Err(RouteError::Dns)) {
             Ok(Route::Hosts(hosts)) if hosts.hosts.is_empty() => Err(RouteError::NoHost),
-            answer => answer.map(|route| Arc::new(Routed::new(route))),
+            Ok(Route::Hosts(hosts)) if hosts.sts.is_some() => {
+                let routed = Routed::new(Route::Hosts(hosts.clone()), asked.1);
+                if matches!(routed, Err(RouteError::Sts)) {
+                    trials::unlisted(&self.shared.observers, &asked.0, &hosts);
+                }
+                routed.map(Arc::new)
+            }
+            answer => answer.and_then(|route| Routed::new(route, asked.1)).map(Arc::new),
         };
-        self.shared.with(|core, now, todo| core.answered(&destination, answer, now, todo));
+        if matches!(answer, Err(RouteError::Sts)) {
+            self.shared.resolver.policy_failed(&asked.0);
+        }
+        self.shared.with(|core, now, todo| core.answered(&asked, answer, now, todo));
     }
 
     fn sweep_page(&mut self, after: Option<QueueName>) {

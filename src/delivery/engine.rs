@@ -21,6 +21,7 @@ use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, Spool
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
+use super::care::Care;
 use super::event::Event;
 use super::receipt::{Receipt, ReceiptError, Watch};
 use super::shared::{Close, Health, Shared, in_front};
@@ -148,11 +149,26 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is stored.
     pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
+        self.submit_as(self.new_id(), message).await
+    }
+
+    /// The same under an id of the caller's making. Submitting it again stores nothing while the spool
+    /// has it, so that whoever does not know whether it was stored can do it over.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// As [`Engine::submit`].
+    pub async fn submit_as(
+        &self,
+        id: MessageId,
+        message: impl IntoSubmission,
+    ) -> Result<Receipt, SubmitError> {
         let shared = &self.inner.shared;
-        let id = self.new_id();
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
-        let submission = message.into_submission(&context)?;
+        let submission = message.into_submission(&context)?.handled();
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
         let order = several.map(|rcpt| rcpt.to.clone()).collect();
@@ -328,7 +344,8 @@ impl Engine {
         let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
-        let mut plan = shared.with(|core, now, _| core.plan(&units, release, now));
+        let care = Care::of(&mail, &handling);
+        let mut plan = shared.with(|core, now, _| core.plan(&units, care, release, now));
         let last = shared.retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.

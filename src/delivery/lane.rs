@@ -15,12 +15,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::attempt::{Cause, ConnectFault, LocalFault};
 use crate::clock::Timestamp;
-use crate::hop::Require;
-use crate::route::{Hosts, LocalId, Route};
+use crate::route::{Hosts, LocalId, Route, RouteError};
 use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
 
+use super::care::Care;
 use super::shape::Shape;
 
 /// A claimed entry on its way through the engine.
@@ -29,13 +30,19 @@ pub(crate) struct Entry {
     pub(crate) claim: Claim,
     /// Times in a row that a run took it and did not try it.
     pub(crate) untried: u8,
+    /// Its destination's own route, once it is in a lane: other destinations share the lane.
+    pub(crate) routed: Option<Arc<Routed>>,
     /// When it came into its lane: counted, not timed.
     came: u64,
 }
 
 impl Entry {
     pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, untried: 0, came: 0 }
+        Self { claim, untried: 0, routed: None, came: 0 }
+    }
+
+    pub(crate) const fn care(&self) -> Care {
+        Care::of(&self.claim.mail, &self.claim.handling)
     }
 
     /// Octets of memory that its body takes.
@@ -51,6 +58,20 @@ pub(crate) enum Way {
     Local(LocalId),
 }
 
+impl Way {
+    /// Why an entry was put off whose connections were lost before it was tried.
+    pub(crate) fn lost(&self) -> Cause {
+        let host = match self {
+            Self::Hosts(hosts) => hosts.hosts.first().cloned(),
+            Self::Local(_) => None,
+        };
+        match host {
+            Some(host) => Cause::Connect { host: Arc::new(host), fault: ConnectFault::Lost },
+            None => Cause::Local(LocalFault::Storage),
+        }
+    }
+}
+
 /// A route with the name of its site's queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
@@ -59,21 +80,28 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
-    /// Destinations that ask for different TLS do not share a lane, although they may share hosts: a
-    /// connection opened for the one may not do for the other.
-    pub(crate) fn new(route: Route) -> Self {
+    /// The route as its policies leave it. Destinations that ask for different TLS do not share a lane,
+    /// although they may share hosts: a connection opened for the one may not do for the other. Mail with
+    /// REQUIRETLS has lanes of its own, because a lane goes by the latest of its destinations' routes, and
+    /// with such mail it matters by which of them the hosts are proven.
+    ///
+    /// # Errors
+    /// [`RouteError::Sts`], see [`Hosts::under_policy`].
+    pub(crate) fn new(route: Route, care: Care) -> Result<Self, RouteError> {
         match route {
             Route::Hosts(hosts) => {
-                let mut name = hosts.site();
-                match hosts.require {
-                    Require::Opportunistic => {}
-                    Require::Cleartext => name.insert_str(0, "cleartext "),
-                    _ => name.insert_str(0, "verified "),
-                }
-                Self { site: QueueName::new(&name), way: Way::Hosts(Arc::new(hosts)) }
+                let hosts = hosts.under_policy(care == Care::Relaxed)?;
+                let own = match (care, hosts.proven) {
+                    (Care::Usual | Care::Relaxed, _) => "",
+                    (Care::Required, true) => "requiretls ",
+                    (Care::Required, false) => "requiretls unproven ",
+                };
+                let site = QueueName::new(&format!("{own}{}", hosts.key()));
+                Ok(Self { site, way: Way::Hosts(Arc::new(hosts)) })
             }
             Route::Local(id) => {
-                Self { site: QueueName::new(&format!("local {}", id.as_str())), way: Way::Local(id) }
+                let site = QueueName::new(&format!("local {}", id.as_str()));
+                Ok(Self { site, way: Way::Local(id) })
             }
         }
     }
@@ -253,7 +281,9 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::clock::{Clock, Rng, SystemClock};
+    use crate::hop::{Require, Tlsa, TlsaRecord, TlsaSet};
     use crate::message::{Handling, MessageId};
+    use crate::route::sts::{MxPattern, StsMode, StsPolicy};
     use crate::smtp::address::Domain;
     use crate::smtp::params::{Mail, Rcpt};
     use crate::spool::{BodyRef, Recipient, Token};
@@ -382,12 +412,58 @@ pub(crate) mod tests {
         assert_eq!(lanes[0].runs(), 20);
     }
 
+    fn domain(name: &str) -> Domain {
+        Domain::parse(name).unwrap()
+    }
+
+    /// Under a policy that allows this host.
+    fn sts(mut hosts: Hosts, mx: &str) -> Hosts {
+        hosts.sts = Some(Arc::new(StsPolicy {
+            id: "1".into(),
+            mode: StsMode::Enforce,
+            mx: vec![MxPattern { wildcard: false, name: domain(mx) }],
+            max_age: Duration::from_secs(86_400),
+            lines: Vec::new(),
+        }));
+        hosts
+    }
+
     #[test]
     fn a_site_asked_for_other_tls_is_another_lane() {
         let host = || vec![crate::hop::Host::new(Domain::parse("mx.test").unwrap(), 25)];
-        let name = |require| Routed::new(Route::Hosts(Hosts::new(host(), require))).site.to_string();
-        assert_eq!(name(Require::Opportunistic), "mx.test:25");
-        assert_eq!(name(Require::Verified), "verified mx.test:25");
-        assert_eq!(name(Require::Cleartext), "cleartext mx.test:25");
+        let name = |hosts, care| Routed::new(Route::Hosts(hosts), care).unwrap().site.to_string();
+        let usual = |require| name(Hosts::new(host(), require), Care::Usual);
+        assert_eq!(usual(Require::Opportunistic), "mx.test:25");
+        assert_eq!(usual(Require::Encrypted), "encrypted mx.test:25");
+        assert_eq!(usual(Require::Verified), "verified mx.test:25");
+        assert_eq!(usual(Require::Cleartext), "cleartext mx.test:25");
+
+        let record = |usage| TlsaRecord::new(usage, 1, 1, Bytes::from_static(&[7; 32])).unwrap();
+        let secured = |tlsa| {
+            let mut hosts = Hosts::new(host(), Require::Opportunistic);
+            hosts.hosts[0].tlsa = tlsa;
+            hosts
+        };
+        let set = |usage, names: &[&str]| {
+            let mut set = TlsaSet::new(domain("mx.test"), vec![record(usage)]);
+            set.names.extend(names.iter().map(|name| domain(name)));
+            secured(Tlsa::Records(Arc::new(set)))
+        };
+        for (hosts, care, expected) in [
+            (set(3, &["b.test"]), Care::Usual, "dane mx.test:25"),
+            (set(2, &[]), Care::Usual, "dane mx.test:25"),
+            (set(2, &["c.test", "b.test"]), Care::Usual, "dane mx.test:25 as b.test,c.test"),
+            (secured(Tlsa::Failed), Care::Usual, "dane mx.test:25"),
+            (secured(Tlsa::Unusable), Care::Required, "requiretls dane mx.test:25"),
+            (secured(Tlsa::Unusable).unproven(), Care::Required, "requiretls unproven dane mx.test:25"),
+            (set(3, &[]), Care::Relaxed, "mx.test:25"),
+            (sts(set(3, &[]), "mx.test"), Care::Usual, "dane sts mx.test:25"),
+            (sts(secured(Tlsa::Absent), "mx.test"), Care::Usual, "sts mx.test:25"),
+            (sts(secured(Tlsa::Absent), "mx.test"), Care::Relaxed, "mx.test:25"),
+        ] {
+            assert_eq!(name(hosts, care), expected);
+        }
+        let refused = Routed::new(Route::Hosts(sts(secured(Tlsa::Absent), "mx2.test")), Care::Usual);
+        assert_eq!(refused.unwrap_err(), RouteError::Sts);
     }
 }

@@ -10,6 +10,7 @@
 //! not accept connections: a server hands mail over with [`Engine::accept`].
 
 mod builder;
+mod care;
 mod core;
 mod dispatch;
 mod engine;
@@ -28,6 +29,7 @@ mod shape;
 mod shared;
 mod terms;
 mod todo;
+mod trials;
 
 pub use builder::{EngineBuilder, StartError};
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};

@@ -75,6 +75,9 @@ fn report(
     let mut submission = report.to_submission();
     // RFC 6710 §4.6: as urgent as what it is about.
     submission.mail.priority = claim.mail.priority;
+    // RFC 8689 says nothing of reports on mail that need not be protected: they tell no more than it did,
+    // and whoever sent it would rather know.
+    submission.handling.tls_optional = claim.handling.tls_optional && !submission.mail.require_tls;
     let entries: Vec<_> = by_destination(submission.recipients, shared.ehlo.as_domain())
         .into_iter()
         .map(|(destination, recipients)| NewEntry {

@@ -11,12 +11,46 @@ use std::time::{Duration, Instant};
 use crate::route::RouteError;
 use crate::smtp::address::Domain;
 
+use super::care::Care;
 use super::lane::{Entry, Routed};
 
 /// What is known about a destination.
 pub(crate) type Answer = Result<Arc<Routed>, RouteError>;
 
-/// The routes at hand, and who waits for one.
+/// The routes at hand, apart by how much messages care about TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    usual: Routes,
+    relaxed: Routes,
+    required: Routes,
+}
+
+impl Books {
+    pub(crate) const fn of(&mut self, care: Care) -> &mut Routes {
+        match care {
+            Care::Usual => &mut self.usual,
+            Care::Relaxed => &mut self.relaxed,
+            Care::Required => &mut self.required,
+        }
+    }
+
+    /// The next destination to ask for.
+    pub(crate) fn ask(&mut self) -> Option<(Domain, Care)> {
+        [Care::Usual, Care::Relaxed, Care::Required]
+            .into_iter()
+            .find_map(|care| self.of(care).ask().map(|destination| (destination, care)))
+    }
+
+    /// Everything that waits.
+    pub(crate) fn drain(&mut self) -> Vec<Entry> {
+        let mut waiting = self.usual.drain();
+        waiting.extend(self.relaxed.drain());
+        waiting.extend(self.required.drain());
+        waiting
+    }
+}
+
+/// The routes at hand for messages of one kind, and who waits for one.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     // Looked up by key only.
@@ -49,7 +83,7 @@ impl Routes {
     }
 
     /// The next destination to ask for.
-    pub(crate) fn ask(&mut self) -> Option<Domain> {
+    fn ask(&mut self) -> Option<Domain> {
         self.to_ask.pop_front()
     }
 
@@ -71,7 +105,7 @@ impl Routes {
     }
 
     /// Everything that waits.
-    pub(crate) fn drain(&mut self) -> Vec<Entry> {
+    fn drain(&mut self) -> Vec<Entry> {
         self.to_ask.clear();
         std::mem::take(&mut self.waiting).into_values().flatten().collect()
     }
@@ -81,7 +115,7 @@ impl Routes {
 const KEEP: Duration = Duration::from_secs(60);
 /// A failure that may pass is asked again sooner, but not for each entry.
 const KEEP_FAILURE: Duration = Duration::from_secs(10);
-/// Some 3 MB.
+/// Some 3 MB, for each kind of message.
 const MAX_KNOWN: usize = 10_000;
 
 #[cfg(test)]
@@ -96,7 +130,7 @@ mod tests {
     }
 
     fn route() -> Answer {
-        Ok(Arc::new(Routed::new(Route::Local(LocalId::new("x")))))
+        Routed::new(Route::Local(LocalId::new("x")), Care::Usual).map(Arc::new)
     }
 
     #[test]

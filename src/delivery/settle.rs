@@ -39,6 +39,17 @@ pub(crate) enum Verdict {
     Back { queue: Option<QueueName>, due: Timestamp },
 }
 
+impl Verdict {
+    /// Whether the destination's own policy may be why it was not delivered.
+    pub(crate) fn is_by_policy(&self) -> bool {
+        match self {
+            Self::Tried { outcomes, .. } => outcomes.iter().any(Outcome::is_by_policy),
+            Self::All(outcome) => outcome.is_by_policy(),
+            Self::Expired | Self::Back { .. } => false,
+        }
+    }
+}
+
 /// What becomes of an entry.
 #[derive(Debug)]
 pub(crate) struct Decision {

@@ -137,6 +137,9 @@ impl Shared {
     }
 
     pub(crate) fn settle(&self, finished: Finished) {
+        if finished.verdict.is_by_policy() {
+            self.resolver.policy_failed(&finished.entry.claim.destination);
+        }
         // Refused only when the settler is gone, at the end: the lease then ends with the process.
         let _ = self.settler.send(ToSettle::Entry(Box::new(finished)));
     }

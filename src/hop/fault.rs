@@ -1,5 +1,7 @@
 //! A TLS fault is why a host did not show the TLS that it should, in the terms of reports about TLS.
 
+use std::fmt;
+
 /// Why a host did not show the TLS that it should (RFC 8460 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -36,5 +38,21 @@ impl TlsFault {
             Self::DnssecInvalid => "dnssec-invalid",
             Self::DaneRequired => "dane-required",
         }
+    }
+}
+
+impl fmt::Display for TlsFault {
+    /// What is so about the host's TLS, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotOffered => "TLS is not offered",
+            Self::WrongName => "the certificate is for other names",
+            Self::Expired => "the certificate is not valid yet or any longer",
+            Self::NotTrusted => "the certificate is from no authority that is trusted",
+            Self::NotValid => "the certificate does not match",
+            Self::TlsaInvalid => "none of the TLSA records can be used",
+            Self::DnssecInvalid => "the TLSA records could not be looked up",
+            Self::DaneRequired => "its answers are not secure",
+        })
     }
 }

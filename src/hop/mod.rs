@@ -1,10 +1,10 @@
 //! A hop is the next host a message goes to: who it is, what TLS it must show, what it showed.
 //!
-//! Whether a connection may carry a message is decided in one function, [`Require::admits`], and
-//! nowhere else. It is asked before each MAIL, so that a connection opened for one destination
-//! never carries another's mail over less than that one requires.
+//! What a host must show is a [`Demand`], made from the policies in one table. Whether a connection may
+//! carry a message is decided in one function, [`Demand::admits`], and nowhere else.
 
 mod fault;
+mod policy;
 mod tlsa;
 
 use std::fmt;
@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use crate::smtp::address::Domain;
 
 pub use fault::TlsFault;
+pub use policy::Demand;
 pub use tlsa::{Tlsa, TlsaMatching, TlsaRecord, TlsaSelector, TlsaSet, TlsaUsage};
 
 /// When TLS starts on a connection to a host.
@@ -64,7 +65,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// What TLS a host must show before it is given a message. Ordered from weak to strict.
+/// What TLS all hosts of a route must show before they are given a message, whatever is known of each
+/// besides: the floor of its [`Demand`]. Ordered from weak to strict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Require {
@@ -97,6 +99,26 @@ pub enum PolicyKind {
     Opportunistic,
 }
 
+impl PolicyKind {
+    /// As it is shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dane => "DANE",
+            Self::Sts => "MTA-STS",
+            Self::Message => "REQUIRETLS",
+            Self::Own => "our own policy",
+            Self::Opportunistic => "nobody",
+        }
+    }
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a connection showed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -126,6 +148,9 @@ pub struct TlsSeen {
     pub verified: Option<Domain>,
     /// Whether the certificate matched a TLSA record of the host (RFC 7672).
     pub dane: bool,
+    /// What is wrong with the certificate: by the host's TLSA records where it has some, by the roots
+    /// where it has none.
+    pub fault: Option<TlsFault>,
     /// Whether the session was resumed.
     pub resumed: bool,
 }
@@ -134,7 +159,19 @@ impl TlsSeen {
     /// What a handshake showed.
     #[must_use]
     pub fn new(version: &str, cipher: &str, verified: Option<Domain>, resumed: bool) -> Self {
-        Self { version: version.into(), cipher: cipher.into(), verified, dane: false, resumed }
+        Self { version: version.into(), cipher: cipher.into(), verified, dane: false, fault: None, resumed }
+    }
+}
+
+impl fmt::Display for TlsSeen {
+    /// Version, cipher, and by what the certificate was verified.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verified = match (self.dane, &self.verified) {
+            (true, _) => "verified by DANE",
+            (false, Some(_)) => "verified by the trusted roots",
+            (false, None) => "not verified",
+        };
+        write!(f, "{} {}, {verified}", self.version, self.cipher)
     }
 }
 
@@ -143,53 +180,27 @@ impl TlsSeen {
 #[non_exhaustive]
 pub enum Refused {
     /// TLS is required and the connection has none.
-    #[error("TLS is required and the host did not offer it")]
+    #[error("the host does not offer TLS")]
     NoTls,
-    /// The certificate does not stand for the host.
-    #[error("TLS with a verified certificate is required and the host's is not valid for its name")]
-    NotVerified,
+    /// The certificate is not valid for the host's name.
+    #[error("{0}")]
+    NotVerified(TlsFault),
+    /// The certificate matches none of the host's TLSA records.
+    #[error("{0}")]
+    NoMatch(TlsFault),
+    /// What is required could not be found out, so nothing was tried.
+    #[error("its TLSA records could not be looked up")]
+    Unknown,
 }
 
-impl Require {
-    /// Whether a connection to `host` that showed `seen` may carry a message that requires this. A
-    /// connection that showed more than is required is always admitted.
-    ///
-    /// # Errors
-    /// [`Refused`] says what is missing.
-    pub fn admits(self, host: &Host, seen: &Seen) -> Result<(), Refused> {
-        match (self, &seen.tls) {
-            (Self::Cleartext | Self::Opportunistic, _) | (Self::Encrypted, Some(_)) => Ok(()),
-            (Self::Encrypted | Self::Verified, None) => Err(Refused::NoTls),
-            (Self::Verified, Some(tls)) if tls.verified.as_ref() == Some(&host.name) => Ok(()),
-            (Self::Verified, Some(_)) => Err(Refused::NotVerified),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_was_verified_for_this_very_host_satisfies_verified() {
-        let name = |n: &str| Domain::parse(n).unwrap();
-        let host = Host::new(name("mx.a.test"), 25);
-        let tls = |verified: Option<&str>| Seen::tls(TlsSeen::new("TLSv1.3", "X", verified.map(name), false));
-        let clear = Seen::default();
-        let table = [
-            (Require::Cleartext, &clear, Ok(())),
-            (Require::Cleartext, &tls(None), Ok(())),
-            (Require::Opportunistic, &clear, Ok(())),
-            (Require::Opportunistic, &tls(None), Ok(())),
-            (Require::Encrypted, &clear, Err(Refused::NoTls)),
-            (Require::Encrypted, &tls(None), Ok(())),
-            (Require::Verified, &clear, Err(Refused::NoTls)),
-            (Require::Verified, &tls(None), Err(Refused::NotVerified)),
-            (Require::Verified, &tls(Some("mx.b.test")), Err(Refused::NotVerified)),
-            (Require::Verified, &tls(Some("mx.a.test")), Ok(())),
-        ];
-        for (require, seen, verdict) in table {
-            assert_eq!(require.admits(&host, seen), verdict, "{require:?} {seen:?}");
+impl Refused {
+    /// The same as reports about TLS have it.
+    #[must_use]
+    pub const fn fault(self) -> TlsFault {
+        match self {
+            Self::NoTls => TlsFault::NotOffered,
+            Self::NotVerified(fault) | Self::NoMatch(fault) => fault,
+            Self::Unknown => TlsFault::DnssecInvalid,
         }
     }
 }

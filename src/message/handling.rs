@@ -8,7 +8,7 @@ use std::fmt;
 #[non_exhaustive]
 pub struct Handling {
     /// Its sender would rather have it delivered than protected: policies of domains and hosts about TLS
-    /// do not count (RFC 8689 §5). Set for messages with `TLS-Required: No`. Default: `false`.
+    /// do not count (RFC 8689 §4.2.2). Set for messages with `TLS-Required: No`. Default: `false`.
     pub tls_optional: bool,
     /// It is a report about TLS, so its own connections are not counted in one (RFC 8460 §5.5).
     /// Default: `false`.

@@ -111,6 +111,18 @@ impl<'a> Header<'a> {
         self.fields().find(|field| field.is(name))
     }
 
+    /// Whether the sender would rather have the message delivered than protected: there is one field
+    /// `TLS-Required`, and it says `No` (RFC 8689 §3). Anything else asks for nothing. With REQUIRETLS in
+    /// the envelope it does not count, which is not seen from here.
+    #[must_use]
+    pub fn is_tls_optional(&self) -> bool {
+        let mut fields = self.fields().filter(|field| field.is(TLS_REQUIRED));
+        match (fields.next(), fields.next()) {
+            (Some(field), None) => without_comments(field.value).eq_ignore_ascii_case(b"no"),
+            _ => false,
+        }
+    }
+
     /// How many fields have this name, whatever its case. Of `Received`, this is the number of hops
     /// that the message has made (RFC 5321 §6.3).
     #[must_use]
@@ -170,6 +182,26 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// A value of one word without the comments and the white space around it (RFC 5322 §3.2.2); as it is
+/// where a comment does not end.
+fn without_comments(value: &[u8]) -> Vec<u8> {
+    let (mut word, mut depth, mut quoted) = (Vec::new(), 0_usize, false);
+    for octet in value.trim_ascii() {
+        match octet {
+            _ if std::mem::take(&mut quoted) => {}
+            b'\\' if depth > 0 => quoted = true,
+            b'(' => depth += 1,
+            b')' if depth > 0 => depth -= 1,
+            _ if depth > 0 => {}
+            octet => word.push(*octet),
+        }
+    }
+    if depth > 0 { value.to_vec() } else { word.trim_ascii().to_vec() }
+}
+
+/// RFC 8689 §3
+pub(super) const TLS_REQUIRED: &str = "TLS-Required";
+
 /// The length of the first line with its end.
 fn line_end(octets: &[u8]) -> usize {
     memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1)
@@ -201,6 +233,31 @@ mod tests {
         assert_eq!(header.first("subject").unwrap().value, b"");
         assert!(header.first("To").is_none() && !header.is_broken());
         assert_eq!(&message[header.body_start().unwrap()..], b"To: body\r\n");
+    }
+
+    #[test]
+    fn only_one_field_that_says_no_makes_tls_optional() {
+        for (header, optional) in [
+            ("TLS-Required: No\r\n", true),
+            ("tls-required:no\r\n", true),
+            ("TLS-Required :\r\n\tNO \r\n", true),
+            ("TLS-Required: (I (really) do \\) not mind) No (thanks)\r\n", true),
+            ("From: a@b.test\r\nTLS-Required: No\r\nTo: c@d.test\r\n", true),
+            ("", false),
+            ("TLS-Required: Yes\r\n", false),
+            ("TLS-Required:\r\n", false),
+            ("TLS-Required: No No\r\n", false),
+            ("TLS-Required: No (\r\n", false),
+            ("TLS-Required: No) \r\n", false),
+            ("TLS-Required: N o\r\n", false),
+            ("TLS-Required: No\r\nTLS-Required: No\r\n", false),
+            ("TLS-Required: No\r\nTLS-Required: Yes\r\n", false),
+            ("X-TLS-Required: No\r\n", false),
+            ("\r\nTLS-Required: No\r\n", false),
+        ] {
+            let message = format!("{header}\r\nTLS-Required: No\r\n");
+            assert_eq!(Header::scan(message.as_bytes()).unwrap().is_tls_optional(), optional, "{header}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 use super::trace::{TraceLine, Tracer};
 use super::wire::{Stream, Turn, Wire};
 use crate::clock::Clock;
-use crate::hop::{Host, Require, Seen, TlsSeen};
+use crate::hop::{Demand, Host, Seen, TlsSeen};
 use crate::message::Content;
 use crate::smtp::capability::Capabilities;
 use crate::smtp::client::{BeginError, Event, Failure, Feature, Session, Transaction, TransactionResult};
@@ -27,7 +27,7 @@ use crate::smtp::{Input, Output, TlsInfo};
 /// An SMTP connection on which transactions can be made.
 pub struct Connection {
     host: Arc<Host>,
-    opened_for: Require,
+    opened_for: Demand,
     seen: Seen,
     wire: Wire,
     session: Session,
@@ -78,7 +78,7 @@ pub(super) enum Progress {
 impl Connection {
     pub(super) fn new(
         host: Arc<Host>,
-        opened_for: Require,
+        opened_for: Demand,
         stream: Stream,
         session: Session,
         patience: Duration,
@@ -121,7 +121,7 @@ impl Connection {
     /// What it was opened for: a connection on which TLS was not even tried is not for those who
     /// would have had it.
     #[must_use]
-    pub const fn opened_for(&self) -> Require {
+    pub const fn opened_for(&self) -> Demand {
         self.opened_for
     }
 

@@ -13,6 +13,6 @@ mod wire;
 
 pub use connection::{Connection, Step};
 pub use credentials::{CredentialSource, NoCredentials};
-pub use dial::{ClientOptions, Dialer, OpenError, Quirks};
+pub use dial::{ClientOptions, Dialer, MAX_ADDRESSES, OpenError, Quirks, Tried};
 pub(crate) use trace::Tracer;
 pub use trace::{TraceFn, TraceLine};

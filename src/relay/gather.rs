@@ -24,6 +24,8 @@ pub(super) struct Gathered {
     pub(super) utf8_header: bool,
     /// Has seen all of it, if it is to be signed.
     pub(super) signing: Option<Box<dyn Signing>>,
+    /// Whether its header says `TLS-Required: No` (RFC 8689).
+    pub(super) tls_optional: bool,
     /// The memory that it takes; to be kept for as long as it does.
     pub(super) share: Share,
 }
@@ -58,7 +60,7 @@ pub(super) async fn gather(
     let mut share = Share::default();
     let mut writer: Option<Box<dyn BodyWriter>> = None;
     let mut scan = Scan::default();
-    let mut utf8_header = false;
+    let mut found = Found::default();
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk?;
         scan.add(&chunk);
@@ -77,7 +79,7 @@ pub(super) async fn gather(
             if !fits && !has_whole_header(&octets) {
                 return Err(Unfit::Busy);
             }
-            utf8_header = check_header(&octets, max_hops)?;
+            found = check_header(&octets, max_hops)?;
             let mut staged = spool.stage().await?;
             staged.write(octets).await?;
             share = Share::default();
@@ -102,11 +104,12 @@ pub(super) async fn gather(
                 held.add(Bytes::from_static(missing.as_bytes()));
             }
             let octets = held.join();
-            utf8_header = check_header(&octets, max_hops)?;
+            found = check_header(&octets, max_hops)?;
             NewBody::Inline(octets)
         }
     };
-    Ok(Gathered { body, kind, utf8_header, signing, share })
+    let Found { utf8_header, tls_optional } = found;
+    Ok(Gathered { body, kind, utf8_header, tls_optional, signing, share })
 }
 
 /// What was staged is not looked at again.
@@ -114,13 +117,19 @@ fn has_whole_header(octets: &[u8]) -> bool {
     octets.starts_with(b"\r\n") || memchr::memmem::find(octets, b"\r\n\r\n").is_some()
 }
 
-/// Returns whether it has eighth bits.
-fn check_header(octets: &[u8], max_hops: usize) -> Result<bool, Unfit> {
+/// What its header says of a message.
+#[derive(Default)]
+struct Found {
+    utf8_header: bool,
+    tls_optional: bool,
+}
+
+fn check_header(octets: &[u8], max_hops: usize) -> Result<Found, Unfit> {
     let header = Header::scan(octets)?;
     // RFC 5321 §6.3: each host has added one of these.
     match header.count("Received") {
         hops if hops > max_hops => Err(Unfit::Loop(hops)),
-        _ => Ok(!header.octets().is_ascii()),
+        _ => Ok(Found { utf8_header: !header.octets().is_ascii(), tls_optional: header.is_tls_optional() }),
     }
 }
 

@@ -272,7 +272,7 @@ impl Shared {
         // What others send is passed on as it is, whoever it says that it is from.
         let is_ours = rules.is_submitter(session.peer.address.ip(), session.user.as_deref());
         let signing = if is_ours { self.engine.signing() } else { None };
-        let Gathered { body, kind, utf8_header, signing, share: _share } =
+        let Gathered { body, kind, utf8_header, tls_optional, signing, share: _share } =
             gather(body, mail.body, rules.max_hops, &self.memory, spool, signing).await?;
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
@@ -297,8 +297,10 @@ impl Shared {
             }
         }
         let (from, count, octets) = (mail.from.clone(), recipients.len(), body.size());
+        // RFC 8689 §3: the parameter overrules the field.
+        let tls_optional = tls_optional && !mail.require_tls;
         let mut new = NewMail::new(id, mail, recipients, body);
-        new.head = head;
+        (new.head, new.handling.tls_optional) = (head, tls_optional);
         self.engine.accept(new).await?;
         info!(%id, peer = %session.peer.address, %from, recipients = count, octets, "message taken");
         Ok(id)

@@ -5,8 +5,6 @@
 
 pub mod dns;
 mod fixed;
-#[cfg(feature = "dns")]
-mod hickory;
 pub mod mx;
 pub mod sts;
 
@@ -17,15 +15,17 @@ use std::time::Duration;
 
 use self::sts::{StsFault, StsMode, StsPolicy};
 use crate::BoxFuture;
-use crate::hop::{Host, PolicyKind, Require, Tlsa};
+use crate::hop::{Host, PolicyKind, Require, Tlsa, TlsaUsage};
 use crate::smtp::address::Domain;
 use crate::smtp::reply::EnhancedCode;
 
 pub use crate::smtp::Protocol;
-pub use fixed::{FixedRoutes, Match, NotAMatch};
 #[cfg(feature = "dns")]
-pub use hickory::{MxResolver, SetupError};
+pub use dns::SetupError;
+pub use fixed::{FixedRoutes, Match, NotAMatch};
 pub use mx::options::{Families, MxOptions};
+#[cfg(feature = "dns")]
+pub use mx::resolver::MxResolver;
 
 /// Where mail for a destination goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub struct Hosts {
     /// the destination's policy, not by plain DNS, which somebody on the way can forge. Mail with
     /// REQUIRETLS goes to no others (RFC 8689 §4.2.1).
     pub proven: bool,
+    /// Whether these are the destination's own hosts, found by the rules of MX, and not by a table of ours:
+    /// only those are reported on (RFC 8460). Default: `false`.
+    pub by_mx: bool,
 }
 
 impl Hosts {
@@ -67,12 +70,21 @@ impl Hosts {
             Require::Opportunistic => PolicyKind::Opportunistic,
             _ => PolicyKind::Own,
         };
-        Self { hosts, protocol: Protocol::Smtp, require, by, sts: None, sts_fault: None, proven: true }
+        Self {
+            hosts,
+            protocol: Protocol::Smtp,
+            require,
+            by,
+            sts: None,
+            sts_fault: None,
+            proven: true,
+            by_mx: false,
+        }
     }
 
     /// The same as its policies leave it: under an enforced policy only the hosts that match it, each
     /// with a valid certificate. With `relaxed`, for a message whose sender would rather have it
-    /// delivered than protected (`TLS-Required: No`, RFC 8689 §5), neither the domain's policy nor
+    /// delivered than protected (`TLS-Required: No`, RFC 8689 §4.2.2), neither the domain's policy nor
     /// the hosts' counts; what the host program requires stays.
     ///
     /// # Errors
@@ -121,6 +133,30 @@ impl Hosts {
         format!("{protocol}{}", names.join(","))
     }
 
+    /// The identity of this set of hosts and of what they have to show: what is kept for the one, queue,
+    /// limits or connections, is not shared with others. The site, with the policies in front. Readable,
+    /// stable across restarts.
+    ///
+    /// An authority in a TLSA record may have signed certificates for many names, so that those that this
+    /// route looks for are named too, unless they are the host's own (RFC 7672 §3.2.2).
+    #[must_use]
+    pub fn key(&self) -> String {
+        let floor = match (self.require, self.by) {
+            (Require::Cleartext, _) => return format!("cleartext {}", self.site()),
+            (Require::Opportunistic, _) => "",
+            (Require::Encrypted, _) => "encrypted ",
+            (Require::Verified, PolicyKind::Sts) => "sts ",
+            (Require::Verified, _) => "verified ",
+        };
+        let is_counted = |host: &Host| host.tlsa != Tlsa::Absent;
+        let dane = if self.hosts.iter().any(is_counted) { "dane " } else { "" };
+        let mut names: Vec<_> = self.hosts.iter().flat_map(foreign_names).collect();
+        names.sort_unstable();
+        names.dedup();
+        let by = if names.is_empty() { String::new() } else { format!(" as {}", names.join(",")) };
+        format!("{dane}{floor}{}{by}", self.site())
+    }
+
     /// What one attempt tries: the first hosts, with no more than `limit` addresses in all. Each
     /// gives two before one gives more, so that a host with many addresses does not use up the
     /// attempt (RFC 5321 §5.1 wants two tried at least). A host whose addresses are not known
@@ -136,6 +172,16 @@ impl Hosts {
         })
         .collect()
     }
+}
+
+/// The names besides the host's own that its certificate may be for, where an authority vouches for it.
+fn foreign_names(host: &Host) -> Vec<&str> {
+    let Tlsa::Records(set) = &host.tlsa else { return Vec::new() };
+    if !set.records.iter().any(|record| record.usage == TlsaUsage::DaneTa) {
+        return Vec::new();
+    }
+    let own = |name: &&Domain| **name != host.name && **name != set.base;
+    set.names.iter().filter(own).map(Domain::as_str).collect()
 }
 
 /// Names one of the host program's own ways of final delivery.
@@ -176,6 +222,13 @@ pub trait Resolve: Send + Sync + fmt::Debug + 'static {
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Vec<IpAddr>, RouteError>> {
         let _ = host;
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Mail for a destination could not be sent because of its policy ([`Hosts::sts`]): before it is tried
+    /// again, whether there is another policy should be found out (RFC 8461 §5.1). May be called for
+    /// each message. The default does nothing.
+    fn policy_failed(&self, destination: &Domain) {
+        let _ = destination;
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use postroad::BoxFuture;
-use postroad::attempt::{Carrier, CarrierOptions, Job, Outcome, Report, RunEnd, Work};
+use postroad::attempt::{Carrier, CarrierOptions, Job, Outcome, Report, RunEnd, Trial, Work};
 use postroad::clock::{Clock, Now, SystemClock, Timestamp};
 use postroad::hop::Require;
 use postroad::message::{Content, ReadBody};
@@ -60,10 +60,20 @@ pub fn carrier_with(
     roots: Option<&Authority>,
     clock: Arc<dyn Clock>,
 ) -> Carrier {
+    carrier_trusting(options, connect, roots.map(|authority| &*authority.pem), clock)
+}
+
+/// With the roots in this PEM text.
+pub fn carrier_trusting(
+    options: CarrierOptions,
+    connect: Arc<dyn Connect>,
+    roots: Option<&str>,
+    clock: Arc<dyn Clock>,
+) -> Carrier {
     let mut trust = TlsOptions::new();
     trust.without_native_roots = true;
-    if let Some(authority) = roots {
-        trust = trust.trust_pem(authority.pem.as_bytes()).unwrap();
+    if let Some(roots) = roots {
+        trust = trust.trust_pem(roots.as_bytes()).unwrap();
     }
     let tls = ClientTls::new(trust, Arc::clone(&clock)).unwrap();
     Carrier::new(options, connect, tls, clock)
@@ -120,11 +130,12 @@ pub fn streamed(size: u64, pieces: Vec<io::Result<Bytes>>) -> Job {
 pub struct List {
     pub jobs: VecDeque<Job>,
     pub reports: Vec<Report>,
+    pub trials: Vec<Trial>,
 }
 
 impl List {
     pub fn of(jobs: impl IntoIterator<Item = Job>) -> Self {
-        Self { jobs: jobs.into_iter().collect(), reports: Vec::new() }
+        Self { jobs: jobs.into_iter().collect(), reports: Vec::new(), trials: Vec::new() }
     }
     pub fn delivered(&self) -> usize {
         let all = |o: &Vec<Outcome>| o.iter().all(|o| matches!(o, Outcome::Delivered(_)));
@@ -136,6 +147,9 @@ impl Work for List {
     fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
         let job = self.jobs.pop_front();
         Box::pin(async { job })
+    }
+    fn tried(&mut self, trial: Trial) {
+        self.trials.push(trial);
     }
     fn done(&mut self, report: Report) {
         self.reports.push(report);

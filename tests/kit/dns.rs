@@ -13,6 +13,8 @@
 //! It is authoritative for everything: a name that is not in the records does not exist.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the kit")]
 
+pub mod signed;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -24,11 +26,11 @@ use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{Header, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TXT};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
-use hickory_server::zone_handler::{AxfrPolicy, Catalog, MessageResponseBuilder, ZoneType};
+use hickory_server::zone_handler::{AxfrPolicy, Catalog, MessageResponseBuilder, ZoneHandler, ZoneType};
 use tokio::net::{TcpListener, UdpSocket};
 
 /// The server; it stops when dropped.
@@ -65,7 +67,7 @@ struct Script {
 
 impl DnsServer {
     /// Serves these records: a line each, `name [ttl] type data`, names absolute with or without a
-    /// trailing dot. Types: A, AAAA, MX, CNAME, NS, TXT. The TTL is 60 seconds where none is given,
+    /// trailing dot. Types: A, AAAA, MX, CNAME, NS, TXT, TLSA (data in hex). The TTL is 60 seconds where none is given,
     /// that of "does not exist" also.
     pub async fn start(records: &str) -> Self {
         let mut zone = <InMemoryZoneHandler>::empty(Name::root(), ZoneType::Primary, AxfrPolicy::Deny, None);
@@ -74,13 +76,24 @@ impl DnsServer {
         for line in records.lines().map(str::trim).filter(|line| !line.is_empty()) {
             zone.upsert_mut(record(line), 0);
         }
-        let mut catalog = Catalog::new();
-        catalog.upsert(Name::root().into(), vec![Arc::new(zone)]);
+        Self::serve(vec![zone]).await
+    }
+
+    /// Serves these zones, the closest one to each name.
+    async fn serve(zones: Vec<InMemoryZoneHandler>) -> Self {
+        let catalog = |zone: InMemoryZoneHandler| {
+            let origin = zone.origin().clone();
+            let mut catalog = Catalog::new();
+            catalog.upsert(origin.clone(), vec![Arc::new(zone)]);
+            (origin.into(), catalog)
+        };
+        let mut zones: Vec<(Name, Catalog)> = zones.into_iter().map(catalog).collect();
+        zones.sort_by_key(|(origin, _)| std::cmp::Reverse(origin.num_labels()));
 
         let (tcp, udp) = sockets().await;
         let address = tcp.local_addr().unwrap();
         let script = Arc::new(Script::default());
-        let mut server = Server::new(Handler { catalog, script: Arc::clone(&script) });
+        let mut server = Server::new(Handler { zones, script: Arc::clone(&script) });
         server.register_socket(udp);
         server.register_listener(tcp, Duration::from_secs(5), 16);
         Self { address, script, _server: server }
@@ -113,11 +126,25 @@ impl DnsServer {
 }
 
 struct Handler {
-    catalog: Catalog,
+    /// The deepest first.
+    zones: Vec<(Name, Catalog)>,
     script: Arc<Script>,
 }
 
 impl Handler {
+    /// The zone that answers: the closest one, for DS that of the parent.
+    fn zone(&self, request: &Request) -> &Catalog {
+        let asked =
+            request.request_info().map(|info| (Name::from(info.query.name()), info.query.query_type()));
+        let holds = |(origin, _): &&(Name, Catalog)| match &asked {
+            Ok((name, RecordType::DS)) => origin.zone_of(name) && origin != name,
+            Ok((name, _)) => origin.zone_of(name),
+            Err(_) => true,
+        };
+        let found = self.zones.iter().find(holds).or_else(|| self.zones.last());
+        &found.unwrap().1
+    }
+
     fn note(&self, request: &Request) -> Option<Fault> {
         let query = request.request_info().ok()?.query.clone();
         let name = query.name().to_string().trim_end_matches('.').to_lowercase();
@@ -138,7 +165,7 @@ impl RequestHandler for Handler {
         mut out: R,
     ) -> ResponseInfo {
         let code = match self.note(request) {
-            None => return self.catalog.handle_request::<R, T>(request, out).await,
+            None => return self.zone(request).handle_request::<R, T>(request, out).await,
             Some(Fault::ServFail) => Some(ResponseCode::ServFail),
             Some(Fault::Refused) => Some(ResponseCode::Refused),
             Some(Fault::Silence) => None,
@@ -186,8 +213,18 @@ fn record(line: &str) -> Record {
         (RecordType::MX, [preference, host]) => RData::MX(MX::new(preference.parse().unwrap(), name(host))),
         (RecordType::CNAME, [target]) => RData::CNAME(CNAME(name(target))),
         (RecordType::NS, [host]) => RData::NS(NS(name(host))),
+        (RecordType::TLSA, [usage, selector, matching, data]) => RData::TLSA(TLSA::new(
+            usage.parse::<u8>().unwrap().into(),
+            selector.parse::<u8>().unwrap().into(),
+            matching.parse::<u8>().unwrap().into(),
+            hex(data),
+        )),
         (RecordType::TXT, words) => RData::TXT(TXT::new(vec![words.join(" ")])),
         _ => panic!("not a record this kit knows: {line}"),
     };
     Record::from_rdata(owner, ttl.unwrap_or(60), data)
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }

@@ -5,28 +5,36 @@
 
 #[path = "fuzz_convert.rs"]
 mod convert;
+#[cfg(feature = "dkim")]
 #[path = "fuzz_dkim.rs"]
 mod dkim;
 #[path = "fuzz_pair.rs"]
 mod pair;
+#[path = "fuzz_policies.rs"]
+mod policies;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
+#[path = "fuzz_tls_rpt.rs"]
+mod tls_reports;
 #[path = "fuzz_values.rs"]
 mod values;
 
 use std::time::Instant;
 
+#[cfg(feature = "dkim")]
 pub use self::dkim::dkim;
 pub use convert::conversion;
 pub use pair::client_against_server;
+pub use policies::sts;
 pub use sessions::{client_session, server_session};
+pub use tls_reports::tls_rpt;
 pub use values::{auth, content, header, params, proxy, replies, report, values};
 
 /// Takes any input and panics when something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
@@ -39,8 +47,14 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("replies", replies),
     ("report", report),
     ("server_session", server_session),
+    ("sts", sts),
+    ("tls_rpt", tls_rpt),
     ("values", values),
 ];
+
+/// Without them there is nothing to try.
+#[cfg(not(feature = "dkim"))]
+pub fn dkim(_: &[u8]) {}
 
 fn has(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)

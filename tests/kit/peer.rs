@@ -57,7 +57,15 @@ impl Peer {
         F: Fn(Talk) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: Send> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// On a listener that is there.
+    pub fn listening<F, Fut>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Talk) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Send> + Send + 'static,
+    {
         let mut peer = Self::in_memory(0, script);
         peer.address = Some(listener.local_addr().unwrap());
         let server = peer.clone();
@@ -68,6 +76,17 @@ impl Peer {
             }
         });
         peer
+    }
+
+    /// On a port of loopback: it takes everything, and offers STARTTLS.
+    pub async fn with_tls(tls: ServerTls) -> Self {
+        Self::on_tcp(move |mut talk: Talk| {
+            let tls = tls.clone();
+            async move {
+                let _ = talk.take_with_tls(&tls).await;
+            }
+        })
+        .await
     }
 
     fn play(&self, io: Box<dyn Io>) {

@@ -52,7 +52,12 @@ impl Mailer {
         let recipients = part.recipients.clone();
         let outcome = match resolver.route(domain).await {
             Ok(Route::Hosts(hosts)) => match self.carry(&hosts, part).await {
-                Ok(delivery) => return delivery,
+                Ok(delivery) => {
+                    if delivery.recipients.iter().any(|(_, outcome)| outcome.is_by_policy()) {
+                        resolver.policy_failed(domain);
+                    }
+                    return delivery;
+                }
                 Err(SendError::Unreachable(cause)) => Outcome::unreachable(cause),
                 Err(SendError::Busy(_) | SendError::Message(_) | SendError::Sign(_)) => {
                     Outcome::Deferred(unused(&hosts, ConnectFault::Busy))
@@ -63,6 +68,9 @@ impl Mailer {
             Err(error) if error.is_transient() => Outcome::Deferred(Cause::Route(error)),
             Err(error) => Outcome::Failed(Cause::Route(error)),
         };
+        if outcome.is_by_policy() {
+            resolver.policy_failed(domain);
+        }
         for_all(recipients, &outcome)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attempt::{Cause, ConnectFault, Feature, Phase};
-use crate::hop::{Host, Refused};
+use crate::hop::{Demand, Host, Refused, TlsSeen};
 use crate::net::OpenError;
 use crate::net::connect::ConnectError;
 use crate::net::tls::HandshakeError;
@@ -18,11 +18,13 @@ pub(super) const fn phase_of(phase: client::Phase) -> Phase {
     }
 }
 
-pub(super) fn cause_of(host: &Arc<Host>, error: OpenError) -> Cause {
+/// `seen` is the TLS that was shown, as far as it is known.
+pub(super) fn cause_of(host: &Arc<Host>, error: OpenError, demand: Demand, seen: Option<TlsSeen>) -> Cause {
     let host = Arc::clone(host);
+    let tls = |host, refused| Cause::Tls { host, demand, refused, seen: seen.map(Arc::new) };
     let said = |host, phase, reply| Cause::Reply { host: Some(host), phase, reply };
     let fault = match error {
-        OpenError::Refused(refused) => return Cause::Tls { host, refused },
+        OpenError::Refused(refused) => return tls(host, refused),
         OpenError::Connect(error) => match error {
             ConnectError::NoAddress => ConnectFault::NoAddress,
             ConnectError::Refused => ConnectFault::Refused,
@@ -39,7 +41,7 @@ pub(super) fn cause_of(host: &Arc<Host>, error: OpenError) -> Cause {
             Failure::Auth(Some(reply)) => return said(host, Phase::Auth, reply),
             Failure::Auth(None) => ConnectFault::NoLogin,
             Failure::AuthInClear | Failure::NoTls | Failure::TlsRefused(_) => {
-                return Cause::Tls { host, refused: Refused::NoTls };
+                return tls(host, Refused::NoTls);
             }
             Failure::TimedOut => ConnectFault::TimedOut,
             Failure::Lost => ConnectFault::Lost,

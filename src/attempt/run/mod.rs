@@ -13,8 +13,9 @@ use std::sync::Arc;
 use self::causes::{cause_of, phase_of, telling};
 use self::parcel::{Misfit, Parcel};
 use super::carrier::{Carrier, Job, Report, RunEnd, Work};
+use super::trial::Trial;
 use super::{Cause, ConnectFault, Feature, Outcome};
-use crate::hop::{Host, Require};
+use crate::hop::{Demand, Host, PolicyKind, Refused, Require};
 use crate::message::Content;
 use crate::net::{Connection, Step};
 use crate::pool::{Held, Lease, Permit};
@@ -38,9 +39,24 @@ pub(super) struct Run<'a> {
 
 enum Flight {
     /// Begun on the connection under this number.
-    Begun { number: u64, recipients: usize, by: Option<DeliverBy> },
+    Begun { number: u64, recipients: usize, by: Option<DeliverBy>, demand: Demand },
     /// Decided without it, and waiting for its turn to be reported.
     Decided(Report),
+}
+
+/// What is asked of every host of the route, before what is known of each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Floor {
+    require: Require,
+    by: PolicyKind,
+    /// The message asks for it too.
+    message: bool,
+}
+
+impl Floor {
+    fn demand(self, host: &Host) -> Demand {
+        Demand::of(self.require, self.by, host, self.message)
+    }
 }
 
 /// Why a connection carries nothing more.
@@ -68,12 +84,11 @@ impl<'a> Run<'a> {
         let mut lease = lease;
         let mut reached = false;
         loop {
-            let require =
-                self.next.as_ref().map_or(self.hosts.require, |next| next.require.max(self.hosts.require));
-            let mut held = match self.connect(require, lease).await {
+            let floor = self.floor(self.next.as_ref());
+            let mut held = match self.connect(floor, lease).await {
                 Ok(held) => held,
                 Err((permit, Unreached { cause, only_tls })) => match self.next.take() {
-                    Some(parcel) if require > self.hosts.require || parcel.lack().is_some() => {
+                    Some(parcel) if floor != self.floor(None) || parcel.lack().is_some() => {
                         // Others may ask for less: only this one has to wait.
                         let outcome = parcel.stranded(cause, only_tls);
                         self.work.done(all(&parcel.transaction, outcome));
@@ -154,18 +169,18 @@ impl<'a> Run<'a> {
                 return Some(Stop::Change);
             }
             let Some(parcel) = self.take().await else { return Some(Stop::Drained) };
-            if parcel.is_refused_by(held.host())
-                || !is_good_enough(held, parcel.require)
-                || !held.takes(&parcel.transaction.recipients)
-            {
+            let demand = met(self.hosts, held, self.floor(Some(&parcel)));
+            let Some(demand) = demand
+                .filter(|_| !parcel.is_refused_by(held.host()) && held.takes(&parcel.transaction.recipients))
+            else {
                 self.next = Some(parcel);
                 return Some(Stop::Change);
-            }
+            };
             let flight = if held.lacks(&parcel.transaction).is_none() {
                 let (transaction, content) = parcel.into_parts();
-                begin(held, transaction, content)
+                begin(held, transaction, content, demand)
             } else if self.flights.is_empty() {
-                match self.fit(held, parcel).await {
+                match self.fit(held, parcel, demand).await {
                     Some(flight) => flight,
                     None => return Some(Stop::Change),
                 }
@@ -179,6 +194,17 @@ impl<'a> Run<'a> {
             self.report_decided();
         }
         held.is_used_up().then_some(Stop::Change)
+    }
+
+    /// What this one asks of the route's hosts, or the route alone.
+    fn floor(&self, parcel: Option<&Parcel>) -> Floor {
+        let floor = Floor { require: self.hosts.require, by: self.hosts.by, message: false };
+        let Some(parcel) = parcel else { return floor };
+        let floor = Floor { message: parcel.transaction.mail.require_tls, ..floor };
+        if parcel.require > floor.require {
+            return Floor { require: parcel.require, by: PolicyKind::Own, ..floor };
+        }
+        floor
     }
 
     /// The next one that this route may carry.
@@ -199,24 +225,26 @@ impl<'a> Run<'a> {
     }
 
     /// The job, if this route may carry it at all.
-    fn accept(&self, mut job: Job) -> Result<Parcel, Report> {
-        if job.mail.require_tls {
-            // RFC 8689 §4.2.1: nobody on the way may choose the host, or read along.
-            job.require = job.require.max(Require::Verified);
-            if !self.hosts.proven {
-                let cause = self.hosts.hosts.first().map_or(Cause::Route(RouteError::NoHost), |host| {
-                    Cause::Lacks { host: Arc::new(host.clone()), feature: Feature::RequireTls }
-                });
-                return Err(Report::Outcomes(vec![Outcome::Failed(cause); job.recipients.len()]));
-            }
+    fn accept(&self, job: Job) -> Result<Parcel, Report> {
+        // RFC 8689 §4.2.1: nobody on the way may choose the host.
+        if job.mail.require_tls && !self.hosts.proven {
+            let cause = self.hosts.hosts.first().map_or(Cause::Route(RouteError::NoHost), |host| {
+                Cause::Lacks { host: Arc::new(host.clone()), feature: Feature::RequireTls }
+            });
+            return Err(Report::Outcomes(vec![Outcome::Failed(cause); job.recipients.len()]));
         }
         Ok(Parcel::new(job))
     }
 
     /// Begins what the host cannot carry as it is. `None`: it is for the next host.
-    async fn fit(&mut self, held: &mut Held<Key, Connection>, mut parcel: Parcel) -> Option<Flight> {
+    async fn fit(
+        &mut self,
+        held: &mut Held<Key, Connection>,
+        mut parcel: Parcel,
+        demand: Demand,
+    ) -> Option<Flight> {
         let outcome = match parcel.fit(self.carrier, held).await {
-            Ok((transaction, content)) => return Some(begin(held, transaction, content)),
+            Ok((transaction, content)) => return Some(begin(held, transaction, content, demand)),
             Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
             Err(Misfit::Lacks(feature)) => {
                 parcel.lacks(held.host(), feature);
@@ -235,9 +263,9 @@ impl<'a> Run<'a> {
         while let Some(flight) = self.flights.pop_front() {
             match flight {
                 Flight::Decided(report) => self.work.done(report),
-                Flight::Begun { number: ours, by, .. } => {
+                Flight::Begun { number: ours, by, demand, .. } => {
                     if ours == number {
-                        let report = self.report(held, number, by, result);
+                        let report = self.report(held, number, (by, demand), result);
                         self.work.done(report);
                         break;
                     }
@@ -252,7 +280,7 @@ impl<'a> Run<'a> {
         &mut self,
         connection: &Connection,
         number: u64,
-        by: Option<DeliverBy>,
+        (by, demand): (Option<DeliverBy>, Demand),
         result: TransactionResult,
     ) -> Report {
         let damaged = connection.content_failed() == Some(number);
@@ -282,6 +310,7 @@ impl<'a> Run<'a> {
             RecipientResult::Replied { phase, reply } => {
                 Outcome::of_reply(host, phase_of(phase), reply, connection.seen().tls.clone())
                     .with_offers(connection.capabilities(), by)
+                    .with_demand(demand)
             }
             RecipientResult::Unknown => Outcome::Deferred(Cause::Unknown { host: Arc::clone(host) }),
             RecipientResult::NotAttempted if damaged => Outcome::Deferred(Cause::Damaged),
@@ -327,10 +356,9 @@ impl<'a> Run<'a> {
 
     /// An idle connection that fits, or a new one to the first host that can be used, and has not been
     /// found to lack what the next one needs.
-    // By `&mut`, although nothing changes: the work need not be `Sync`.
     async fn connect(
         &mut self,
-        require: Require,
+        floor: Floor,
         lease: Lease<Key, Connection>,
     ) -> Result<Held<Key, Connection>, (Permit<Key, Connection>, Unreached)> {
         let (permit, hosts) = {
@@ -338,8 +366,7 @@ impl<'a> Run<'a> {
             let is_out = |host: &Host| next.is_some_and(|next| next.is_refused_by(host));
             let fits = |connection: &mut Connection| {
                 !is_out(connection.host())
-                    && self.hosts.hosts.iter().any(|host| is_same(host, connection.host()))
-                    && is_good_enough(connection, require)
+                    && met(self.hosts, connection, floor).is_some()
                     && next.is_none_or(|next| connection.takes(&next.transaction.recipients))
             };
             let permit = match lease.prefer(fits) {
@@ -355,11 +382,20 @@ impl<'a> Run<'a> {
         for host in hosts {
             let host = Arc::new(host);
             let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
-            match self.carrier.dialer().open(&host, protocol, require, quirks).await {
+            let (demand, mut tried) = (floor.demand(&host), Vec::new());
+            let opened = self.carrier.dialer().open_noting(&host, protocol, demand, quirks, &mut tried).await;
+            let seen = tried.last().and_then(|tried| tried.seen.clone());
+            for tried in tried {
+                self.work.tried(Trial::of(&host, demand, tried));
+            }
+            match opened {
                 Ok(connection) => return Ok(permit.hold(connection)),
                 Err(error) => {
-                    let cause = cause_of(&host, error);
-                    only_tls &= matches!(cause, Cause::Tls { .. });
+                    let cause = cause_of(&host, error, demand, seen);
+                    only_tls &= matches!(
+                        cause,
+                        Cause::Tls { refused, .. } if refused != Refused::Unknown
+                    );
                     if worst.as_ref().is_none_or(|worst| telling(&cause) > telling(worst)) {
                         worst = Some(cause);
                     }
@@ -381,20 +417,29 @@ fn is_same(a: &Host, b: &Host) -> bool {
     a.name == b.name && a.port == b.port && a.tls_start == b.tls_start
 }
 
-/// Asked before each MAIL. A connection on which TLS was never tried shows nothing against
-/// opportunistic mail, but is not for it.
-fn is_good_enough(connection: &Connection, require: Require) -> bool {
-    require.admits(connection.host(), connection.seen()).is_ok()
-        && (require == Require::Cleartext || connection.opened_for() > Require::Cleartext)
+/// What is demanded of the connection's host, if it was shown. Asked before each MAIL.
+fn met(hosts: &Hosts, connection: &Connection, floor: Floor) -> Option<Demand> {
+    let host = hosts.hosts.iter().find(|host| is_same(host, connection.host()))?;
+    let demand = floor.demand(host);
+    // The certificate may match those records no longer, or was not asked for these names.
+    let same_records = demand != Demand::Dane || host.tlsa == connection.host().tlsa;
+    // One on which TLS was never tried shows nothing against opportunistic mail, but is not for it.
+    let tried = demand == Demand::Cleartext || connection.opened_for() != Demand::Cleartext;
+    (same_records && tried && demand.admits(host, connection.seen()).is_ok()).then_some(demand)
 }
 
-fn begin(held: &mut Held<Key, Connection>, transaction: Transaction, content: Content) -> Flight {
+fn begin(
+    held: &mut Held<Key, Connection>,
+    transaction: Transaction,
+    content: Content,
+    demand: Demand,
+) -> Flight {
     let (recipients, by) = (transaction.recipients.len(), transaction.mail.by);
     let every = |outcome| Flight::Decided(Report::Outcomes(vec![outcome; recipients]));
     match held.begin(transaction, content) {
         Ok(number) => {
             held.count_use();
-            Flight::Begun { number, recipients, by }
+            Flight::Begun { number, recipients, by, demand }
         }
         Err(BeginError::Lacks(feature)) => {
             let host = Arc::clone(held.host());

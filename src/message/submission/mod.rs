@@ -19,7 +19,7 @@ pub use builder::Enveloped;
 pub use raw::RawMessage;
 
 use super::handling::Handling;
-use super::header::HeaderError;
+use super::header::{Header, HeaderError, TLS_REQUIRED};
 use super::id::MessageId;
 use crate::clock::Timestamp;
 use crate::smtp::address::{AddressError, Domain, EhloName, ForwardPath, Mailbox, ReversePath};
@@ -47,6 +47,24 @@ impl Submission {
     #[must_use]
     pub fn new(mail: Mail, recipients: Vec<Rcpt>, head: Bytes, content: Bytes) -> Self {
         Self { mail, handling: Handling::new(), recipients, head, content }
+    }
+
+    /// The same with what its header says of its handling: `TLS-Required: No` makes it
+    /// [`Handling::tls_optional`], unless its envelope has REQUIRETLS (RFC 8689 §3).
+    #[must_use]
+    pub fn handled(mut self) -> Self {
+        if !self.mail.require_tls {
+            let is_optional = match (Header::scan(&self.head), Header::scan(&self.content)) {
+                (Ok(head), Ok(content)) => match (head.count(TLS_REQUIRED), content.count(TLS_REQUIRED)) {
+                    (0, 1) => content.is_tls_optional(),
+                    (1, 0) => head.is_tls_optional(),
+                    _ => false,
+                },
+                _ => false,
+            };
+            self.handling.tls_optional |= is_optional;
+        }
+        self
     }
 }
 

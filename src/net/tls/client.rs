@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -17,16 +18,16 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::accept_any::AcceptAny;
-use super::{HandshakeError, TlsConfigError, certified, info, provider};
+use super::{HandshakeError, TlsConfigError, certified, dane, fault_of, info, provider};
 use crate::clock::Clock;
-use crate::hop::{Host, TlsSeen};
+use crate::hop::{Host, TlsSeen, Tlsa};
 use crate::net::connect::Io;
 use crate::smtp::address::Domain;
 
 /// What a certificate must be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsClass {
-    /// Nothing: it is looked at afterwards.
+    /// Nothing: it is looked at afterwards, by the host's TLSA records too, where it has some.
     Accepting,
     /// It must be valid for the host's name, or the handshake fails.
     Verifying,
@@ -94,6 +95,7 @@ pub struct ClientTls {
 struct Shared {
     options: TlsOptions,
     clock: Arc<dyn Clock>,
+    algorithms: WebPkiSupportedAlgorithms,
     accepting: Arc<ClientConfig>,
     /// Made when first needed: reading the system's roots takes some 30 ms.
     verifying: OnceCell<Option<Verifying>>,
@@ -112,7 +114,9 @@ impl ClientTls {
     pub fn new(options: TlsOptions, clock: Arc<dyn Clock>) -> Result<Self, TlsConfigError> {
         let accepting =
             config(Arc::new(AcceptAny(provider())), &clock, None).map_err(TlsConfigError::Unusable)?;
-        Ok(Self { shared: Arc::new(Shared { options, clock, accepting, verifying: OnceCell::new() }) })
+        let algorithms = provider().signature_verification_algorithms;
+        let verifying = OnceCell::new();
+        Ok(Self { shared: Arc::new(Shared { options, clock, algorithms, accepting, verifying }) })
     }
 
     /// Makes TLS over `io`. What the certificate was found to be worth is in the answer; for
@@ -130,6 +134,12 @@ impl ClientTls {
         class: TlsClass,
     ) -> Result<(TlsStream<S>, TlsSeen), HandshakeError> {
         let name = server_name(&host.name)?;
+        let tlsa = match (class, &host.tlsa) {
+            (TlsClass::Accepting, Tlsa::Records(set)) => Some(&**set),
+            _ => None,
+        };
+        // RFC 7672 §8.1: a host that has several certificates is to show the one of the records.
+        let asked = tlsa.map_or_else(|| Ok(name.clone()), |set| server_name(&set.base))?;
         let verifying = self.shared.verifying.get_or_init(|| self.load()).await;
         let config = match (class, verifying) {
             (TlsClass::Accepting, _) => &self.shared.accepting,
@@ -137,7 +147,7 @@ impl ClientTls {
             (TlsClass::Verifying, None) => return Err(HandshakeError::NoRoots),
         };
         let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector.connect(name.clone(), io).await.map_err(handshake_error)?;
+        let stream = connector.connect(asked, io).await.map_err(handshake_error)?;
         let connection = stream.get_ref().1;
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let verdict = match verifying {
@@ -146,13 +156,21 @@ impl ClientTls {
             Some(verifying) => self.judge(connection, &verifying.verifier, &name),
             None => Err(rustls::CertificateError::UnknownIssuer),
         };
-        let verified = match (class, verdict) {
-            (_, Ok(())) => Some(host.name.clone()),
-            (TlsClass::Accepting, Err(_)) => None,
+        let (verified, mut fault) = match (class, verdict) {
+            (_, Ok(())) => (Some(host.name.clone()), None),
+            (TlsClass::Accepting, Err(error)) => (None, Some(fault_of(&error))),
             (TlsClass::Verifying, Err(error)) => return Err(HandshakeError::NotVerified(error)),
         };
+        let mut dane = false;
+        if let Some(set) = tlsa {
+            let chain = connection.peer_certificates().unwrap_or_default();
+            let now = unix_time(self.shared.clock.as_ref());
+            fault = dane::judge(set, chain, now, self.shared.algorithms).err();
+            dane = fault.is_none();
+        }
         let info = info(connection);
         let seen = TlsSeen::new(&info.version, &info.cipher, verified, resumed);
+        let seen = TlsSeen { dane, fault, ..seen };
         Ok((stream, seen))
     }
 

@@ -3,14 +3,16 @@
 //! There are two classes of client connection, each with one configuration that is kept, so that
 //! sessions resume. *Verifying*: the handshake fails unless the certificate is valid for the host's
 //! name. *Accepting*: any certificate will do, though the peer must prove that it holds the key, and
-//! whether the certificate is valid is found out afterwards and only reported. On a resumed session no
-//! verifier runs, so the certificates of the first handshake are judged again, in both classes.
+//! whether the certificate is valid, and whether it matches the host's TLSA records, is found out
+//! afterwards and reported. On a resumed session no verifier runs, so the certificates of the first
+//! handshake are judged again, in both classes: by the records that the host has now.
 //!
 //! The one provider is aws-lc-rs, passed explicitly: the process-wide default is the host program's.
 //! TLS 1.2 and 1.3 only (RFC 8996).
 
 mod accept_any;
 mod client;
+mod dane;
 mod server;
 mod shown;
 
@@ -20,12 +22,13 @@ pub use server::ServerTls;
 use std::io;
 use std::sync::Arc;
 
-use rustls::ConnectionCommon;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ConnectionCommon};
 
+use crate::hop::TlsFault;
 use crate::smtp::{ChannelBinding, TlsInfo};
 
 /// Why there is no TLS.
@@ -34,7 +37,7 @@ use crate::smtp::{ChannelBinding, TlsInfo};
 pub enum HandshakeError {
     /// The certificate is not valid for the host's name, or not valid at all.
     #[error("the certificate is not valid for the host: {0}")]
-    NotVerified(rustls::CertificateError),
+    NotVerified(CertificateError),
     /// No root certificates were found, so nothing can be verified.
     #[error("there are no trusted root certificates")]
     NoRoots,
@@ -48,6 +51,36 @@ pub enum HandshakeError {
     /// It took too long.
     #[error("the TLS handshake took too long")]
     TimedOut,
+}
+
+impl HandshakeError {
+    /// The same as reports about TLS have it.
+    #[must_use]
+    pub fn fault(&self) -> TlsFault {
+        match self {
+            Self::NotVerified(error) => fault_of(error),
+            Self::NoRoots => TlsFault::NotTrusted,
+            Self::Name => TlsFault::WrongName,
+            Self::Failed(_) | Self::TimedOut => TlsFault::NotValid,
+        }
+    }
+}
+
+/// What is wrong with a certificate, in the terms of reports about TLS.
+fn fault_of(error: &CertificateError) -> TlsFault {
+    match error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsFault::WrongName
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked => {
+            TlsFault::NotTrusted
+        }
+        _ => TlsFault::NotValid,
+    }
 }
 
 /// Why certificates or keys could not be used.

@@ -4,7 +4,12 @@
 //! resolver on this machine; [`StaticDns`] is a table, for tests and for closed networks. Whoever has a
 //! better validator puts it in its place.
 
+#[cfg(feature = "dns")]
+mod cache;
 mod fixed;
+#[cfg(feature = "dns")]
+mod hickory;
+mod options;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,6 +22,9 @@ use crate::BoxFuture;
 use crate::smtp::address::Domain;
 
 pub use fixed::StaticDns;
+#[cfg(feature = "dns")]
+pub use hickory::{HickoryDns, SetupError};
+pub use options::{Anchors, DnsOptions, Dnssec};
 
 /// Answers questions.
 pub trait Dns: Send + Sync + fmt::Debug + 'static {
@@ -38,6 +46,9 @@ pub struct Found {
     /// Whether DNSSEC proves the answer, from the name that was asked for to the end of the chain; also
     /// for records that do not exist.
     pub secure: bool,
+    /// Whether DNSSEC proves the first step: the CNAME at the name that was asked for, or the records
+    /// there. A chain may leave the signed part of the tree behind it (RFC 7672 §2.2.2).
+    pub secure_start: bool,
     /// The end of the CNAME chain: where the records are. The name itself where there is no chain.
     pub end: DnsName,
 }
@@ -46,7 +57,7 @@ impl Found {
     /// An answer at the very name that was asked for.
     #[must_use]
     pub const fn new(answer: Answer<Record>, secure: bool, end: DnsName) -> Self {
-        Self { answer, secure, end }
+        Self { answer, secure, secure_start: secure, end }
     }
 }
 

@@ -10,6 +10,8 @@
 //! queue. How long a host is avoided after it did not answer is not decided here.
 
 pub(super) mod options;
+#[cfg(feature = "dns")]
+pub(super) mod resolver;
 #[cfg(test)]
 mod tests;
 
@@ -157,11 +159,13 @@ impl Plan {
         // them and sorting by preference does it.
         options.rng.shuffle(&mut usable);
         usable.sort_by_key(|(candidate, _)| candidate.preference);
-        Ok(Hosts::new(within_limit(usable, options), options.require).unproven())
+        let hosts = Hosts::new(within_limit(usable, options), options.require).unproven();
+        Ok(Hosts { by_mx: true, ..hosts })
     }
 }
 
-/// The route to an address literal (RFC 5321 §4.1.3), for which DNS is not asked.
+/// The route to an address literal (RFC 5321 §4.1.3), for which DNS is not asked: it has no TLSA records
+/// either.
 ///
 /// # Errors
 /// [`RouteError::Loop`] when it is ours.

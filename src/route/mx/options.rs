@@ -5,21 +5,32 @@ use std::time::Duration;
 
 use crate::clock::Rng;
 use crate::hop::Require;
+use crate::route::dns::{Anchors, DnsOptions, Dnssec};
+#[cfg(feature = "mta-sts")]
+use crate::route::sts::StsOptions;
 use crate::smtp::address::Domain;
 
 /// How routes are made from MX records.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MxOptions {
-    /// The name servers to ask. Default: none, which means those of the system
-    /// (`/etc/resolv.conf`). Give recursive resolvers that you trust: who answers here decides who
-    /// gets the mail.
+    /// The name servers to ask, as [`DnsOptions::servers`]. Default: those of the system.
     pub servers: Vec<SocketAddr>,
+    /// Whose word counts for DNSSEC, and with it for DANE, as [`DnsOptions::dnssec`]. Default:
+    /// [`Dnssec::Auto`].
+    pub dnssec: Dnssec,
+    /// The keys of the root, as [`DnsOptions::anchors`]. Default: those that IANA publishes.
+    pub anchors: Anchors,
     /// The port of MX hosts. Default: 25. Only a test has a reason to change it.
     pub port: u16,
     /// What TLS the hosts must show. Default: [`Require::Opportunistic`], as MX names from
-    /// unsigned DNS prove nothing that a certificate could be compared with.
+    /// unsigned DNS prove nothing that a certificate could be compared with. What DNSSEC proves of a
+    /// host comes first, except with [`Require::Cleartext`], which asks for no TLSA records.
     pub require: Require,
+    /// How the policies of recipient domains are found (RFC 8461). Default: with the defaults of
+    /// [`StsOptions`]; give it a store that outlives the process. `None` asks for none.
+    #[cfg(feature = "mta-sts")]
+    pub sts: Option<StsOptions>,
     /// The names under which other hosts know this one, such as the EHLO name. An MX host of such
     /// a name and all that are no better are left out (RFC 5321 §5.1). Default: none. A host that
     /// is somebody's backup MX must set it, or mail goes in circles.
@@ -32,16 +43,14 @@ pub struct MxOptions {
     pub own_ports: Vec<u16>,
     /// Which address families to ask for and to try first. Default: both, IPv6 first.
     pub families: Families,
-    /// How long to wait for a name server's answer before asking again. Default: 5 seconds, that
-    /// of other resolvers.
+    /// How long to wait for a name server's answer, as [`DnsOptions::timeout`]. Default: 5 seconds.
     pub timeout: Duration,
-    /// How often a question is asked in all, at least once. Default: 2.
+    /// How often a question is asked, as [`DnsOptions::attempts`]. Default: 2.
     pub attempts: u32,
-    /// How many questions may be open at the same time, over all routes; others wait. Default:
-    /// 128. Each may hold two sockets.
+    /// How many questions may be open at the same time, over all routes, as
+    /// [`DnsOptions::max_lookups`]. Default: 128.
     pub max_lookups: usize,
-    /// How many answers are remembered, each for as long as its TTL says. Default: 16,384, which
-    /// is some 5,000 domains and 16 MiB; 0 remembers nothing.
+    /// How many answers are remembered, as [`DnsOptions::max_cached`]. Default: 16,384.
     pub max_cached: u64,
     /// How many MX hosts of a domain are looked at, the best ones. Default: 20; the largest
     /// providers list seven.
@@ -57,21 +66,41 @@ impl MxOptions {
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {
+        let DnsOptions { servers, timeout, attempts, max_lookups, max_cached, dnssec, anchors } =
+            DnsOptions::new();
         Self {
-            servers: Vec::new(),
+            servers,
+            dnssec,
+            anchors,
             port: 25,
             require: Require::Opportunistic,
+            #[cfg(feature = "mta-sts")]
+            sts: Some(StsOptions::new()),
             own_names: Vec::new(),
             own_addresses: Vec::new(),
             own_ports: vec![25],
             families: Families::V6AndV4,
-            timeout: Duration::from_secs(5),
-            attempts: 2,
-            max_lookups: 128,
-            max_cached: 16_384,
+            timeout,
+            attempts,
+            max_lookups,
+            max_cached,
             max_hosts: 20,
             max_addresses: 40,
             rng: Rng::from_entropy(),
+        }
+    }
+
+    /// The part that is about asking.
+    #[cfg(feature = "dns")]
+    pub(super) fn dns(&self) -> DnsOptions {
+        DnsOptions {
+            servers: self.servers.clone(),
+            timeout: self.timeout,
+            attempts: self.attempts,
+            max_lookups: self.max_lookups,
+            max_cached: self.max_cached,
+            dnssec: self.dnssec,
+            anchors: self.anchors.clone(),
         }
     }
 }

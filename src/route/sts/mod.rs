@@ -1,8 +1,38 @@
 //! MTA-STS is a recipient domain's word, over HTTPS, that its hosts show a valid certificate (RFC 8461).
+//!
+//! A record in DNS announces a policy, a web server under the domain's name serves it, and it counts for
+//! weeks: whoever sits between the hosts can hide both, yet not take back a policy that is known. The texts
+//! and the values are always here; with the feature `mta-sts`, [`StsResolver`] finds policies and
+//! remembers them. That a policy is obeyed is the business of [`Hosts::under_policy`] and of the attempt.
+//!
+//! [`Hosts::under_policy`]: super::Hosts::under_policy
+#![cfg_attr(not(feature = "mta-sts"), doc = "[`StsResolver`]: super::Resolve")]
+
+#[cfg(feature = "mta-sts")]
+mod book;
+#[cfg(feature = "mta-sts")]
+mod options;
+mod parse;
+#[cfg(feature = "mta-sts")]
+mod policies;
+#[cfg(feature = "mta-sts")]
+mod resolver;
+#[cfg(feature = "mta-sts")]
+mod store;
 
 use std::time::Duration;
 
 use crate::smtp::address::Domain;
+
+#[cfg(feature = "mta-sts")]
+pub use options::StsOptions;
+pub use parse::{StsRecord, StsSyntaxError};
+#[cfg(feature = "mta-sts")]
+pub use policies::{DnsHosts, StsFound, StsPolicies};
+#[cfg(feature = "mta-sts")]
+pub use resolver::StsResolver;
+#[cfg(feature = "mta-sts")]
+pub use store::{StoredPolicy, StsFolder, StsStore};
 
 /// A domain's policy (RFC 8461 §3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +91,7 @@ impl MxPattern {
 }
 
 /// Why a domain that announces a policy has none that can be used (RFC 8460 §4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
 pub enum StsFault {
     /// It could not be fetched.

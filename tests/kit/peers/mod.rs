@@ -2,6 +2,7 @@
 
 mod aiosmtpd;
 mod exim;
+mod old;
 mod opensmtpd;
 mod postfix;
 
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 pub use aiosmtpd::Aiosmtpd;
 pub use exim::Exim;
+pub use old::{Old, OldTls};
 pub use opensmtpd::OpenSmtpd;
 pub use postfix::Postfix;
 

@@ -47,6 +47,18 @@ impl Postfix {
         Self::run(&main, Some(duties))
     }
 
+    /// Starts a Postfix that shows a certificate, has these settings besides, and throws away what it
+    /// takes. `None` when it is not installed.
+    pub fn showing(certificate: &Path, key: &Path, settings: &str) -> Option<Self> {
+        let main = format!(
+            "default_transport = discard:\nsmtpd_tls_security_level = may\nsmtpd_tls_cert_file = {}\n\
+             smtpd_tls_key_file = {}\nsmtpd_tls_loglevel = 1\n{settings}",
+            certificate.display(),
+            key.display()
+        );
+        Self::run(&main, None)
+    }
+
     fn run(more: &str, duties: Option<&Duties>) -> Option<Self> {
         if !have("postfix") {
             return None;
