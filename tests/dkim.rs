@@ -176,6 +176,16 @@ fn record(name: &str) -> Option<KeyRecord> {
         .then(|| if name.contains("ed.") { ed25519() } else { rsa() }.record().clone())
 }
 
+/// Whether the last line with something in it has nothing but white space in it. RFC 6376 §3.4.4 takes that
+/// white space away first, and then the line, which is empty; so does dkimpy. mail-auth 0.13 leaves the line
+/// there, so it is not asked about these.
+fn ends_blank(message: &str) -> bool {
+    let (_, body) = message.split_once("\r\n\r\n").unwrap();
+    let lines = body.trim_end_matches("\r\n");
+    let last = lines.rsplit("\r\n").next().unwrap_or_default();
+    !last.is_empty() && last.trim_matches([' ', '\t']).is_empty()
+}
+
 /// A chain of so many hosts, each of which puts something in front.
 fn chained(message: &str, length: usize, ed: bool) -> String {
     let sealers = [
@@ -211,7 +221,8 @@ fn corpus() -> TempDir {
         let (domain, ..) = DOMAINS[number % DOMAINS.len()];
         let message = format!("{}\r\n{}", header(&rng, domain), body(&rng));
         let signed = sign(&signer, &message);
-        write(format!("{number:05}.pass.eml"), &signed);
+        let blank = if ends_blank(&message) { ".blank" } else { "" };
+        write(format!("{number:05}{blank}.pass.eml"), &signed);
         if number % 4 == 0 {
             write(format!("{number:05}.fail.eml"), &tampered(&rng, &signed));
         }
@@ -219,7 +230,7 @@ fn corpus() -> TempDir {
             let (length, ed) = (1 + below(&rng, 3), one_in(&rng, 3));
             let chained = chained(&signed, length, ed);
             let kind = if ed { "arc-ed" } else { "arc" };
-            write(format!("{number:05}.{kind}-pass.eml"), &chained);
+            write(format!("{number:05}{blank}.{kind}-pass.eml"), &chained);
             write(format!("{number:05}.{kind}-fail.eml"), &tampered(&rng, &chained));
         }
     }
@@ -262,4 +273,4 @@ fn verifier() -> Option<PathBuf> {
     Some(folder.join("postroad-verify"))
 }
 
-const MESSAGES: usize = 1_200;
+const MESSAGES: usize = 1_400;

@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         .expect("the folder")
         .map(|entry| entry.expect("a file").path())
         .filter(|path| path.extension().is_some_and(|end| end == "eml"))
+        // See `ends_blank` in `tests/dkim.rs`.
+        .filter(|path| !path.to_string_lossy().contains(".blank."))
         .collect();
     files.sort();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
