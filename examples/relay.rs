@@ -16,6 +16,7 @@ use postroad::attempt::{CarrierOptions, Maildir};
 use postroad::clock::SystemClock;
 use postroad::delivery::{Engine, EngineOptions, Retry};
 use postroad::hop::{Host, Require};
+use postroad::message::dkim::{Identity, Selector, Signer, SigningKey};
 use postroad::net::connect::TcpConnect;
 use postroad::net::source::{Source, Sources};
 use postroad::net::tls::{ClientTls, ServerTls, TlsOptions};
@@ -91,9 +92,10 @@ struct Flags {
     /// How long a message is tried before its sender is told.
     #[arg(long, value_name = "DUR", default_value = "5d", value_parser = common::duration)]
     expire: Duration,
-    /// Sign mail. Not there yet.
-    #[arg(long, value_name = "DOMAIN:SELECTOR:KEYFILE")]
-    dkim: Vec<String>,
+    /// Sign what users and hosts in --relay-from send from this domain, with the key in this file, PEM; may
+    /// be given again, for other domains and for other keys of the same. Prints what to publish.
+    #[arg(long, value_name = "DOMAIN:SELECTOR:KEYFILE", value_parser = dkim)]
+    dkim: Vec<(Domain, Selector, PathBuf)>,
     /// An address that outbound connections come from; may be given again, and then each gets an
     /// equal part of the messages.
     #[arg(long, value_name = "IP")]
@@ -190,7 +192,6 @@ impl Flags {
                 self.listen.is_empty() && self.listen_tls.is_empty() && self.listen_lmtp.is_empty(),
                 "--listen, --listen-tls or --listen-lmtp is needed",
             ),
-            (!self.dkim.is_empty(), "--dkim is not supported yet"),
             (self.http.is_some(), "--http is not supported yet"),
             (self.spool.starts_with("postgres:"), "--spool postgres: is not supported yet"),
             (self.spool.starts_with("postgresql:"), "--spool postgresql: is not supported yet"),
@@ -240,6 +241,9 @@ impl Flags {
             [source] => engine.connect(Arc::clone(&source.connect)),
             _ => engine.sources(Sources::equal(sources)?),
         };
+        if let Some(signer) = self.signer()? {
+            engine = engine.signer(Arc::new(signer));
+        }
         let maildirs = self.local.iter().filter_map(|(domain, store)| match store {
             Store::Maildir(path) => Some((domain, path)),
             Store::Lmtp(_) => None,
@@ -268,6 +272,26 @@ impl Flags {
             Ok(Source::new(name.to_string().parse()?, hostname.clone(), connect))
         };
         names.iter().enumerate().map(source).collect()
+    }
+
+    fn signer(&self) -> Result<Option<Signer>, Box<dyn Error>> {
+        let mut identities: Vec<Identity> = Vec::new();
+        for (domain, selector, file) in &self.dkim {
+            let key = SigningKey::from_pem(&common::read(file)?)
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+            let at = identities.iter().position(|identity| identity.domain == *domain);
+            let identity = match at {
+                Some(at) => identities.swap_remove(at),
+                None => Identity::new(domain.clone()),
+            };
+            identities.push(identity.key(selector.clone(), key));
+        }
+        if identities.is_empty() {
+            return Ok(None);
+        }
+        let signer = Signer::new(identities)?;
+        signer.dns_records().for_each(|record| eprintln!("publish: {record}"));
+        Ok(Some(signer))
     }
 
     fn routes(&self, hostname: &EhloName) -> Result<FixedRoutes, Box<dyn Error>> {
@@ -341,6 +365,16 @@ fn route(text: &str) -> Result<(Match, Host), String> {
     let (on, to) = text.split_once('=').ok_or("needs DOMAIN=HOST:PORT")?;
     let on = on.parse().map_err(|error| format!("'{on}': {error}"))?;
     Ok((on, common::host(to)?))
+}
+
+fn dkim(text: &str) -> Result<(Domain, Selector, PathBuf), String> {
+    let mut parts = text.splitn(3, ':');
+    let (Some(domain), Some(selector), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err("needs DOMAIN:SELECTOR:KEYFILE".into());
+    };
+    let domain = domain.parse().map_err(|error| format!("'{domain}': {error}"))?;
+    let selector = selector.parse().map_err(|error| format!("'{selector}': {error}"))?;
+    Ok((domain, selector, file.into()))
 }
 
 fn local(text: &str) -> Result<(Domain, Store), String> {

@@ -14,11 +14,12 @@ use super::budget::Budget;
 use super::quirks::QuirkBook;
 use super::reach::ReachBook;
 use super::run::Run;
+use super::signatory::Signatory;
 use super::trial::Trial;
 use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::hop::{Host, Require};
-use crate::message::Content;
+use crate::message::{Content, Sign};
 use crate::net::connect::{Connect, ConnectError};
 use crate::net::source::{Sending, SourceName, Sources};
 use crate::net::tls::ClientTls;
@@ -98,6 +99,9 @@ pub struct CarrierOptions {
     /// Where mail comes from, where that is not the same for all. Default: one source without a name, with
     /// the EHLO name of `client` and the connector that the carrier is given.
     pub sources: Option<Sources>,
+    /// Signs again what was signed by it and is converted. An engine sets its own here, and a
+    /// [`Mailer`](super::Mailer) signs all that it sends with it. Default: none.
+    pub signer: Option<Arc<dyn Sign>>,
 }
 
 impl CarrierOptions {
@@ -109,6 +113,7 @@ impl CarrierOptions {
             limits: Limits::new(),
             conversion_memory: 128 * 1024 * 1024,
             sources: None,
+            signer: None,
         }
     }
 }
@@ -139,6 +144,7 @@ struct Shared {
     quirks: Mutex<QuirkBook>,
     reach: Mutex<ReachBook>,
     budget: Budget,
+    signatory: Option<Signatory>,
     clock: Arc<dyn Clock>,
 }
 
@@ -166,7 +172,8 @@ impl Carrier {
         let all = sources.iter().flat_map(Sources::all);
         let dialers = all.map(|source| (source.name.clone(), dialer.at(source))).collect();
         let (quirks, reach) = (Mutex::default(), Mutex::default());
-        let shared = Shared { dialer, sources, dialers, pool, quirks, reach, budget, clock };
+        let signatory = options.signer.map(|signer| Signatory::new(signer, Arc::clone(&clock)));
+        let shared = Shared { dialer, sources, dialers, pool, quirks, reach, budget, signatory, clock };
         Self { shared: Arc::new(shared), source: None }
     }
 
@@ -271,6 +278,11 @@ impl Carrier {
         let now = self.shared.clock.mono();
         let mut book = self.shared.reach.lock().unwrap_or_else(PoisonError::into_inner);
         book.tried(host, self.source.as_ref(), error, now);
+    }
+
+    /// What signs, where something does.
+    pub(crate) fn signatory(&self) -> Option<&Signatory> {
+        self.shared.signatory.as_ref()
     }
 
     pub(super) fn budget(&self) -> &Budget {

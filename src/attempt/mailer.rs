@@ -18,7 +18,7 @@ use super::{Carrier, CarrierOptions, Cause, ConnectFault, Delivery, Job, Outcome
 use crate::BoxFuture;
 use crate::clock::{Clock, Rng, SystemClock};
 use crate::hop::{Host, Require};
-use crate::message::{Content, IntoSubmission, MessageId, Submission, SubmitContext, SubmitError};
+use crate::message::{Content, IntoSubmission, MessageId, SignError, Submission, SubmitContext, SubmitError};
 use crate::net::connect::{Connect, TcpConnect};
 use crate::net::source::Sending;
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
@@ -93,6 +93,9 @@ pub enum SendError {
     /// The message is not complete.
     #[error(transparent)]
     Message(#[from] SubmitError),
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// All connections are in use.
     #[error(transparent)]
     Busy(#[from] AcquireError),
@@ -209,7 +212,12 @@ impl Mailer {
         let now = self.options.clock.now().wall;
         let id = MessageId::new(now, &self.rng);
         let context = SubmitContext::new(self.hostname(), now, id);
-        let submission = mail.into_submission(&context)?.handled().whole();
+        let mut submission = mail.into_submission(&context)?.handled();
+        if let Some(signatory) = self.carrier.signatory() {
+            let fields = signatory.sign([submission.head.clone(), submission.content.clone()]).await?;
+            submission.head = [fields, submission.head].concat().into();
+        }
+        let submission = submission.whole();
         match &self.way {
             Way::Relay(hosts) => self.carry(hosts, submission, id).await,
             Way::Direct(resolver) => Ok(self.send_direct(resolver, submission, id).await),

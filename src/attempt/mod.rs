@@ -11,12 +11,14 @@ mod outcome;
 mod quirks;
 mod reach;
 mod run;
+mod signatory;
 mod trial;
 
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
 pub use local::{Deliver, LocalItem, Maildir};
 pub use mailer::{Mailer, MailerError, MailerOptions, SendError};
 pub use outcome::{Accepted, Cause, ConnectFault, Delivery, LocalFault, Outcome, Phase};
+pub(crate) use signatory::Signatory;
 pub use trial::Trial;
 
 pub use crate::smtp::client::Feature;

@@ -9,6 +9,7 @@ use crate::BoxFuture;
 use crate::attempt::{Carrier, CarrierOptions, Deliver};
 use crate::clock::{Clock, Rng, SystemClock};
 use crate::hop::{Host, Require};
+use crate::message::Sign;
 use crate::net::connect::{Connect, TcpConnect};
 use crate::net::source::Sources;
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
@@ -43,6 +44,7 @@ pub struct EngineBuilder {
     sources: Option<Sources>,
     connect: Arc<dyn Connect>,
     tls: Option<ClientTls>,
+    signer: Option<Arc<dyn Sign>>,
     clock: Arc<dyn Clock>,
     rng: Rng,
 }
@@ -78,6 +80,7 @@ impl EngineBuilder {
             sources: None,
             connect: Arc::new(TcpConnect::new()),
             tls: None,
+            signer: None,
             clock: Arc::new(SystemClock),
             rng: Rng::from_entropy(),
         }
@@ -155,6 +158,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Signs what is submitted, the engine's own reports, and what a relay takes from those who may send
+    /// to every domain; each once, when it is accepted. What is converted for a host is signed again. With
+    /// the feature `dkim`: a `message::dkim::Signer`. Default: nothing is signed.
+    pub fn signer(mut self, signer: Arc<dyn Sign>) -> Self {
+        self.signer = Some(signer);
+        self
+    }
+
     /// Where time comes from. Default: the system. For tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -193,6 +204,7 @@ impl EngineBuilder {
         if self.credentials.is_some() {
             carrier.client.session.credentials = self.credentials;
         }
+        carrier.signer = self.signer.or(carrier.signer);
         self.spool.queues(None, 1).await?;
         let now = self.clock.now();
         let (settler, from) = mpsc::unbounded_channel();

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::attempt::Signatory;
 use crate::clock::Timestamp;
-use crate::message::{Handling, IntoSubmission, MessageId, SubmitContext, by_destination};
+use crate::message::{
+    Handling, IntoSubmission, MessageId, SignError, Signing, SubmitContext, by_destination,
+};
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
@@ -22,7 +25,7 @@ use super::builder::EngineBuilder;
 use super::care::Care;
 use super::event::Event;
 use super::receipt::{Receipt, ReceiptError, Watch};
-use super::shared::{Close, Health, Shared};
+use super::shared::{Close, Health, Shared, in_front};
 use super::terms;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
@@ -80,6 +83,9 @@ pub enum SubmitError {
     /// The engine was shut down.
     #[error("the engine is shut down")]
     Closed,
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// It is to be released later than [`EngineOptions::max_hold`](super::EngineOptions::max_hold)
     /// lets it.
     #[error("the message is to be held for too long")]
@@ -135,10 +141,11 @@ impl Engine {
     }
 
     /// Takes a message of the host program. When it returns `Ok`, the message is on stable storage
-    /// and will be delivered, or its sender told.
+    /// and will be delivered, or its sender told. It is signed, if the engine has a signer that signs for
+    /// who it is from.
     ///
     /// # Errors
-    /// [`SubmitError`]: the message is wrong, the spool does not take it, or the engine is shut down.
+    /// [`SubmitError`]: the message is wrong or cannot be signed, the spool does not take it, or the engine is shut down.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is stored.
@@ -166,15 +173,16 @@ impl Engine {
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
         let order = several.map(|rcpt| rcpt.to.clone()).collect();
+        let head = shared.signed(submission.head, &submission.content).await?;
         let body = NewBody::Inline(submission.content);
         let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
-        (mail.head, mail.handling) = (submission.head, submission.handling);
+        (mail.head, mail.handling) = (head, submission.handling);
         let watch = self.store(mail, true).await?;
         Ok(Receipt::new(id, Arc::clone(&shared.spool), watch, order))
     }
 
-    /// Takes a message that was accepted from elsewhere, as it is. When it returns `Ok`, the message
-    /// is on stable storage: the time to say 250.
+    /// Takes a message that was accepted from elsewhere, as it is: it is not signed. When it returns `Ok`,
+    /// the message is on stable storage: the time to say 250.
     ///
     /// # Errors
     /// [`SubmitError`]
@@ -185,6 +193,25 @@ impl Engine {
         let id = mail.id;
         self.store(mail, false).await?;
         Ok(id)
+    }
+
+    /// Begins to look at a message that is to be signed; `None` where nothing signs.
+    pub(crate) fn signing(&self) -> Option<Box<dyn Signing>> {
+        self.inner.shared.carrier.signatory().map(Signatory::begin)
+    }
+
+    /// The head with signatures of a message that was looked at in front.
+    ///
+    /// # Errors
+    /// [`SubmitError::Sign`]
+    pub(crate) async fn signed_head(
+        &self,
+        signing: Box<dyn Signing>,
+        head: Bytes,
+    ) -> Result<Bytes, SubmitError> {
+        let Some(signatory) = self.inner.shared.carrier.signatory() else { return Ok(head) };
+        let fields = signatory.finish(signing, head.clone()).await?;
+        Ok(in_front(fields, head))
     }
 
     /// An id for a message.

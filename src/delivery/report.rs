@@ -23,7 +23,19 @@ pub(crate) async fn write(shared: &Shared, decision: &Decision, notices: &[Notic
     }
     let now = shared.now();
     let original = front(shared, decision).await.freeze();
-    notices.iter().map(|notice| report(shared, decision, notice, sender, &original, now)).collect()
+    let mut reports = Vec::with_capacity(notices.len());
+    for notice in notices {
+        let mut report = report(shared, decision, notice, sender, &original, now);
+        if let NewBody::Inline(content) = &report.body {
+            match shared.signed(report.head.clone(), content).await {
+                Ok(head) => report.head = head,
+                // There is nobody to refuse it to, and the sender has to be told.
+                Err(error) => tracing::error!(%error, report = %report.id, "a report goes out unsigned"),
+            }
+        }
+        reports.push(report);
+    }
+    reports
 }
 
 fn report(

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::attempt::{Carrier, Deliver};
 use crate::clock::{Clock, Now, Rng};
+use crate::message::SignError;
 use crate::net::source::Sending;
 use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
@@ -91,6 +93,13 @@ pub enum Health {
 impl Shared {
     pub(crate) fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// A head with the signatures of the message in front, where something signs it.
+    pub(crate) async fn signed(&self, head: Bytes, content: &Bytes) -> Result<Bytes, SignError> {
+        let Some(signatory) = self.carrier.signatory() else { return Ok(head) };
+        let fields = signatory.sign([head.clone(), content.clone()]).await?;
+        Ok(in_front(fields, head))
     }
 
     pub(crate) fn mono(&self) -> Instant {
@@ -225,6 +234,15 @@ impl Shared {
             }
             Close::Closing(_) | Close::Closed => false,
         });
+    }
+}
+
+/// Fields before others.
+pub(crate) fn in_front(fields: Bytes, head: Bytes) -> Bytes {
+    match (fields.is_empty(), head.is_empty()) {
+        (true, _) => head,
+        (_, true) => fields,
+        _ => [fields, head].concat().into(),
     }
 }
 

@@ -7,19 +7,27 @@
 //! seen as lines (`body`) and made seven-bit (`convert`), the fields found in them (`header`) and the
 //! fields written into them (`field`), each safe against whatever the values hold.
 //!
+//! A [`Sign`] signs messages as they are taken; with the feature `dkim` there is one, and seals for mail
+//! that is passed on (`arc`).
+//!
 //! There is no I/O here, no clock and no MIME parser: a message is carried, and understood only as far as
 //! a host that takes less than it has makes that necessary.
 
+#[cfg(feature = "dkim")]
+pub mod arc;
 pub mod body;
 mod content;
 pub mod convert;
 mod date;
+#[cfg(feature = "dkim")]
+pub mod dkim;
 mod dsn;
 mod field;
 mod handling;
 mod header;
 mod id;
 mod received;
+mod sign;
 mod srs;
 mod submission;
 
@@ -31,6 +39,7 @@ pub use handling::{Handling, Tenant};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
 pub use received::{Received, With};
+pub use sign::{Renewed, Sign, SignError, Signing};
 pub use srs::{Srs, SrsError};
 pub use submission::{
     Envelope, Enveloped, IntoSubmission, RawMessage, Submission, SubmitContext, SubmitError, by_destination,

@@ -10,19 +10,20 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::delivery::SubmitError;
-use crate::message::{Header, HeaderError, SrsError};
+use crate::message::{Header, HeaderError, Signing, SrsError};
 use crate::server::{BodyError, BodyStream};
 use crate::smtp::params::BodyKind;
 use crate::spool::{BodyWriter, NewBody, Spool, SpoolError};
 
 /// Content that is ready to be stored.
-#[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) body: NewBody,
     /// What the octets are, whatever was declared.
     pub(super) kind: BodyKind,
     /// Whether its header has eighth bits.
     pub(super) utf8_header: bool,
+    /// Has seen all of it, if it is to be signed.
+    pub(super) signing: Option<Box<dyn Signing>>,
     /// Whether its header says `TLS-Required: No` (RFC 8689).
     pub(super) tls_optional: bool,
     /// The memory that it takes; to be kept for as long as it does.
@@ -55,6 +56,7 @@ pub(super) async fn gather(
     max_hops: usize,
     memory: &Arc<Semaphore>,
     spool: &dyn Spool,
+    mut signing: Option<Box<dyn Signing>>,
 ) -> Result<Gathered, Unfit> {
     let mut held = Held::default();
     let mut share = Share::default();
@@ -64,6 +66,10 @@ pub(super) async fn gather(
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk?;
         scan.add(&chunk);
+        // While it is at hand: nothing is read twice.
+        if let Some(signing) = &mut signing {
+            signing.update(&chunk);
+        }
         if let Some(writer) = &mut writer {
             writer.write(chunk).await?;
             continue;
@@ -85,6 +91,9 @@ pub(super) async fn gather(
     let kind = scan.kind(declared);
     // A message of lines ends with the end of one: BDAT can leave it out, DATA cannot carry it so.
     let missing = if kind != BodyKind::Binary && scan.octets > 0 { scan.missing_end() } else { "" };
+    if let Some(signing) = &mut signing {
+        signing.update(missing.as_bytes());
+    }
     let body = match writer {
         Some(mut writer) => {
             if !missing.is_empty() {
@@ -102,7 +111,7 @@ pub(super) async fn gather(
         }
     };
     let Found { utf8_header, tls_optional } = found;
-    Ok(Gathered { body, kind, utf8_header, tls_optional, share })
+    Ok(Gathered { body, kind, utf8_header, tls_optional, signing, share })
 }
 
 /// What was staged is not looked at again.

@@ -301,13 +301,19 @@ impl Shared {
     async fn take(&self, transaction: Transaction, body: BodyStream) -> Result<MessageId, Unfit> {
         let Transaction { mut mail, mut recipients, session, .. } = transaction;
         let (rules, spool) = (&self.rules, &**self.engine.spool());
-        let Gathered { body, kind, utf8_header, tls_optional, share: _share } =
-            gather(body, mail.body, rules.max_hops, &self.memory, spool).await?;
+        // What others send is passed on as it is, whoever it says that it is from.
+        let is_ours = rules.is_submitter(session.peer.address.ip(), session.user.as_deref());
+        let signing = if is_ours { self.engine.signing() } else { None };
+        let Gathered { body, kind, utf8_header, tls_optional, signing, share: _share } =
+            gather(body, mail.body, rules.max_hops, &self.memory, spool, signing).await?;
         // What a next hop must offer follows from the octets, not from what was declared.
         mail.body = kind;
         let id = self.engine.new_id();
         tracing::Span::current().record("id", tracing::field::display(id));
-        let head = self.received(id, &mail, &recipients, &session);
+        let mut head = self.received(id, &mail, &recipients, &session);
+        if let Some(signing) = signing {
+            head = self.engine.signed_head(signing, head).await?;
+        }
         // RFC 6531 §3.1: what is said of an ASCII message need not keep it from other hosts.
         mail.smtputf8 = mail.smtputf8 && utf8_header || needs_utf8(&mail, &recipients);
         // RFC 4954 §5: the next host believes us, so we believe only who is one of us.

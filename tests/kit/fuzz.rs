@@ -5,6 +5,9 @@
 
 #[path = "fuzz_convert.rs"]
 mod convert;
+#[cfg(feature = "dkim")]
+#[path = "fuzz_dkim.rs"]
+mod dkim;
 #[path = "fuzz_pair.rs"]
 mod pair;
 #[path = "fuzz_policies.rs"]
@@ -21,6 +24,8 @@ mod values;
 
 use std::time::Instant;
 
+#[cfg(feature = "dkim")]
+pub use self::dkim::dkim;
 pub use convert::conversion;
 pub use pair::client_against_server;
 pub use policies::sts;
@@ -40,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client_session", client_session),
     ("content", content),
     ("conversion", conversion),
+    ("dkim", dkim),
     ("header", header),
     ("params", params),
     ("proxy", proxy),
@@ -52,6 +58,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tls_rpt", tls_rpt),
     ("values", values),
 ];
+
+/// Without them there is nothing to try.
+#[cfg(not(feature = "dkim"))]
+pub fn dkim(_: &[u8]) {}
 
 fn has(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)

@@ -66,7 +66,7 @@ impl Mailer {
                     return delivery;
                 }
                 Err(SendError::Unreachable(cause)) => Outcome::unreachable(cause),
-                Err(SendError::Busy(_) | SendError::Message(_)) => {
+                Err(SendError::Busy(_) | SendError::Message(_) | SendError::Sign(_)) => {
                     Outcome::Deferred(unused(&hosts, ConnectFault::Busy))
                 }
             },

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::causes::weight;
@@ -39,6 +39,8 @@ enum Source {
 
 /// Octets held in memory, and the leave to hold them.
 struct Kept {
+    /// A header that was made anew. It stands before the rest.
+    front: Bytes,
     octets: Bytes,
     charge: Charge,
 }
@@ -120,10 +122,11 @@ impl Parcel {
             match feature {
                 Feature::EightBit | Feature::Binary if transaction.mail.body != BodyKind::SevenBit => {
                     let original = self.read(carrier, connection.host(), feature).await?;
-                    let octets = self.convert(connection.host(), &original, feature).await?;
+                    let (front, octets) =
+                        self.convert(carrier, connection.host(), &original, feature).await?;
                     transaction.mail.body = BodyKind::SevenBit;
-                    transaction.size = octets.len() as u64;
-                    copy = Some(octets);
+                    transaction.size = (front.len() + octets.len()) as u64;
+                    copy = Some((front, octets));
                 }
                 // RFC 6531 §3.2: a domain has a form in ASCII, a local part has none.
                 Feature::SmtpUtf8 if transaction.mail.smtputf8 && has_ascii_paths(&transaction) => {
@@ -139,7 +142,7 @@ impl Parcel {
         }
         let nothing = Source::Given(Content::Whole(Bytes::new()));
         let content = match (std::mem::replace(&mut self.content, nothing), copy) {
-            (Source::Kept(kept), Some(octets)) => Kept { octets, ..kept }.into_content(),
+            (Source::Kept(kept), Some((front, octets))) => Kept { front, octets, ..kept }.into_content(),
             (Source::Kept(kept), None) => kept.into_content(),
             (Source::Given(content), _) => content,
         };
@@ -163,19 +166,36 @@ impl Parcel {
             Content::Stream { size, mut reader } => whole(size, &mut *reader, patience).await,
         };
         let octets = octets.ok_or(Misfit::Later(Cause::Damaged))?;
-        self.content = Source::Kept(Kept { octets: octets.clone(), charge });
+        self.content = Source::Kept(Kept { front: Bytes::new(), octets: octets.clone(), charge });
         Ok(octets)
     }
 
-    async fn convert(&mut self, host: &Arc<Host>, original: &Bytes, lack: Feature) -> Result<Bytes, Misfit> {
+    /// A copy in seven bits: a header that was made anew, if any, and the rest.
+    async fn convert(
+        &mut self,
+        carrier: &Carrier,
+        host: &Arc<Host>,
+        original: &Bytes,
+        lack: Feature,
+    ) -> Result<(Bytes, Bytes), Misfit> {
         let result = match self.unconvertible {
             Some(known) => Err(known),
             None => aside(original, converted).await.ok_or_else(|| busy(host))?,
         };
-        result.map_err(|why| {
+        let mut copy = result.map_err(|why| {
             self.unconvertible = Some(why);
             Misfit::Lacks(if why == Unconvertible::Header { Feature::SmtpUtf8 } else { lack })
-        })
+        })?;
+        let Some(signatory) = carrier.signatory() else { return Ok((Bytes::new(), copy)) };
+        match signatory.renew(original.clone(), copy.clone()).await {
+            Ok(Some(renewed)) => {
+                copy.advance(renewed.replaces.min(copy.len()));
+                Ok((renewed.header, copy))
+            }
+            Ok(None) => Ok((Bytes::new(), copy)),
+            // Never without what it had.
+            Err(_) => Err(busy(host)),
+        }
     }
 }
 
@@ -218,14 +238,18 @@ async fn whole(size: u64, reader: &mut dyn ReadBody, patience: std::time::Durati
 impl Kept {
     /// The leave is given back with the content, when that is sent or given up.
     fn into_content(mut self) -> Content {
-        self.charge.shrink(self.octets.len());
-        Content::Stream { size: self.octets.len() as u64, reader: Box::new(self) }
+        let size = self.front.len() + self.octets.len();
+        self.charge.shrink(size);
+        Content::Stream { size: size as u64, reader: Box::new(self) }
     }
 }
 
 impl ReadBody for Kept {
     fn chunk(&mut self) -> BoxFuture<'_, std::io::Result<Option<Bytes>>> {
-        let chunk = self.octets.split_to(self.octets.len().min(PIECE));
+        let chunk = match self.front.is_empty() {
+            true => self.octets.split_to(self.octets.len().min(PIECE)),
+            false => std::mem::take(&mut self.front),
+        };
         Box::pin(std::future::ready(Ok((!chunk.is_empty()).then_some(chunk))))
     }
 }
