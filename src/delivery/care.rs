@@ -24,3 +24,23 @@ impl Care {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::address::ReversePath;
+
+    #[test]
+    fn the_parameter_overrules_the_field() {
+        for (require_tls, tls_optional, care) in [
+            (false, false, Care::Usual),
+            (false, true, Care::Relaxed),
+            (true, false, Care::Required),
+            (true, true, Care::Required),
+        ] {
+            let mail = Mail { require_tls, ..Mail::new(ReversePath::Null) };
+            let handling = Handling { tls_optional, ..Handling::new() };
+            assert_eq!(Care::of(&mail, &handling), care);
+        }
+    }
+}
