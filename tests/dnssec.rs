@@ -35,8 +35,16 @@ const ZONES: &[(&str, Kind)] = &[
     ("plain.test", Kind::Unsigned),
 ];
 
-fn options(dns: &SignedDns) -> MxOptions {
+/// Without the policies of domains, which another test is about.
+fn bare() -> MxOptions {
     let mut options = MxOptions::new();
+    #[cfg(feature = "mta-sts")]
+    (options.sts = None);
+    options
+}
+
+fn options(dns: &SignedDns) -> MxOptions {
+    let mut options = bare();
     options.servers = vec![dns.address()];
     options.attempts = 1;
     options.dnssec = Dnssec::Validate;
@@ -384,7 +392,7 @@ async fn each_host_of_a_route_has_its_own_tlsa_over_any_dns() {
     set(&dns, "4.test", RecordKind::Aaaa, vec![Record::Aaaa([1; 16].into())], false);
     dns.fail(&DnsName::new("5.test").unwrap(), RecordKind::Aaaa, RouteError::Dns);
     dns.fail(&DnsName::new("_25._tcp.6.test").unwrap(), RecordKind::Tlsa, RouteError::Bogus);
-    let resolver = over(&dns, MxOptions::new());
+    let resolver = MxResolver::over(Arc::new(dns.clone()), bare()).unwrap();
     let found = route(&resolver, "a.test").await.unwrap();
     assert_eq!(
         found,
@@ -392,19 +400,10 @@ async fn each_host_of_a_route_has_its_own_tlsa_over_any_dns() {
          5.test:1x5.test(5.test,a.test) 6.test:failed"
     );
     // At the port that mail goes to, and no more records than anybody needs.
-    let mut options = MxOptions::new();
+    let mut options = bare();
     options.port = 2525;
     set(&dns, "b.test", RecordKind::Mx, vec![mx(1, "1.test")], true);
     set(&dns, "_2525._tcp.1.test", RecordKind::Tlsa, (0..=255).map(digest).collect(), true);
-    let found = route(&over(&dns, options), "b.test").await;
+    let found = route(&MxResolver::over(Arc::new(dns), options).unwrap(), "b.test").await;
     assert_eq!(found.as_deref(), Ok("proven 1.test:32x1.test(1.test,b.test)"));
-}
-
-/// Without MTA-STS, which has its own tests.
-fn over(dns: &StaticDns, mut options: MxOptions) -> MxResolver {
-    #[cfg(feature = "mta-sts")]
-    {
-        options.sts = None;
-    }
-    MxResolver::over(Arc::new(dns.clone()), options).unwrap()
 }
