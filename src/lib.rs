@@ -13,6 +13,10 @@
 //! - [`clock`]: time and randomness, as arguments
 //! - [`hop`]: the next host, what TLS it must show, what it showed
 //! - [`message`]: the message as a value: envelope, header, Received, reports
+#![cfg_attr(
+    feature = "preflight",
+    doc = "- [`preflight`]: what DNS says of a sender, before its first message"
+)]
 #![cfg_attr(feature = "tokio", doc = "- [`pool`]: idle connections, and how many there may be")]
 #![cfg_attr(feature = "tokio", doc = "- [`net`]: sockets, TLS, a connection that drives a client session")]
 #![cfg_attr(feature = "mta-sts", doc = "- [`https`]: one request to a host with a valid certificate")]
@@ -148,6 +152,8 @@ pub mod message;
 pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
+#[cfg(feature = "preflight")]
+pub mod preflight;
 #[cfg(feature = "tokio")]
 pub mod relay;
 #[cfg(feature = "tokio")]

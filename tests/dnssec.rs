@@ -12,11 +12,13 @@
 #[path = "kit/dns.rs"]
 mod dns;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroad::clock::Rng;
 use postroad::hop::{Host, Require, Tlsa};
-use postroad::route::dns::{Anchors, Answer, DnsName, Dnssec, RecordKind};
+use postroad::route::dns::{Anchors, Answer, DnsName, Dnssec, Record, RecordKind, StaticDns};
+use postroad::route::mx::{Exchange, Mx};
 use postroad::route::{MxOptions, MxResolver, Resolve, Route, RouteError, SetupError};
 use postroad::smtp::address::Domain;
 
@@ -354,4 +356,55 @@ async fn keys_that_are_none_are_a_mistake_of_the_caller() {
         options.anchors = Anchors::of_root(keys);
         assert!(matches!(MxResolver::new(options), Err(SetupError::Anchors(_))), "{keys}");
     }
+}
+
+/// A table in place of name servers: what it calls proven is.
+fn set(dns: &StaticDns, name: &str, kind: RecordKind, records: Vec<Record>, secure: bool) {
+    dns.set(&DnsName::new(name).unwrap(), kind, records, secure);
+}
+
+fn mx(preference: u16, host: &str) -> Record {
+    Record::Mx(Mx::new(preference, Exchange::Host(Domain::parse(host).unwrap())))
+}
+
+fn digest(byte: u8) -> Record {
+    Record::Tlsa { usage: 3, selector: 1, matching: 1, data: vec![byte; 32].into() }
+}
+
+#[tokio::test]
+async fn each_host_of_a_route_has_its_own_tlsa_over_any_dns() {
+    let dns = StaticDns::new();
+    let hosts = ["1.test", "2.test", "3.test", "4.test", "5.test", "6.test"];
+    set(&dns, "a.test", RecordKind::Mx, (1..).zip(hosts).map(|(at, host)| mx(at, host)).collect(), true);
+    for host in hosts {
+        set(&dns, host, RecordKind::A, vec![Record::A([192, 0, 2, 1].into())], host != "2.test");
+        set(&dns, &format!("_25._tcp.{host}"), RecordKind::Tlsa, vec![digest(1)], host != "3.test");
+    }
+    // Both families must be proven, where both have addresses.
+    set(&dns, "4.test", RecordKind::Aaaa, vec![Record::Aaaa([1; 16].into())], false);
+    dns.fail(&DnsName::new("5.test").unwrap(), RecordKind::Aaaa, RouteError::Dns);
+    dns.fail(&DnsName::new("_25._tcp.6.test").unwrap(), RecordKind::Tlsa, RouteError::Bogus);
+    let resolver = over(&dns, MxOptions::new());
+    let found = route(&resolver, "a.test").await.unwrap();
+    assert_eq!(
+        found,
+        "proven 1.test:1x1.test(1.test,a.test) 2.test:absent 3.test:absent 4.test:absent \
+         5.test:1x5.test(5.test,a.test) 6.test:failed"
+    );
+    // At the port that mail goes to, and no more records than anybody needs.
+    let mut options = MxOptions::new();
+    options.port = 2525;
+    set(&dns, "b.test", RecordKind::Mx, vec![mx(1, "1.test")], true);
+    set(&dns, "_2525._tcp.1.test", RecordKind::Tlsa, (0..=255).map(digest).collect(), true);
+    let found = route(&over(&dns, options), "b.test").await;
+    assert_eq!(found.as_deref(), Ok("proven 1.test:32x1.test(1.test,b.test)"));
+}
+
+/// Without MTA-STS, which has its own tests.
+fn over(dns: &StaticDns, mut options: MxOptions) -> MxResolver {
+    #[cfg(feature = "mta-sts")]
+    {
+        options.sts = None;
+    }
+    MxResolver::over(Arc::new(dns.clone()), options).unwrap()
 }

@@ -195,11 +195,12 @@ impl Dispatcher {
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
+                let full = claims.len() >= limit;
+                let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
-                    let full = claims.len() >= limit;
-                    for claim in claims {
-                        core.admit(claim, now, todo);
+                    for entry in entries {
+                        core.admit(entry, now, todo);
                     }
                     core.schedule.claimed(&queue, full)
                 });

@@ -2,7 +2,8 @@
 //!
 //! For smarthosts, gateways and local domains. The longest match wins; what matches nothing is left
 //! to another resolver. The table is the host program's and is not limited here; nothing is added
-//! to it by what comes from the network.
+//! to it by what comes from the network: no TLSA records are asked for, as the route itself says what
+//! TLS its hosts must show.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -11,6 +11,9 @@ mod pair;
 mod policies;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
+#[cfg(feature = "preflight")]
+#[path = "fuzz_spf.rs"]
+mod spf;
 #[path = "fuzz_tls_rpt.rs"]
 mod tls_reports;
 #[path = "fuzz_values.rs"]
@@ -22,6 +25,8 @@ pub use convert::conversion;
 pub use pair::client_against_server;
 pub use policies::sts;
 pub use sessions::{client_session, server_session};
+#[cfg(feature = "preflight")]
+pub use spf::spf;
 pub use tls_reports::tls_rpt;
 pub use values::{auth, content, header, params, proxy, replies, report, values};
 
@@ -29,7 +34,7 @@ pub use values::{auth, content, header, params, proxy, replies, report, values};
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
@@ -41,6 +46,8 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("replies", replies),
     ("report", report),
     ("server_session", server_session),
+    #[cfg(feature = "preflight")]
+    ("spf", spf),
     ("sts", sts),
     ("tls_rpt", tls_rpt),
     ("values", values),

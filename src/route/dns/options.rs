@@ -68,7 +68,8 @@ pub enum Dnssec {
     /// signatures every look-up then fails.
     Validate,
     /// The name servers: what they mark as authentic (the AD bit) counts. Only for validating
-    /// resolvers on this machine, or behind a link that nobody can tamper with (RFC 7672 §2.2).
+    /// resolvers on this machine, or behind a link that nobody can tamper with (RFC 7672 §2.2). Their
+    /// word on what does not exist is not known, and nothing depends on it.
     Trust,
 }
 

@@ -164,7 +164,8 @@ impl Plan {
     }
 }
 
-/// The route to an address literal (RFC 5321 §4.1.3), for which DNS is not asked.
+/// The route to an address literal (RFC 5321 §4.1.3), for which DNS is not asked: it has no TLSA records
+/// either.
 ///
 /// # Errors
 /// [`RouteError::Loop`] when it is ours.

@@ -190,3 +190,147 @@ fn renamed(name: &Name, record: &Record) -> Option<Name> {
     let below = name.iter().count().checked_sub(record.name.iter().count())?;
     Name::from_labels(name.iter().take(below)).ok()?.append_domain(&target).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::dnssec::Algorithm;
+    use hickory_resolver::proto::dnssec::rdata::{NSEC, RRSIG, SigInput};
+    use hickory_resolver::proto::rr::SerialNumber;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, NS, NULL, SOA};
+    use hickory_resolver::proto::serialize::binary::BinEncodable;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        let mut name = Name::from_ascii(text).unwrap();
+        name.set_fqdn(true);
+        name
+    }
+
+    /// `owner A`, `owner CNAME target`, `owner DNAME target`, `owner NSEC next`, `owner SIG type labels`,
+    /// `owner SOA`, `owner NS`; with `?` in front not proven as it should be, with `-` insecure.
+    fn record(text: &str) -> Record {
+        let (text, proof) = match text.split_at(1) {
+            ("?", text) => (text, Proof::Bogus),
+            ("-", text) => (text, Proof::Insecure),
+            _ => (text, Proof::Secure),
+        };
+        let words: Vec<_> = text.split_whitespace().collect();
+        let data = match words[1..] {
+            ["A"] => RData::A(A::new(192, 0, 2, 1)),
+            ["CNAME", target] => RData::CNAME(CNAME(name(target))),
+            ["DNAME", target] => RData::Unknown {
+                code: RecordType::DNAME,
+                rdata: NULL::with(name(target).to_bytes().unwrap()),
+            },
+            ["NSEC", next] => RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(name(next), [RecordType::A]))),
+            ["SIG", kind, labels] => RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(
+                SigInput {
+                    type_covered: kind.parse().unwrap(),
+                    algorithm: Algorithm::ECDSAP256SHA256,
+                    num_labels: labels.parse().unwrap(),
+                    original_ttl: 60,
+                    sig_expiration: SerialNumber::new(2),
+                    sig_inception: SerialNumber::new(1),
+                    key_tag: 1,
+                    signer_name: name("test"),
+                },
+                vec![1],
+            ))),
+            ["SOA"] => RData::SOA(SOA::new(name("ns.test"), name("x.test"), 1, 60, 60, 60, 30)),
+            ["NS"] => RData::NS(NS(name("ns.test"))),
+            _ => panic!("{text}"),
+        };
+        let mut record = Record::from_rdata(name(words[0]), 60, data);
+        record.proof = proof;
+        record
+    }
+
+    fn reply(question: &str, answers: &[&str], authorities: &[&str], trust: Trust) -> Reply {
+        let all = |records: &[&str]| records.iter().map(|text| record(text)).collect();
+        let code = ResponseCode::NoError;
+        Reply { question: name(question), code, answers: all(answers), authorities: all(authorities), trust }
+    }
+
+    /// Whether what was found, if anything, is proven.
+    type Judged = Result<Option<bool>, RouteError>;
+
+    #[test]
+    fn a_record_counts_for_its_owner_alone_and_by_its_own_proof() {
+        const SOUND: Trust = Trust::Proofs(Denial::Sound);
+        const BROKEN: Trust = Trust::Proofs(Denial::Broken);
+        let found: &[(&[&str], &[&str], Trust, Judged)] = &[
+            (&["a.b.test A"], &[], SOUND, Ok(Some(true))),
+            (&["-a.b.test A"], &[], SOUND, Ok(Some(false))),
+            (&["?a.b.test A"], &[], SOUND, Err(RouteError::Bogus)),
+            (&["a.b.test A", "?a.b.test A"], &[], SOUND, Err(RouteError::Bogus)),
+            (&["x.b.test A", "x.b.test CNAME a.b.test"], &[], SOUND, Ok(None)),
+            (&["?x.b.test CNAME y.test", "a.b.test A"], &[], SOUND, Ok(Some(true))),
+            (&["a.b.test CNAME x.test", "-x.test A"], &[], SOUND, Ok(Some(true))),
+            (&["?a.b.test CNAME x.test"], &[], SOUND, Err(RouteError::Bogus)),
+            // A proof that is broken is one of other names.
+            (&["a.b.test CNAME x.test"], &[], BROKEN, Ok(Some(true))),
+            // From a wildcard: only where nothing is closer, whatever else the response has.
+            (&["a.b.test A", "a.b.test SIG A 2"], &[], SOUND, Err(RouteError::Bogus)),
+            (&["a.b.test A", "a.b.test SIG A 2"], &["-x.test NS"], SOUND, Err(RouteError::Bogus)),
+            (&["a.b.test A", "a.b.test SIG A 2"], &["*.b.test NSEC c.b.test"], SOUND, Ok(Some(true))),
+            (&["a.b.test A", "a.b.test SIG A 2"], &["*.b.test NSEC c.b.test"], BROKEN, Ok(Some(true))),
+            (
+                &["a.b.test A", "a.b.test SIG A 2"],
+                &["?*.b.test NSEC c.b.test"],
+                BROKEN,
+                Err(RouteError::Bogus),
+            ),
+            (&["a.b.test A", "a.b.test SIG A 2"], &["b.test NSEC a.b.test"], SOUND, Err(RouteError::Bogus)),
+            (&["a.b.test A", "a.b.test SIG A 3"], &[], SOUND, Ok(Some(true))),
+            // By way of a DNAME.
+            (&["?a.b.test CNAME a.c.test", "b.test DNAME c.test"], &[], BROKEN, Ok(Some(true))),
+            (&["?a.b.test CNAME a.d.test", "b.test DNAME c.test"], &[], SOUND, Err(RouteError::Bogus)),
+            (&["?a.b.test CNAME a.c.test", "?b.test DNAME c.test"], &[], SOUND, Err(RouteError::Bogus)),
+            (&["?a.b.test CNAME a.c.test", "a.b.test DNAME a.c.test"], &[], SOUND, Err(RouteError::Bogus)),
+            // By somebody's word.
+            (&["?a.b.test A"], &[], Trust::Word(true), Ok(Some(true))),
+            (&["a.b.test A"], &[], Trust::Word(false), Ok(Some(false))),
+        ];
+        for (answers, authorities, trust, expected) in found {
+            let link = reply("a.b.test", answers, authorities, *trust).at(&name("a.b.test"), RecordType::A);
+            assert_eq!(
+                link.map(|link| link.map(|link| link.secure)),
+                *expected,
+                "{answers:?} {authorities:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_is_judged_for_the_question_and_not_for_the_end_of_its_chain() {
+        let proofs = |denial| Trust::Proofs(denial);
+        let table: &[(&str, &[&str], Trust, Judged)] = &[
+            ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(true))),
+            ("a.test", &["-test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(false))),
+            ("a.test", &[], proofs(Denial::Sound), Ok(Some(false))),
+            ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Weak), Ok(Some(false))),
+            ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Broken), Err(RouteError::Bogus)),
+            ("b.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(None)),
+            ("b.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Broken), Ok(None)),
+            // A resolver says it of the end; an authority that stops at a CNAME says nothing.
+            ("b.test", &["test SOA"], Trust::Word(true), Ok(Some(true))),
+            ("b.test", &[], Trust::Word(true), Ok(None)),
+            ("a.test", &[], Trust::Word(false), Ok(Some(false))),
+        ];
+        for (at, authorities, trust, expected) in table {
+            let absence = reply("a.test", &[], authorities, *trust).absence::<()>(&name(at));
+            assert_eq!(
+                absence.map(|some| some.map(|(_, secure, _)| secure)),
+                *expected,
+                "{at} {authorities:?}"
+            );
+        }
+        // RFC 2308 §2.2, §5
+        let says = |records: &[&str]| {
+            reply("a.test", &[], records, Trust::Word(false)).absence::<()>(&name("a.test")).unwrap().unwrap()
+        };
+        assert_eq!(says(&["test NS"]), (Answer::Failed(RouteError::Dns), false, 0));
+        assert_eq!(says(&["test NS", "test SOA"]), (Answer::NoData, false, 30));
+    }
+}
