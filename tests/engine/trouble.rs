@@ -87,7 +87,7 @@ async fn an_observer_that_panics_stops_nothing() {
     let (world, spool) = (World::new(), MemorySpool::new());
     let engine = builder(&world, &spool).observer(Arc::new(Broken)).start().await.unwrap();
     assert!(engine.submit(mail("", &["x@b.test"])).await.unwrap().finished().await.is_complete());
-    assert_eq!(engine.stats().observer_panics, 2);
+    assert_eq!(engine.stats().observer_panics, 3, "accepted, tried, delivered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +130,10 @@ async fn a_poisoned_spool_stops_the_engine_without_a_spin_and_is_waited_for() {
     while let Ok(event) = events.try_recv() {
         names.push(event.name);
     }
-    assert_eq!(names, ["accepted", "deferred", "spool failed", "spool recovered", "delivered"]);
+    // The second connection comes behind a break.
+    let (tried, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "tls tried");
+    assert_eq!(others, ["accepted", "deferred", "spool failed", "spool recovered", "delivered"]);
+    assert_eq!(tried.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

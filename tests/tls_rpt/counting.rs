@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroad::BoxFuture;
-use postroad::clock::Clock;
+use postroad::clock::{Clock, Timestamp};
 use postroad::delivery::{Engine, EngineOptions};
 use postroad::hop::{Host, Require, Tlsa};
-use postroad::message::{Envelope, RawMessage};
+use postroad::message::{Envelope, IntoSubmission, RawMessage, SubmitContext};
 use postroad::net::tls::{ClientTls, TlsOptions};
 use postroad::route::sts::{MxPattern, StsFault, StsMode, StsPolicy};
 use postroad::route::{Hosts, Resolve, Route, RouteError};
@@ -201,15 +201,24 @@ async fn a_connection_counts_once_for_each_domain_that_it_carries_mail_to() {
     // However many there were, each was counted for whom it carried mail to.
     assert!(lines.iter().all(|line| line.ends_with(" ok: 1")), "{lines:?} over {connections}");
     assert_eq!(lines, ["b.test no-policy-found ok: 1", "c.test sts ok: 1"], "{connections}");
-    // A report is carried and not counted, and neither is mail for which TLS is optional.
-    let message = mail("6@c.test");
-    let context = postroad::message::SubmitContext::new(
-        engine.ehlo().clone(),
-        postroad::clock::Timestamp::from_millis(IN_2026 * 1000),
-        engine.new_id(),
-    );
-    let mut report = postroad::message::IntoSubmission::into_submission(message, &context).unwrap();
-    report.handling.uncounted = true;
-    assert!(engine.submit(report).await.unwrap().finished().await.is_complete());
-    assert_eq!(shown(&collector.today()), lines);
+}
+
+#[tokio::test]
+async fn a_report_is_carried_whatever_the_policy_and_is_not_counted() {
+    let ca = Ca::new("ca");
+    let peer = Peer::with_tls(Leaf::Expired.issue(&ca, "mx.test").server()).await;
+    let host = || peer.host("mx.test");
+    let table = Table::default()
+        .with("enforced.test", host(), |hosts| hosts.sts = sts(StsMode::Enforce, "mx.test"))
+        .with("testing.test", host(), |hosts| hosts.sts = sts(StsMode::Testing, "mx.test"));
+    let (engine, collector) = engine(table, &ca).await;
+    let now = Timestamp::from_millis(IN_2026 * 1000);
+    let context = SubmitContext::new(engine.ehlo().clone(), now, engine.new_id());
+    // The first makes the connection.
+    for (to, tls_optional) in [("tls@testing.test", false), ("tls@enforced.test", true)] {
+        let mut report = mail(to).into_submission(&context).unwrap();
+        (report.handling.uncounted, report.handling.tls_optional) = (true, tls_optional);
+        assert!(engine.submit(report).await.unwrap().finished().await.is_complete(), "{to}");
+    }
+    assert_eq!(shown(&collector.today()), <[String; 0]>::default());
 }
