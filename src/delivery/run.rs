@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -73,13 +74,16 @@ pub(crate) struct LaneWork {
     flight: VecDeque<(Entry, usize)>,
     trials: Trials,
     notes: RunNotes,
+    /// When it takes nothing more: it goes by the route that it began with.
+    until: Instant,
     end: Option<RunEnd>,
 }
 
 impl LaneWork {
     fn new(shared: Arc<Shared>, site: QueueName, require: Require, onward: bool) -> Self {
         let (flight, trials, notes) = (VecDeque::new(), Trials::default(), RunNotes::default());
-        Self { shared, site, require, onward, flight, trials, notes, end: None }
+        let until = shared.mono() + LONGEST_RUN;
+        Self { shared, site, require, onward, flight, trials, notes, until, end: None }
     }
 
     /// The entry that was taken last, for a store.
@@ -90,6 +94,10 @@ impl LaneWork {
     }
 
     async fn take(&mut self) -> Option<Job> {
+        // However long it took to get that far, it takes one.
+        if self.notes.asked && self.shared.mono() >= self.until {
+            return None;
+        }
         loop {
             let (site, notes) = (&self.site, &mut self.notes);
             let entry = self.shared.with(|core, now, todo| core.take(site, notes, now, todo))?;
@@ -255,7 +263,10 @@ const MAX_RECIPIENTS: usize = 100;
 /// Up to this size one copy is cheaper than one more write.
 const COPY: usize = 64 * 1024;
 /// When an entry is tried again whose body could not be read for now.
-const BODY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+const BODY_AGAIN: Duration = Duration::from_secs(60);
+/// As old as a connection gets by default. A lane that always has work would else be served for ever by the
+/// hosts, the addresses and the TLSA records of long ago, as long as those still answer.
+const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {

@@ -245,3 +245,22 @@ async fn hosts_that_are_all_dead_are_tried_once_per_hold() {
     sleep(DAY).await;
     assert_eq!(world.reached().len(), 30);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_never_empty_goes_by_the_new_route_too() {
+    let (world, spool) = (World::new(), MemorySpool::default());
+    world.hosted_by("b.test", &["mx1.test", "mx2.test"]).thinks("mx1.test", Duration::from_secs(1));
+    let one = with(|options| options.runs_per_site = 1);
+    let engine = builder(&world, &spool).options(one).start().await.unwrap();
+    for second in 0..900 {
+        if second == 60 {
+            world.hosted_by("b.test", &["mx2.test", "mx1.test"]);
+        }
+        for _ in 0..2 {
+            drop(engine.submit(mail("a@a.test", &["r@b.test"])).await.unwrap());
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let first = world.connects_to("mx2.test").first().copied();
+    assert!(first.is_some_and(|at| at < 12 * MINUTE), "{first:?}");
+}
