@@ -2,10 +2,11 @@
 
 use postroad::attempt::RunEnd;
 use postroad::hop::{Demand, PolicyKind, Refused, Require, TlsFault, Tlsa, TlsaRecord};
+use postroad::route::Hosts;
 
 use super::certs::{Ca, Cert, Leaf, PARTS, other_tlsa, with_tlsa};
 use super::peer::Peer;
-use super::{accepted, refused, send, trusting};
+use super::{accepted, job, refused, run_at, send, trusting};
 
 /// Sends to a host that shows `cert` and has these records: `None` when it was delivered.
 async fn with(cert: &Cert, records: Vec<TlsaRecord>) -> Option<TlsFault> {
@@ -137,4 +138,23 @@ async fn records_that_cannot_be_used_demand_tls_and_records_that_cannot_be_had_f
     host.tlsa = Tlsa::Unusable;
     let (end, _) = send(&carrier, host, Require::Opportunistic).await;
     assert_eq!(refused(&end), (Demand::Encrypted(PolicyKind::Dane), Refused::NoTls));
+}
+
+#[tokio::test]
+async fn hosts_whose_records_cannot_be_had_do_not_keep_an_attempt_from_the_one_behind_them() {
+    let ca = Ca::new("ca");
+    let peer = Peer::with_tls(ca.issue("mx.test").server()).await;
+    let carrier = trusting(&ca);
+    let failed = |n: usize| {
+        let mut host = peer.host(&format!("mx{n}.test"));
+        host.addresses = (1..=2).map(|ip| [192, 0, 2, ip].into()).collect();
+        host.tlsa = Tlsa::Failed;
+        host
+    };
+    let hosts: Vec<_> = (0..9).map(failed).chain([peer.host("mx.test")]).collect();
+    let hosts = Hosts::new(hosts, Require::Opportunistic);
+    let (end, work) = run_at(&carrier, &hosts, [job(Require::Opportunistic)]).await;
+    assert_eq!((end, work.delivered(), peer.connections()), (RunEnd::Drained, 1, 1));
+    let faults = work.trials.iter().filter(|trial| trial.fault == Some(TlsFault::DnssecInvalid));
+    assert_eq!(faults.count(), 9, "and each is told of");
 }

@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
             Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
             Err(Misfit::Lacks(feature)) => {
                 parcel.lacks(held.host(), feature);
-                if self.candidates().iter().any(|host| !parcel.is_refused_by(host)) {
+                if self.candidates(self.floor(Some(&parcel))).iter().any(|host| !parcel.is_refused_by(host)) {
                     self.next = Some(parcel);
                     return None;
                 }
@@ -352,9 +352,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What one attempt tries.
-    fn candidates(&self) -> Vec<Host> {
-        self.carrier.sorted(self.hosts).first(MAX_ADDRESSES)
+    /// What one attempt tries. Hosts that are not even connected to use none of it up.
+    fn candidates(&self, floor: Floor) -> Vec<Host> {
+        let all = self.carrier.sorted(self.hosts);
+        let is_unknown = |host: &Host| floor.demand(host) == Demand::Unknown;
+        let mut usable = all.clone();
+        usable.hosts.retain(|host| !is_unknown(host));
+        let mut first = usable.first(MAX_ADDRESSES).into_iter().peekable();
+        let place = |host| if is_unknown(&host) { Some(host) } else { first.next_if(|f| is_same(f, &host)) };
+        all.hosts.into_iter().filter_map(place).collect()
     }
 
     /// An idle connection that fits, or a new one to the first host that can be used, and has not been
@@ -376,7 +382,7 @@ impl<'a> Run<'a> {
                 Lease::Idle(held) => return Ok(held),
                 Lease::Open(permit) => permit,
             };
-            let mut hosts = self.candidates();
+            let mut hosts = self.candidates(floor);
             hosts.retain(|host| !is_out(host));
             (permit, hosts)
         };
