@@ -23,6 +23,8 @@ pub(crate) struct Books {
     usual: Routes,
     relaxed: Routes,
     required: Routes,
+    /// Of which kind was asked last.
+    asked: Care,
 }
 
 impl Books {
@@ -34,11 +36,18 @@ impl Books {
         }
     }
 
-    /// The next destination to ask for.
+    /// The next destination to ask for. The kinds take turns: lookups are few at a time, and one kind that
+    /// always wants some would leave none to the others.
     pub(crate) fn ask(&mut self) -> Option<(Domain, Care)> {
-        [Care::Usual, Care::Relaxed, Care::Required]
-            .into_iter()
-            .find_map(|care| self.of(care).ask().map(|destination| (destination, care)))
+        use Care::{Relaxed, Required, Usual};
+        let turns = match self.asked {
+            Usual => [Relaxed, Required, Usual],
+            Relaxed => [Required, Usual, Relaxed],
+            Required => [Usual, Relaxed, Required],
+        };
+        let next = turns.into_iter().find_map(|care| Some((self.of(care).ask()?, care)))?;
+        self.asked = next.1;
+        Some(next)
     }
 
     /// Everything that waits.
@@ -120,6 +129,8 @@ const MAX_KNOWN: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::clock::{Clock, SystemClock};
     use crate::delivery::lane::tests::claim;
@@ -147,6 +158,21 @@ mod tests {
         assert!(routes.get(&asked, now + KEEP).is_none());
         routes.answered(&asked, Err(RouteError::Dns), now);
         assert!(routes.get(&asked, now + KEEP_FAILURE).is_none());
+    }
+
+    #[test]
+    fn mail_of_one_kind_does_not_keep_the_others_from_being_looked_up() {
+        let mut books = Books::default();
+        for n in 0..3 {
+            for care in [Care::Usual, Care::Required, Care::Relaxed] {
+                let mut claim = claim(n, "<>", &["a@b.test"]);
+                claim.destination = domain(usize::try_from(n).unwrap());
+                books.of(care).wait(Entry::new(claim));
+            }
+        }
+        let asked: Vec<_> = std::iter::from_fn(|| books.ask()).collect();
+        let kinds = |at: usize| asked[at..at + 3].iter().map(|(_, care)| *care).collect::<BTreeSet<_>>();
+        assert_eq!((asked.len(), kinds(0).len(), kinds(3).len()), (9, 3, 3));
     }
 
     #[test]
