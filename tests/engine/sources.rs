@@ -264,3 +264,24 @@ async fn a_lane_that_is_never_empty_goes_by_the_new_route_too() {
     let first = world.connects_to("mx2.test").first().copied();
     assert!(first.is_some_and(|at| at < 12 * MINUTE), "{first:?}");
 }
+
+/// The names of hosts are a stranger's to choose: of these last two the queues of the old kind, with FNV-1a
+/// behind the cut, had one name, and the one domain's hosts got the other's mail.
+#[tokio::test(start_paused = true)]
+async fn nobody_chooses_hosts_so_that_the_mail_of_others_comes_to_them() {
+    let (world, spool) = (World::new(), MemorySpool::default());
+    let shared: Vec<_> = (0..8).map(|n| format!("0mx{n}.a-name-of-thirty-octets.test")).collect();
+    let (theirs, own) = ("ngepfodglhkbjoof.test", "bklmkfgfjnchimog.test");
+    let hosts = |own| std::iter::once(own).chain(shared.iter().map(String::as_str)).collect::<Vec<_>>();
+    world.hosted_by("b.test", &hosts(own)).hosted_by("thief.test", &hosts(theirs));
+    world.thinks(theirs, Duration::from_secs(1));
+    let one = with(|options| options.runs_per_site = 1);
+    let engine = builder(&world, &spool).options(one).start().await.unwrap();
+    for _ in 0..2 {
+        let theirs = engine.submit(mail("a@a.test", &["x@thief.test"])).await.unwrap();
+        let ours = engine.submit(mail("a@a.test", &["r@b.test"])).await.unwrap();
+        drop((theirs.finished().await, ours.finished().await));
+    }
+    let got: Vec<_> = world.inbox("r@b.test").into_iter().map(|got| got.host).collect();
+    assert_eq!(got, [own, own]);
+}
