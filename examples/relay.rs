@@ -17,6 +17,7 @@ use postroad::clock::SystemClock;
 use postroad::delivery::{Engine, EngineOptions, Retry};
 use postroad::hop::{Host, Require};
 use postroad::net::connect::TcpConnect;
+use postroad::net::source::{Source, Sources};
 use postroad::net::tls::{ClientTls, ServerTls, TlsOptions};
 use postroad::relay::{Relay, Rules, Users};
 use postroad::route::{FixedRoutes, Hosts, LocalId, Match, MxOptions, MxResolver, Route};
@@ -93,7 +94,8 @@ struct Flags {
     /// Sign mail. Not there yet.
     #[arg(long, value_name = "DOMAIN:SELECTOR:KEYFILE")]
     dkim: Vec<String>,
-    /// The address that outbound connections come from.
+    /// An address that outbound connections come from; may be given again, and then each gets an
+    /// equal part of the messages.
     #[arg(long, value_name = "IP")]
     source: Vec<IpAddr>,
     /// Inbound connections at once.
@@ -190,7 +192,6 @@ impl Flags {
             ),
             (!self.dkim.is_empty(), "--dkim is not supported yet"),
             (self.http.is_some(), "--http is not supported yet"),
-            (self.source.len() > 1, "more than one --source is not supported yet"),
             (self.spool.starts_with("postgres:"), "--spool postgres: is not supported yet"),
             (self.spool.starts_with("postgresql:"), "--spool postgresql: is not supported yet"),
             (self.auth_plaintext && self.user.is_empty(), "--auth-plaintext needs --user"),
@@ -226,15 +227,19 @@ impl Flags {
         if let Some(ca) = &self.trust_ca {
             trust = trust.trust_pem(&common::read(ca)?)?;
         }
-        let mut connect = TcpConnect::new();
-        connect.source = self.source.first().copied();
+        let sources = self.sources(hostname)?;
         let mut engine = Engine::builder(Arc::clone(spool), hostname.clone())
             .direct(self.routes(hostname)?)
             .options(options)
             .carrier(carrier)
             .retry(retry)
-            .connect(Arc::new(connect))
             .tls(ClientTls::new(trust, Arc::new(SystemClock))?);
+        engine = match sources.as_slice() {
+            [] => engine,
+            // It needs no name, and no queues of its own.
+            [source] => engine.connect(Arc::clone(&source.connect)),
+            _ => engine.sources(Sources::equal(sources)?),
+        };
         let maildirs = self.local.iter().filter_map(|(domain, store)| match store {
             Store::Maildir(path) => Some((domain, path)),
             Store::Lmtp(_) => None,
@@ -244,6 +249,25 @@ impl Flags {
             engine = engine.local(LocalId::new(domain.as_str()), Arc::new(maildir));
         }
         Ok(engine.start().await?)
+    }
+
+    /// What --source says. Where there are addresses of both families each source has one of either: a
+    /// host may have only one.
+    fn sources(&self, hostname: &EhloName) -> Result<Vec<Source>, Box<dyn Error>> {
+        let v4: Vec<_> = self.source.iter().filter(|ip| ip.is_ipv4()).collect();
+        let v6: Vec<_> = self.source.iter().filter(|ip| ip.is_ipv6()).collect();
+        let names = if v4.len() >= v6.len() { &v4 } else { &v6 };
+        let source = |(at, name): (usize, &&IpAddr)| -> Result<Source, Box<dyn Error>> {
+            let mut connect = TcpConnect::new();
+            for ip in v4.iter().cycle().nth(at).into_iter().chain(v6.iter().cycle().nth(at)) {
+                match ip {
+                    IpAddr::V4(ip) => connect.ipv4 = Some(*ip),
+                    IpAddr::V6(ip) => connect.ipv6 = Some(*ip),
+                }
+            }
+            Ok(Source::new(name.to_string().parse()?, hostname.clone(), connect))
+        };
+        names.iter().enumerate().map(source).collect()
     }
 
     fn routes(&self, hostname: &EhloName) -> Result<FixedRoutes, Box<dyn Error>> {

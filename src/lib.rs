@@ -13,6 +13,10 @@
 //! - [`clock`]: time and randomness, as arguments
 //! - [`hop`]: the next host, what TLS it must show, what it showed
 //! - [`message`]: the message as a value: envelope, header, Received, reports
+#![cfg_attr(
+    feature = "preflight",
+    doc = "- [`preflight`]: what DNS says of a sender, before its first message"
+)]
 #![cfg_attr(feature = "tokio", doc = "- [`pool`]: idle connections, and how many there may be")]
 #![cfg_attr(feature = "tokio", doc = "- [`net`]: sockets, TLS, a connection that drives a client session")]
 #![cfg_attr(feature = "mta-sts", doc = "- [`https`]: one request to a host with a valid certificate")]
@@ -24,6 +28,7 @@
 #![cfg_attr(feature = "tokio", doc = "- [`spool`]: what must not be lost: the durable queue")]
 #![cfg_attr(feature = "tokio", doc = "- [`delivery`]: the engine over spool and attempt")]
 #![cfg_attr(feature = "tokio", doc = "- [`server`]: accepting mail: sockets that listen, and a handler")]
+#![cfg_attr(feature = "tls-rpt", doc = "- [`tls_rpt`]: reports to domains about their TLS")]
 #![cfg_attr(feature = "tokio", doc = "- [`relay`]: server and delivery, joined")]
 //!
 //! # Paved paths
@@ -147,6 +152,8 @@ pub mod message;
 pub mod net;
 #[cfg(feature = "tokio")]
 pub mod pool;
+#[cfg(feature = "preflight")]
+pub mod preflight;
 #[cfg(feature = "tokio")]
 pub mod relay;
 #[cfg(feature = "tokio")]
@@ -156,6 +163,8 @@ pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+#[cfg(feature = "tls-rpt")]
+pub mod tls_rpt;
 
 #[cfg(feature = "tokio")]
 pub use self::attempt::Mailer;

@@ -43,7 +43,11 @@ fn every_target_has_its_program_and_its_corpus() {
     let mut programs: Vec<&str> =
         manifest.split("[[bin]]").skip(1).map(|bin| bin.split('"').nth(1).unwrap()).collect();
     programs.sort_unstable();
-    assert_eq!(programs, fuzz::TARGETS.map(|(name, _)| name), "in alphabetical order");
+    if !cfg!(feature = "preflight") {
+        programs.retain(|name| *name != "spf");
+    }
+    let targets: Vec<_> = fuzz::TARGETS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(programs, targets, "in alphabetical order");
     for name in programs {
         let program = std::fs::read_to_string(root.join("fuzz_targets").join(format!("{name}.rs"))).unwrap();
         assert!(program.contains(&format!("fuzz::{name}(data)")), "{name}");

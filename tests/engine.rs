@@ -14,6 +14,8 @@
 mod faults;
 #[path = "engine/reports.rs"]
 mod reports;
+#[path = "engine/sources.rs"]
+mod sources;
 #[path = "engine/terms.rs"]
 mod terms;
 #[path = "engine/trouble.rs"]

@@ -23,11 +23,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["smtp", "message", "clock", "hop"]),
     ("https", &["smtp", "clock", "hop", "net"]),
     ("route", &["smtp", "clock", "hop", "net", "https"]),
+    ("preflight", &["smtp", "route"]),
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),
     ("spool", &["smtp", "message", "clock"]),
     ("delivery", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool"]),
+    ("tls_rpt", &["smtp", "message", "clock", "hop", "https", "route", "attempt", "delivery"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
-    ("relay", &["smtp", "message", "clock", "hop", "spool", "delivery", "server"]),
+    ("relay", &["smtp", "message", "clock", "hop", "route", "spool", "delivery", "server"]),
 ];
 
 /// What the root offers to all layers. Anything else by way of the root is a detour around the

@@ -21,6 +21,10 @@ mod peer;
 mod addresses;
 #[path = "policy/dane.rs"]
 mod dane;
+#[path = "policy/engine.rs"]
+mod engine;
+#[path = "policy/postfix.rs"]
+mod postfix;
 #[path = "policy/resumed.rs"]
 mod resumed;
 #[path = "policy/table.rs"]

@@ -32,6 +32,8 @@ use tokio::sync::Semaphore;
 mod client;
 #[path = "relay/parameters.rs"]
 mod parameters;
+#[path = "relay/senders.rs"]
+mod senders;
 use client::Client;
 
 const STRANGER: &str = "198.51.100.1";

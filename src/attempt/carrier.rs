@@ -4,6 +4,7 @@
 //! of the route's hosts, and carries [`Job`]s over it for as long as its [`Work`] has any. The carrier
 //! decides nothing about when to try again: it says what happened, one [`Report`] per job.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,13 +12,15 @@ use std::time::Duration;
 use super::Cause;
 use super::budget::Budget;
 use super::quirks::QuirkBook;
+use super::reach::ReachBook;
 use super::run::Run;
 use super::trial::Trial;
 use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::hop::{Host, Require};
 use crate::message::Content;
-use crate::net::connect::Connect;
+use crate::net::connect::{Connect, ConnectError};
+use crate::net::source::{Sending, SourceName, Sources};
 use crate::net::tls::ClientTls;
 use crate::net::{ClientOptions, Connection, Dialer, Quirks};
 use crate::pool::{AcquireError, Keep, Lease, Limits, Pool, Usage};
@@ -92,13 +95,21 @@ pub struct CarrierOptions {
     /// little is not converted, and fails where it would have to be. Others wait for their turn. Default:
     /// 128 MiB, for messages of 25 MB, which is the most that large providers take.
     pub conversion_memory: u64,
+    /// Where mail comes from, where that is not the same for all. Default: one source without a name, with
+    /// the EHLO name of `client` and the connector that the carrier is given.
+    pub sources: Option<Sources>,
 }
 
 impl CarrierOptions {
     /// The defaults, with the name given in EHLO.
     #[must_use]
     pub fn new(ehlo: EhloName) -> Self {
-        Self { client: ClientOptions::new(ehlo), limits: Limits::new(), conversion_memory: 128 * 1024 * 1024 }
+        Self {
+            client: ClientOptions::new(ehlo),
+            limits: Limits::new(),
+            conversion_memory: 128 * 1024 * 1024,
+            sources: None,
+        }
     }
 }
 
@@ -106,14 +117,27 @@ impl CarrierOptions {
 #[derive(Clone)]
 pub struct Carrier {
     shared: Arc<Shared>,
+    /// Whence its runs go.
+    source: Option<SourceName>,
+}
+
+/// What connections are lent by, and limited by: the hosts of a site share the limit. What else makes a
+/// connection fit for a message (host, TLS) is asked of the connection; credentials are the same for all
+/// of a carrier's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    site: Arc<str>,
+    source: Option<SourceName>,
 }
 
 struct Shared {
     dialer: Dialer,
-    /// By site: its hosts share the limit. What else makes a connection fit for a message (host, TLS)
-    /// is asked of the connection; source address and credentials are the same for all of a carrier's.
-    pool: Pool<Arc<str>, Connection>,
+    sources: Option<Sources>,
+    /// One for each source.
+    dialers: BTreeMap<SourceName, Dialer>,
+    pool: Pool<Key, Connection>,
     quirks: Mutex<QuirkBook>,
+    reach: Mutex<ReachBook>,
     budget: Budget,
     clock: Arc<dyn Clock>,
 }
@@ -121,7 +145,10 @@ struct Shared {
 /// Leave for one run to a site; dropping it gives the leave back.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is given up"]
-pub struct RunPermit(Option<Lease<Arc<str>, Connection>>);
+pub struct RunPermit {
+    lease: Option<Lease<Key, Connection>>,
+    source: Option<SourceName>,
+}
 
 impl Carrier {
     /// A carrier that connects by `connect` and makes TLS with `tls`.
@@ -135,13 +162,32 @@ impl Carrier {
         let pool = Pool::new(options.limits, Arc::clone(&clock));
         let dialer = Dialer::new(options.client, connect, tls, Arc::clone(&clock));
         let budget = Budget::new(options.conversion_memory);
-        Self { shared: Arc::new(Shared { dialer, pool, quirks: Mutex::default(), budget, clock }) }
+        let sources = options.sources;
+        let all = sources.iter().flat_map(Sources::all);
+        let dialers = all.map(|source| (source.name.clone(), dialer.at(source))).collect();
+        let (quirks, reach) = (Mutex::default(), Mutex::default());
+        let shared = Shared { dialer, sources, dialers, pool, quirks, reach, budget, clock };
+        Self { shared: Arc::new(shared), source: None }
+    }
+
+    /// The source that a message comes from, each time the same; `None` where there are none to choose
+    /// from.
+    #[must_use]
+    pub fn source_of(&self, sending: &Sending<'_>) -> Option<SourceName> {
+        self.shared.sources.as_ref()?.choose(sending).map(|source| source.name.clone())
+    }
+
+    /// The same carrier for runs from this source; `None` where there is none of that name.
+    #[must_use]
+    pub fn via(&self, source: &SourceName) -> Option<Self> {
+        let known = self.shared.dialers.contains_key(source);
+        known.then(|| Self { shared: Arc::clone(&self.shared), source: Some(source.clone()) })
     }
 
     /// Leave for a run to `site`, if the limits allow one now.
     #[must_use]
     pub fn try_permit(&self, site: &str) -> Option<RunPermit> {
-        self.shared.pool.try_acquire(&Arc::from(site)).map(RunPermit::new)
+        self.shared.pool.try_acquire(&self.key(site)).map(|lease| self.with(lease))
     }
 
     /// Leave for a run to `site`, waiting up to `wait` for it.
@@ -152,18 +198,29 @@ impl Carrier {
     /// # Cancel safety
     /// May be dropped at any time.
     pub async fn permit(&self, site: &str, wait: Duration) -> Result<RunPermit, AcquireError> {
-        self.shared.pool.acquire(&Arc::from(site), wait).await.map(RunPermit::new)
+        self.shared.pool.acquire(&self.key(site), wait).await.map(|lease| self.with(lease))
+    }
+
+    fn key(&self, site: &str) -> Key {
+        Key { site: site.into(), source: self.source.clone() }
+    }
+
+    fn with(&self, lease: Lease<Key, Connection>) -> RunPermit {
+        RunPermit { lease: Some(lease), source: self.source.clone() }
     }
 
     /// Gets a connection to one of `hosts`, idle or new, tries them in order for that, and carries
-    /// the jobs of `work` over it until there are none or the connection ends.
+    /// the jobs of `work` over it until there are none or the connection ends. It comes from the source
+    /// that the permit is for.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection: jobs without a report may or may not have been
     /// delivered.
     pub async fn run(&self, hosts: &Hosts, permit: RunPermit, work: &mut dyn Work) -> RunEnd {
-        match permit.into_lease() {
-            Some(lease) => Run::new(self, hosts, work).carry(lease).await,
+        let mut permit = permit;
+        let carrier = Self { shared: Arc::clone(&self.shared), source: permit.source.take() };
+        match permit.lease.take() {
+            Some(lease) => Run::new(&carrier, hosts, work).carry(lease).await,
             None => RunEnd::Lost,
         }
     }
@@ -180,7 +237,40 @@ impl Carrier {
     }
 
     pub(super) fn dialer(&self) -> &Dialer {
-        &self.shared.dialer
+        let dialer = self.source.as_ref().and_then(|source| self.shared.dialers.get(source));
+        dialer.unwrap_or(&self.shared.dialer)
+    }
+
+    /// The hosts as they are tried from here: each with the addresses that can be used, and behind the
+    /// others those that could not be reached the last time. When none can be used, they are as they were.
+    pub(super) fn sorted(&self, hosts: &Hosts) -> Hosts {
+        let (mut sorted, now) = (hosts.clone(), self.shared.clock.mono());
+        sorted.hosts.retain_mut(|host| {
+            // Without addresses it is looked up by whoever connects.
+            let known = !host.addresses.is_empty();
+            host.addresses = self.dialer().usable(std::mem::take(&mut host.addresses));
+            !known || !host.addresses.is_empty()
+        });
+        if sorted.hosts.is_empty() {
+            sorted.hosts.clone_from(&hosts.hosts);
+        }
+        let book = self.shared.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        sorted.hosts.sort_by_cached_key(|host| book.is_out(host, self.source.as_ref(), now));
+        sorted
+    }
+
+    /// Notes that a host is tried, so that others do not all do so at once.
+    pub(super) fn tries(&self, host: &Host) {
+        let now = self.shared.clock.mono();
+        let mut book = self.shared.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        book.tries(host, self.source.as_ref(), now);
+    }
+
+    /// Notes whether a host was reached, or why not.
+    pub(super) fn tried(&self, host: &Host, error: Option<ConnectError>) {
+        let now = self.shared.clock.mono();
+        let mut book = self.shared.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        book.tried(host, self.source.as_ref(), error, now);
     }
 
     pub(super) fn budget(&self) -> &Budget {
@@ -209,20 +299,10 @@ impl fmt::Debug for Carrier {
     }
 }
 
-impl RunPermit {
-    const fn new(lease: Lease<Arc<str>, Connection>) -> Self {
-        Self(Some(lease))
-    }
-
-    fn into_lease(mut self) -> Option<Lease<Arc<str>, Connection>> {
-        self.0.take()
-    }
-}
-
 impl Drop for RunPermit {
     fn drop(&mut self) {
         // An idle connection that was lent with the permit was not used: it stays open.
-        if let Some(lease) = self.0.take() {
+        if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
     }

@@ -20,10 +20,11 @@ use crate::clock::{Clock, Rng, SystemClock};
 use crate::hop::{Host, Require};
 use crate::message::{Content, IntoSubmission, MessageId, Submission, SubmitContext, SubmitError};
 use crate::net::connect::{Connect, TcpConnect};
+use crate::net::source::Sending;
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
 use crate::pool::AcquireError;
-use crate::route::{Hosts, Resolve, RouteError};
-use crate::smtp::address::{AddressError, EhloName};
+use crate::route::{Hosts, Protocol, Resolve, RouteError};
+use crate::smtp::address::{AddressError, EhloName, Mailbox};
 use crate::smtp::client::MAX_RECIPIENTS;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::sasl::Credentials;
@@ -206,25 +207,36 @@ impl Mailer {
     /// Dropping the future closes the connection; whether the message was delivered is not known then.
     pub async fn send(&self, mail: impl IntoSubmission) -> Result<Delivery, SendError> {
         let now = self.options.clock.now().wall;
-        let context = SubmitContext::new(self.hostname(), now, MessageId::new(now, &self.rng));
+        let id = MessageId::new(now, &self.rng);
+        let context = SubmitContext::new(self.hostname(), now, id);
         let submission = mail.into_submission(&context)?.handled().whole();
         match &self.way {
-            Way::Relay(hosts) => self.carry(hosts, submission).await,
-            Way::Direct(resolver) => Ok(self.send_direct(resolver, submission).await),
+            Way::Relay(hosts) => self.carry(hosts, submission, id).await,
+            Way::Direct(resolver) => Ok(self.send_direct(resolver, submission, id).await),
         }
     }
 
     /// To one set of hosts, as their policies leave it.
-    async fn carry(&self, hosts: &Hosts, submission: Submission) -> Result<Delivery, SendError> {
+    async fn carry(
+        &self,
+        hosts: &Hosts,
+        submission: Submission,
+        id: MessageId,
+    ) -> Result<Delivery, SendError> {
         let relaxed = submission.handling.tls_optional && !submission.mail.require_tls;
         let hosts = hosts.clone().under_policy(relaxed);
         let hosts = &hosts.map_err(|error| SendError::Unreachable(Cause::Route(error)))?;
         let site = hosts.key();
+        let carrier = match hosts.protocol {
+            Protocol::Smtp => self.carrier_for(&submission, id),
+            // Final delivery is nearer than any source.
+            Protocol::Lmtp => self.carrier.clone(),
+        };
         let mut letter = Letter::new(submission, hosts.require);
         let mut barren = 0;
         while barren < TRIES {
             let open = letter.open();
-            let permit = match self.carrier.permit(&site, self.options.wait).await {
+            let permit = match carrier.permit(&site, self.options.wait).await {
                 Ok(permit) => permit,
                 Err(error) if !letter.is_begun() => return Err(error.into()),
                 Err(_) => {
@@ -233,7 +245,7 @@ impl Mailer {
                     break;
                 }
             };
-            match self.carrier.run(hosts, permit, &mut letter).await {
+            match carrier.run(hosts, permit, &mut letter).await {
                 RunEnd::Unreachable(cause) if !letter.is_begun() => {
                     return Err(SendError::Unreachable(cause));
                 }
@@ -250,6 +262,17 @@ impl Mailer {
         }
         letter.settle_rest(&unused(hosts, ConnectFault::Lost));
         Ok(letter.into_delivery())
+    }
+
+    /// The carrier from the source of this message. By the first recipient, where it goes to several
+    /// domains at once: then a relay takes them all.
+    fn carrier_for(&self, submission: &Submission, id: MessageId) -> Carrier {
+        let to = submission.recipients.first().and_then(|rcpt| rcpt.to.mailbox());
+        let own = self.options.carrier.client.session.ehlo.as_domain();
+        let destination = to.map_or(own, Mailbox::domain);
+        let sending = Sending::new(id, &submission.mail.from, &submission.handling, destination);
+        let source = self.carrier.source_of(&sending);
+        source.and_then(|source| self.carrier.via(&source)).unwrap_or_else(|| self.carrier.clone())
     }
 
     /// For Message-IDs: the domain of who logs in says more than the name in EHLO.

@@ -9,6 +9,7 @@ mod local;
 mod mailer;
 mod outcome;
 mod quirks;
+mod reach;
 mod run;
 mod trial;
 

@@ -202,6 +202,9 @@ pub enum ConnectFault {
     /// The host offers no way to log in that we have, or there was nothing to log in with.
     #[error("there is no way to log in")]
     NoLogin,
+    /// The proxy that was to connect did not do its part.
+    #[error("the proxy does not open connections")]
+    Proxy,
     /// We lack sockets or other means.
     #[error("this host is out of resources")]
     Local,

@@ -10,6 +10,7 @@ use crate::attempt::{Carrier, CarrierOptions, Deliver};
 use crate::clock::{Clock, Rng, SystemClock};
 use crate::hop::{Host, Require};
 use crate::net::connect::{Connect, TcpConnect};
+use crate::net::source::Sources;
 use crate::net::tls::{ClientTls, TlsConfigError, TlsOptions};
 use crate::route::{Hosts, LocalId, Resolve, Route, RouteError};
 use crate::smtp::address::{Domain, EhloName};
@@ -39,6 +40,7 @@ pub struct EngineBuilder {
     options: EngineOptions,
     retry: Retry,
     carrier: Option<CarrierOptions>,
+    sources: Option<Sources>,
     connect: Arc<dyn Connect>,
     tls: Option<ClientTls>,
     clock: Arc<dyn Clock>,
@@ -73,6 +75,7 @@ impl EngineBuilder {
             options: EngineOptions::new(),
             retry: Retry::new(),
             carrier: None,
+            sources: None,
             connect: Arc::new(TcpConnect::new()),
             tls: None,
             clock: Arc::new(SystemClock),
@@ -131,6 +134,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Where mail comes from, where that is not the same for all: each source has its own name in EHLO
+    /// and its own way to connect, so that [`connect`](Self::connect) is asked for final delivery by LMTP
+    /// alone. Every (site, source) has its own queue, connections and limits. Default: one source, with
+    /// the engine's own name.
+    pub fn sources(mut self, sources: Sources) -> Self {
+        self.sources = Some(sources);
+        self
+    }
+
     /// What opens connections. Default: TCP.
     pub fn connect(mut self, connect: Arc<dyn Connect>) -> Self {
         self.connect = connect;
@@ -175,6 +187,9 @@ impl EngineBuilder {
             carrier.limits.total = options.runs;
             carrier
         });
+        if self.sources.is_some() {
+            carrier.sources = self.sources;
+        }
         if self.credentials.is_some() {
             carrier.client.session.credentials = self.credentials;
         }

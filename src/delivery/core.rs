@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::attempt::{Cause, Outcome, RunEnd};
 use crate::clock::{Now, Rng, Timestamp};
 use crate::message::MessageId;
+use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
 use crate::spool::{Claim, QueueName, Token};
@@ -118,10 +119,11 @@ impl Core {
     }
 
     /// Decides how a message with these entries is stored that is not sent before `release`, and keeps
-    /// places for them.
+    /// places for them. `sources` has where each goes from, where there are several.
     pub(crate) fn plan(
         &mut self,
         units: &[(Domain, Vec<Rcpt>)],
+        sources: &[Option<SourceName>],
         care: Care,
         release: Timestamp,
         now: Now,
@@ -130,18 +132,19 @@ impl Core {
         let routes = self.routes.of(care);
         let mut fits = 0;
         let mut places = Vec::with_capacity(units.len());
-        for (destination, _) in units {
+        for (at, (destination, _)) in units.iter().enumerate() {
             let Some(Ok(routed)) = routes.get(destination, now.mono) else {
                 places.push((QueueName::from(destination), release));
                 fits += usize::from(routes.waiting_for(destination) < limits.ready / 2);
                 continue;
             };
-            let lane = self.lanes.get(&routed.site);
+            let queue = routed.queue(sources.get(at).and_then(Option::as_ref));
+            let lane = self.lanes.get(&queue);
             let held = lane.and_then(|lane| lane.held_until(now));
             // Half of a lane is left for what waits in the spool.
             let room = lane.is_none_or(|lane| lane.room(limits, free) > lane.ready());
             fits += usize::from(held.is_none() && room);
-            places.push((routed.site.clone(), held.map_or(release, |held| held.max(release))));
+            places.push((queue, held.map_or(release, |held| held.max(release))));
         }
         // One lease covers the whole message: entries without room are given back afterwards.
         let now_or_later = release <= now.wall && !self.closing;
@@ -175,7 +178,8 @@ impl Core {
     }
 
     /// An entry was claimed.
-    pub(crate) fn admit(&mut self, mut claim: Claim, now: Now, todo: &mut Todo) {
+    pub(crate) fn admit(&mut self, mut entry: Entry, now: Now, todo: &mut Todo) {
+        let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
         if let Some(held) = self.held.get_mut(&key) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
@@ -190,7 +194,7 @@ impl Core {
         }
         self.weight += weight;
         self.held.insert(key, Held { number: claim.token.number, weight });
-        self.place(Entry::new(claim), now, todo);
+        self.place(entry, now, todo);
     }
 
     /// An entry is settled, or no longer ours.
@@ -265,37 +269,38 @@ impl Core {
         }
     }
 
-    fn enter_lane(&mut self, entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+    fn enter_lane(&mut self, mut entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
+        entry.routed = Some(Arc::clone(routed));
         let (limits, free) = (self.limits(), self.free() + 1);
         let runs = match routed.way {
             Way::Hosts(_) => self.options.runs_per_site,
             Way::Local(_) => self.options.local_runs,
         };
-        let lane =
-            self.lanes.entry(routed.site.clone()).or_insert_with(|| Lane::new(routed.way.clone(), runs));
-        lane.way = routed.way.clone();
+        let site = routed.queue(entry.source.as_ref());
+        let lane = self.lanes.entry(site.clone()).or_insert_with(|| Lane::new(routed.way.clone(), runs));
+        (lane.way, lane.source) = (routed.way.clone(), routed.source(entry.source.as_ref()).cloned());
         if let Some(hold) = lane.shape.held(now.mono) {
             let verdict = if hold.since >= self.since.mono {
                 Verdict::All(hold.outcome())
             } else {
                 // Found out before the clock jumped: no try as far as expiry goes.
                 let due = lane.held_until(now).unwrap_or(now.wall);
-                Verdict::Back { queue: Some(routed.site.clone()), due }
+                Verdict::Back { queue: Some(site), due }
             };
             return todo.finish(entry, verdict);
         }
         if lane.is_full(limits, free) {
             let due = entry.claim.due;
-            return todo.finish(entry, Verdict::Back { queue: Some(routed.site.clone()), due });
+            return todo.finish(entry, Verdict::Back { queue: Some(site), due });
         }
         lane.push(entry, limits);
         if lane.runs() == 0 || lane.wants_run(now.mono, self.options.runs.saturating_sub(self.runs)) {
-            todo.start(&routed.site);
+            todo.start(&site);
         }
     }
 
-    /// Counts a run in, if the lane wants one, and says how its site is reached.
-    pub(crate) fn begin_run(&mut self, site: &QueueName, now: Instant) -> Option<Way> {
+    /// Counts a run in, if the lane wants one, and says how its site is reached, and from where.
+    pub(crate) fn begin_run(&mut self, site: &QueueName, now: Instant) -> Option<(Way, Option<SourceName>)> {
         let free = self.options.runs.saturating_sub(self.runs);
         let lane = self.lanes.get_mut(site).filter(|_| !self.closing)?;
         if (free == 0 || self.halted) && lane.ready() > 0 && lane.runs() == 0 {
@@ -307,7 +312,7 @@ impl Core {
         }
         lane.run_begins();
         self.runs += 1;
-        Some(lane.way.clone())
+        Some((lane.way.clone(), lane.source.clone()))
     }
 
     /// There was no permit for a run that was counted in.

@@ -22,6 +22,7 @@ use super::care::Care;
 use super::lane::Routed;
 use super::settler::ToSettle;
 use super::shared::{Close, Shared};
+use super::trials;
 
 /// Runs the engine until it is closed.
 pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Close>) {
@@ -194,11 +195,12 @@ impl Dispatcher {
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
+                let full = claims.len() >= limit;
+                let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
-                    let full = claims.len() >= limit;
-                    for claim in claims {
-                        core.admit(claim, now, todo);
+                    for entry in entries {
+                        core.admit(entry, now, todo);
                     }
                     core.schedule.claimed(&queue, full)
                 });
@@ -222,6 +224,13 @@ impl Dispatcher {
         // A resolver that panics has not answered.
         let answer = match answer.unwrap_or(Err(RouteError::Dns)) {
             Ok(Route::Hosts(hosts)) if hosts.hosts.is_empty() => Err(RouteError::NoHost),
+            Ok(Route::Hosts(hosts)) if hosts.sts.is_some() => {
+                let routed = Routed::new(Route::Hosts(hosts.clone()), asked.1);
+                if matches!(routed, Err(RouteError::Sts)) {
+                    trials::unlisted(&self.shared.observers, &asked.0, &hosts);
+                }
+                routed.map(Arc::new)
+            }
             answer => answer.and_then(|route| Routed::new(route, asked.1)).map(Arc::new),
         };
         if matches!(answer, Err(RouteError::Sts)) {

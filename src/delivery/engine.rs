@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::message::{Handling, IntoSubmission, MessageId, SubmitContext, by_destination};
+use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
@@ -142,8 +143,23 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is stored.
     pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
+        self.submit_as(self.new_id(), message).await
+    }
+
+    /// The same under an id of the caller's making. Submitting it again stores nothing while the spool
+    /// has it, so that whoever does not know whether it was stored can do it over.
+    ///
+    /// # Errors
+    /// [`SubmitError`]
+    ///
+    /// # Cancel safety
+    /// As [`Engine::submit`].
+    pub async fn submit_as(
+        &self,
+        id: MessageId,
+        message: impl IntoSubmission,
+    ) -> Result<Receipt, SubmitError> {
         let shared = &self.inner.shared;
-        let id = self.new_id();
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.options.max_recipients;
         let submission = message.into_submission(&context)?.handled();
@@ -302,8 +318,11 @@ impl Engine {
         let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
+        let source =
+            |destination| shared.carrier.source_of(&Sending::new(id, &mail.from, &handling, destination));
+        let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
         let care = Care::of(&mail, &handling);
-        let mut plan = shared.with(|core, now, _| core.plan(&units, care, release, now));
+        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
         let last = shared.retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.
@@ -380,11 +399,12 @@ impl Places<'_> {
     fn stored(&mut self, claims: Vec<Claim>) {
         let places = std::mem::take(&mut self.places);
         let leased = std::mem::take(&mut self.leased);
+        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
         self.shared.with(|core, now, todo| {
             if leased {
                 core.unreserve(places.len());
-                for claim in claims {
-                    core.admit(claim, now, todo);
+                for entry in entries {
+                    core.admit(entry, now, todo);
                 }
             } else {
                 for (queue, due) in &places {

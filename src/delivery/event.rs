@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::attempt::{Accepted, Cause};
+use crate::attempt::{Accepted, Cause, Trial};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, ReportKind};
+use crate::route::Hosts;
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{QueueName, RecipientState};
@@ -86,6 +87,17 @@ pub enum Event<'a> {
         /// How many recipients it is about.
         recipients: usize,
     },
+    /// A connection was tried for mail to a destination, or one that is open is used for it too: once
+    /// for each connection and destination. Not told of mail whose handling says that it is not counted,
+    /// or that TLS is optional for it.
+    TlsTried {
+        /// The domain that the mail is for.
+        destination: &'a Domain,
+        /// Its route, with its policies.
+        hosts: &'a Hosts,
+        /// What was seen.
+        trial: &'a Trial,
+    },
     /// No host of a site could be used: it is left alone for a while.
     SiteHeld {
         /// The site.
@@ -140,6 +152,7 @@ impl Event<'_> {
             Self::Failed { .. } => "failed",
             Self::Expired { .. } => "expired",
             Self::Reported { .. } => "reported",
+            Self::TlsTried { .. } => "tls tried",
             Self::SiteHeld { .. } => "site held",
             Self::SiteReleased { .. } => "site released",
             Self::SpoolFailed { .. } => "spool failed",
@@ -174,6 +187,15 @@ impl Event<'_> {
                 record.message = Some(message);
                 record.report = Some(report);
                 record.text = format!("{}, {recipients} recipients", kind.action()).into();
+            }
+            Self::TlsTried { destination, trial, .. } => {
+                record.destination = Some(destination.clone());
+                record.host = Some(trial.host.to_string().into());
+                record.text = match (&trial.tls, trial.fault) {
+                    (_, Some(fault)) => fault.as_str().into(),
+                    (Some(tls), None) => tls.version.clone(),
+                    (None, None) => "in clear".into(),
+                };
             }
             Self::SiteHeld { site, cause, wait } => {
                 record.queue = Some(site.clone());

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::attempt::{Cause, ConnectFault, LocalFault};
 use crate::clock::Timestamp;
-use crate::route::{Hosts, LocalId, Route, RouteError};
+use crate::net::source::SourceName;
+use crate::route::{Hosts, LocalId, Protocol, Route, RouteError};
 use crate::smtp::params::Priority;
 use crate::spool::{Claim, QueueName};
 
@@ -28,15 +29,24 @@ use super::shape::Shape;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) claim: Claim,
+    /// Where it comes from, where there are several sources.
+    pub(crate) source: Option<SourceName>,
     /// Times in a row that a run took it and did not try it.
     pub(crate) untried: u8,
+    /// Its destination's own route, once it is in a lane: other destinations share the lane.
+    pub(crate) routed: Option<Arc<Routed>>,
     /// When it came into its lane: counted, not timed.
     came: u64,
 }
 
 impl Entry {
     pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, untried: 0, came: 0 }
+        Self { claim, source: None, untried: 0, routed: None, came: 0 }
+    }
+
+    /// The same, to be sent from there.
+    pub(crate) fn with_source(self, source: Option<SourceName>) -> Self {
+        Self { source, ..self }
     }
 
     pub(crate) const fn care(&self) -> Care {
@@ -103,6 +113,22 @@ impl Routed {
             }
         }
     }
+
+    /// The queue of what goes there from this source: a lane of its own, so that a source that a site
+    /// does not take, or takes slowly, holds up no other. What waits must be told apart in the spool too,
+    /// or claims for a lane that has room would find what another has none for.
+    pub(crate) fn queue(&self, source: Option<&SourceName>) -> QueueName {
+        match self.source(source) {
+            Some(source) => QueueName::new(&format!("{} from {source}", self.site)),
+            None => self.site.clone(),
+        }
+    }
+
+    /// The source, for what goes out into the world: final delivery, also that by LMTP, is nearer than
+    /// any of them.
+    pub(crate) fn source<'a>(&self, source: Option<&'a SourceName>) -> Option<&'a SourceName> {
+        source.filter(|_| matches!(&self.way, Way::Hosts(hosts) if hosts.protocol == Protocol::Smtp))
+    }
 }
 
 /// The running side of a site's queue.
@@ -110,6 +136,8 @@ impl Routed {
 pub(crate) struct Lane {
     /// How to reach it, as the latest route said.
     pub(crate) way: Way,
+    /// From where.
+    pub(crate) source: Option<SourceName>,
     pub(crate) shape: Shape,
     /// By priority, of which there are 19. A list that is empty stays, with its memory.
     ready: BTreeMap<Priority, VecDeque<Entry>>,
@@ -144,6 +172,7 @@ impl Lane {
     pub(crate) const fn new(way: Way, runs: usize) -> Self {
         Self {
             way,
+            source: None,
             shape: Shape::new(runs),
             ready: BTreeMap::new(),
             count: 0,

@@ -29,6 +29,7 @@ mod shape;
 mod shared;
 mod terms;
 mod todo;
+mod trials;
 
 pub use builder::{EngineBuilder, StartError};
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};

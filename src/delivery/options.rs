@@ -8,7 +8,7 @@ use crate::spool::Durability;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Connections at work for one site at once. Default: 20, which the large providers take; lower
+    /// Connections at work for one site at once, from each source. Default: 20, which the large providers take; lower
     /// it for a small smarthost. The pool has a limit of its own.
     pub runs_per_site: usize,
     /// Connections at work in total. Default: 500. Raise it together with the pool's limit and the

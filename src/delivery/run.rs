@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::BoxFuture;
-use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Work};
+use crate::attempt::{Cause, Job, LocalFault, LocalItem, Outcome, Report, RunEnd, RunPermit, Trial, Work};
 use crate::hop::Require;
 use crate::message::{Content, ReadBody};
 use crate::route::{Hosts, LocalId};
@@ -22,6 +22,7 @@ use super::lane::Entry;
 use super::settle::{Finished, Verdict, waiting};
 use super::shared::Shared;
 use super::terms;
+use super::trials::Trials;
 
 /// Works for a lane over connections, until there is nothing left or the connection ends.
 pub(crate) async fn to_hosts(shared: Arc<Shared>, site: QueueName, hosts: Arc<Hosts>, permit: RunPermit) {
@@ -70,14 +71,15 @@ pub(crate) struct LaneWork {
     onward: bool,
     /// Taken and not yet reported, with the number of recipients that were offered.
     flight: VecDeque<(Entry, usize)>,
+    trials: Trials,
     notes: RunNotes,
     end: Option<RunEnd>,
 }
 
 impl LaneWork {
     fn new(shared: Arc<Shared>, site: QueueName, require: Require, onward: bool) -> Self {
-        let (flight, notes) = (VecDeque::new(), RunNotes::default());
-        Self { shared, site, require, onward, flight, notes, end: None }
+        let (flight, trials, notes) = (VecDeque::new(), Trials::default(), RunNotes::default());
+        Self { shared, site, require, onward, flight, trials, notes, end: None }
     }
 
     /// The entry that was taken last, for a store.
@@ -107,6 +109,7 @@ impl LaneWork {
                         require: self.require,
                         recipients,
                     };
+                    self.trials.taken(&entry, &self.shared.observers);
                     self.flight.push_back((entry, job.recipients.len()));
                     return Some(job);
                 }
@@ -133,6 +136,17 @@ impl LaneWork {
 impl Work for LaneWork {
     fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
         Box::pin(self.take())
+    }
+
+    fn tried(&mut self, trial: Trial) {
+        if self.shared.observers.is_empty() {
+            return;
+        }
+        self.trials.add(trial);
+        // One that was taken already waits for this connection, as what was before did not do for it.
+        if let Some((entry, _)) = self.flight.back() {
+            self.trials.taken(entry, &self.shared.observers);
+        }
     }
 
     fn done(&mut self, report: Report) {
@@ -163,6 +177,7 @@ impl Drop for LaneWork {
     fn drop(&mut self) {
         let (site, notes, end) = (&self.site, self.notes, self.end.take());
         let flight = std::mem::take(&mut self.flight);
+        let mut trials = std::mem::take(&mut self.trials);
         self.shared.with(|core, now, todo| {
             for (entry, _) in flight {
                 core.release(&entry.claim.token);
@@ -170,7 +185,9 @@ impl Drop for LaneWork {
                 core.schedule.note(&entry.claim.queue, again, now.wall);
             }
             core.run_ended(site, end, notes, now, todo);
+            trials.put_off(&todo.finished);
         });
+        trials.tell(&self.shared.observers);
     }
 }
 

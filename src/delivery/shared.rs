@@ -10,13 +10,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::attempt::{Carrier, Deliver};
 use crate::clock::{Clock, Now, Rng};
+use crate::net::source::Sending;
 use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Claim, Spool, SpoolError};
 
 use super::core::Core;
 use super::event::{Event, Observers};
-use super::lane::Way;
+use super::lane::{Entry, Way};
 use super::options::EngineOptions;
 use super::receipt::Watchers;
 use super::retry::Retry;
@@ -122,6 +123,15 @@ impl Shared {
         result
     }
 
+    /// A claim as an entry, with the source that it is sent from. Not under the lock: the host program
+    /// may have a say in it.
+    pub(crate) fn entry(&self, claim: Claim) -> Entry {
+        let (message, destination) = (claim.token.message, &claim.destination);
+        let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
+        let source = self.carrier.source_of(&sending);
+        Entry::new(claim).with_source(source)
+    }
+
     /// Looks at the core.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         look(&self.core.lock().unwrap_or_else(PoisonError::into_inner))
@@ -142,14 +152,20 @@ impl Shared {
             let begun = self.core.lock().unwrap_or_else(PoisonError::into_inner).begin_run(site, now);
             match begun {
                 None => return,
-                Some(Way::Hosts(hosts)) => {
-                    let Some(permit) = self.carrier.try_permit(site.as_str()) else {
+                Some((Way::Hosts(hosts), source)) => {
+                    let permit = match &source {
+                        Some(source) => {
+                            self.carrier.via(source).and_then(|from| from.try_permit(site.as_str()))
+                        }
+                        None => self.carrier.try_permit(site.as_str()),
+                    };
+                    let Some(permit) = permit else {
                         self.core.lock().unwrap_or_else(PoisonError::into_inner).no_permit(site);
                         return self.wake.notify_one();
                     };
                     self.runtime.spawn(run::to_hosts(Arc::clone(self), site.clone(), hosts, permit));
                 }
-                Some(Way::Local(id)) => {
+                Some((Way::Local(id), _)) => {
                     self.runtime.spawn(run::to_local(Arc::clone(self), site.clone(), id));
                 }
             }

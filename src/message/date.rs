@@ -11,6 +11,15 @@ use crate::clock::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DateTime(pub Timestamp);
 
+impl DateTime {
+    /// The year, and month and day from 1.
+    #[must_use]
+    pub fn date(self) -> (u64, u64, u64) {
+        let (year, month, day) = civil(self.0.as_secs().min(LAST) / DAY);
+        (year, month + 1, day)
+    }
+}
+
 impl fmt::Display for DateTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs().min(LAST);

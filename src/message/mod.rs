@@ -2,7 +2,8 @@
 //!
 //! What a host program hands over becomes a [`Submission`] (`submission`), with an envelope and with
 //! octets that may go over the wire as they are. What a peer hands over gets a [`Received`] field.
-//! What cannot be delivered becomes a [`Report`] to its sender (`dsn`). Underneath are the octets
+//! What cannot be delivered becomes a [`Report`] to its sender (`dsn`); what is forwarded gets a sender to
+//! which it can come back ([`Srs`]). Underneath are the octets
 //! seen as lines (`body`) and made seven-bit (`convert`), the fields found in them (`header`) and the
 //! fields written into them (`field`), each safe against whatever the values hold.
 //!
@@ -19,6 +20,7 @@ mod handling;
 mod header;
 mod id;
 mod received;
+mod srs;
 mod submission;
 
 pub use content::{Content, ReadBody};
@@ -29,6 +31,7 @@ pub use handling::{Handling, Tenant};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
 pub use received::{Received, With};
+pub use srs::{Srs, SrsError};
 pub use submission::{
     Envelope, Enveloped, IntoSubmission, RawMessage, Submission, SubmitContext, SubmitError, by_destination,
 };

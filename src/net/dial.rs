@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::connect::{Connect, ConnectError, Io, Opened};
 use super::connection::{Connection, Progress};
 use super::credentials::{CredentialSource, NoCredentials};
+use super::source::Source;
 use super::tls::{self, ClientTls, HandshakeError, TlsClass};
 use super::trace::{TraceFn, Tracer};
 use super::wire::Stream;
@@ -139,6 +140,20 @@ impl Dialer {
             options.credentials = Some(Arc::new(fixed));
         }
         Self { options, connect, tls, clock }
+    }
+
+    /// The same for connections from `source`. TLS sessions are shared.
+    #[must_use]
+    pub fn at(&self, source: &Source) -> Self {
+        let mut dialer = Self { connect: Arc::clone(&source.connect), ..self.clone() };
+        dialer.options.session.ehlo = source.ehlo.clone();
+        dialer
+    }
+
+    /// Of a host's addresses those that are tried, in that order.
+    #[must_use]
+    pub fn usable(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        self.connect.usable(addresses)
     }
 
     /// The options in use.

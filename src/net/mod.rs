@@ -1,12 +1,13 @@
 //! Sockets: everything that touches the network on behalf of the protocol.
 //!
-//! A [`Dialer`] opens a [`Connection`]: a stream from a [`Connect`](connect::Connect), TLS from
+//! A [`Source`](source::Source) says from where, and by which [`Connect`](connect::Connect). A [`Dialer`] opens a [`Connection`]: a stream from a [`Connect`](connect::Connect), TLS from
 //! [`tls`], and a client session driven over both. Nothing here chooses hosts, keeps connections for
 //! later or decides what a reply means.
 pub mod connect;
 mod connection;
 mod credentials;
 mod dial;
+pub mod source;
 pub mod tls;
 mod trace;
 mod wire;

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::delivery::SubmitError;
-use crate::message::{Header, HeaderError};
+use crate::message::{Header, HeaderError, SrsError};
 use crate::server::{BodyError, BodyStream};
 use crate::smtp::params::BodyKind;
 use crate::spool::{BodyWriter, NewBody, Spool, SpoolError};
@@ -44,6 +44,8 @@ pub(super) enum Unfit {
     Spool(#[from] SpoolError),
     #[error(transparent)]
     Engine(#[from] SubmitError),
+    #[error(transparent)]
+    Return(#[from] SrsError),
 }
 
 /// Takes all of `body`.

@@ -28,10 +28,11 @@
 //! source routes and quoted local parts are letters of a local part, which nobody here reads. 250 is
 //! said when the message is on stable storage, and never before.
 //!
-//! It does not check senders (SPF, DKIM, DMARC), and it looks into no mailbox: whether a user of a
+//! It does not check who a sender is (SPF, DKIM, DMARC), and it looks into no mailbox: whether a user of a
 //! local domain exists is the final delivery's to know. Wrap it in a [`Handler`] of your own for more.
 
 mod gather;
+mod senders;
 mod users;
 
 use std::fmt;
@@ -45,9 +46,11 @@ use tracing::{debug, info};
 pub use users::{Authenticator, Users};
 
 use self::gather::{Gathered, Unfit, gather};
+use self::senders::no_such_return;
 use crate::BoxFuture;
 use crate::delivery::{Engine, NewMail, SubmitError};
-use crate::message::{HeaderError, MessageId, Received, With};
+use crate::message::{HeaderError, MessageId, Received, Srs, With};
+use crate::route::Resolve;
 use crate::server::{
     BodyStream, Conversation, Handler, Network, Peer, SessionInfo, Transaction, Verdict, bad_credentials,
     relaying_denied,
@@ -79,6 +82,14 @@ pub struct Rules {
     /// Where mail to a bare `<postmaster>` goes. Default: `postmaster` at the first local domain;
     /// without one it is refused (RFC 5321 §4.5.1 then does not ask for it).
     pub postmaster: Option<Mailbox>,
+    /// Looks up the domains of strangers' senders at MAIL. One that takes no mail (RFC 7505 §4.2) is
+    /// refused with 550 5.7.27, one that has no mail server with 550 5.1.8, and one that cannot be looked
+    /// up within 20 seconds with 451 4.4.3. Submitters and the null sender are not looked up. Default:
+    /// none, nobody is. Give it the resolver that the engine has, on a host that takes mail from everybody.
+    pub sender_check: Option<Arc<dyn Resolve>>,
+    /// What rewrote the senders of forwarded mail: what comes back to such an address, from whomever, goes
+    /// to the original sender. Its domain need not be local. Default: none.
+    pub srs: Option<Arc<Srs>>,
     /// How many hosts a message may have passed before it is taken to go round in circles. Default
     /// 100, as RFC 5321 §6.3 has it.
     pub max_hops: usize,
@@ -100,6 +111,8 @@ impl Rules {
             priority_from: Vec::new(),
             users: None,
             postmaster: None,
+            sender_check: None,
+            srs: None,
             max_hops: 100,
             max_in_memory: 64 * 1024 * 1024,
         }
@@ -211,12 +224,22 @@ impl Conversation for Session {
         session: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
         let (rules, engine) = (&self.0.rules, &self.0.engine);
+        let submitter = rules.is_submitter(session.peer.address.ip(), session.user.as_deref());
         let verdict = match mail.hold {
-            Some(_) if !rules.is_submitter(session.peer.address.ip(), session.user.as_deref()) => {
+            Some(_) if !submitter => {
                 Err(Reply::new(550, EnhancedCode::new(5, 7, 1), "you may not have mail held here"))
             }
             // What is wrong is said before the content comes. It is looked at again when it is stored.
             Some(_) => engine.check_times(mail).map_err(|error| refusal(&error.into())),
+            None if !submitter => {
+                return Box::pin(async move {
+                    let verdict = rules.check_sender(&mail.from).await;
+                    if let Err(reply) = &verdict {
+                        info!(peer = %session.peer.address, from = %mail.from, %reply, "sender refused");
+                    }
+                    verdict
+                });
+            }
             None => Ok(()),
         };
         Box::pin(std::future::ready(verdict))
@@ -244,11 +267,20 @@ impl Conversation for Session {
         rcpt: &'a Rcpt,
         session: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
-        let admitted = self.0.rules.admits(&rcpt.to, session.peer.address.ip(), session.user.as_deref());
-        if !admitted {
-            debug!(peer = %session.peer.address, to = %rcpt.to, "relaying denied");
-        }
-        Box::pin(async move { if admitted { Ok(()) } else { Err(relaying_denied()) } })
+        let rules = &self.0.rules;
+        let verdict = match rules.returned(&rcpt.to, self.0.engine.new_id().time()) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => {
+                debug!(peer = %session.peer.address, to = %rcpt.to, %error, "not a sender of ours");
+                Err(no_such_return())
+            }
+            None if rules.admits(&rcpt.to, session.peer.address.ip(), session.user.as_deref()) => Ok(()),
+            None => {
+                debug!(peer = %session.peer.address, to = %rcpt.to, "relaying denied");
+                Err(relaying_denied())
+            }
+        };
+        Box::pin(std::future::ready(verdict))
     }
 
     fn message(&mut self, transaction: Transaction, body: BodyStream) -> BoxFuture<'_, Verdict> {
@@ -288,6 +320,11 @@ impl Shared {
             {
                 rcpt.orcpt = rcpt.orcpt.take().or_else(|| self.original_postmaster());
                 rcpt.to = postmaster.into();
+            }
+            // Where it has become too old since RCPT, it is refused at RCPT the next time.
+            if let Some(original) = rules.returned(&rcpt.to, id.time()).transpose()? {
+                rcpt.orcpt = rcpt.orcpt.take().or_else(|| OriginalRecipient::rfc822(rcpt.to.mailbox()?));
+                rcpt.to = original.into();
             }
         }
         let (from, count, octets) = (mail.from.clone(), recipients.len(), body.size());

@@ -57,6 +57,9 @@ pub struct Hosts {
     /// the destination's policy, not by plain DNS, which somebody on the way can forge. Mail with
     /// REQUIRETLS goes to no others (RFC 8689 §4.2.1).
     pub proven: bool,
+    /// Whether these are the destination's own hosts, found by the rules of MX, and not by a table of ours:
+    /// only those are reported on (RFC 8460). Default: `false`.
+    pub by_mx: bool,
 }
 
 impl Hosts {
@@ -67,7 +70,16 @@ impl Hosts {
             Require::Opportunistic => PolicyKind::Opportunistic,
             _ => PolicyKind::Own,
         };
-        Self { hosts, protocol: Protocol::Smtp, require, by, sts: None, sts_fault: None, proven: true }
+        Self {
+            hosts,
+            protocol: Protocol::Smtp,
+            require,
+            by,
+            sts: None,
+            sts_fault: None,
+            proven: true,
+            by_mx: false,
+        }
     }
 
     /// The same as its policies leave it: under an enforced policy only the hosts that match it, each

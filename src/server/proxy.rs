@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::net::connect::proxied::{FIXED, SIGNATURE, TCP4, TCP6};
+
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Header {
@@ -175,18 +177,12 @@ fn endpoints<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(octets: &[u8]) -> 
     read().ok_or(ProxyError::Malformed)
 }
 
-/// What no text of any protocol begins with.
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature and the four octets behind it.
-const FIXED: usize = SIGNATURE.len() + 4;
 /// `PROXY UNKNOWN` and a CRLF.
 const SHORTEST: usize = 15;
 /// `PROXY TCP6 :: :: 0 0` and a CRLF.
 const SHORTEST_TCP: usize = 22;
-/// The family octets of version 2 that may be met.
+/// The family octet of version 2 for none.
 const UNSPECIFIED: u8 = 0x00;
-const TCP4: u8 = 0x11;
-const TCP6: u8 = 0x21;
 
 #[cfg(test)]
 mod tests {

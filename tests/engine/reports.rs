@@ -267,3 +267,21 @@ async fn a_report_is_as_urgent_as_the_message_it_is_about() {
     let mail = waiting.iter().map(|entry| entry.mail.to_string()).collect::<Vec<_>>();
     assert_eq!(mail, ["<> MT-PRIORITY=4"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_on_a_message_for_which_tls_is_optional_is_held_up_by_no_policy_either() {
+    for (mail, optional) in [("<a@a.test>", true), ("<a@a.test> REQUIRETLS", false)] {
+        let (world, spool) = (World::new(), MemorySpool::new());
+        world.locally("here.test", "none").down("mx.a.test");
+        let mut retry = postroad::delivery::Retry::new();
+        retry.expire = MINUTE;
+        let engine = builder(&world, &spool).retry(retry).start().await.unwrap();
+        let mut message = asking(mail, &["<1@here.test>"]);
+        message.octets = [b"TLS-Required: No\r\n", &message.octets[..]].concat().into();
+        drop(engine.submit(message).await.unwrap());
+        sleep(MINUTE * 3).await;
+        let report = spool.scan(None, 10).await.unwrap().remove(0);
+        assert!(report.mail.to_string().starts_with("<>"));
+        assert_eq!(report.handling.tls_optional, optional);
+    }
+}

@@ -174,6 +174,27 @@ impl World {
         self
     }
 
+    /// `destination` is served by these hosts, in this order.
+    pub fn hosted_by(&self, destination: &str, mxs: &[&str]) -> &Self {
+        let hosts = mxs.iter().map(|mx| Host::new(Domain::parse(mx).unwrap(), 25)).collect();
+        let route = Route::Hosts(Hosts::new(hosts, Require::Opportunistic));
+        self.net().routes.insert(destination.into(), Ok(route));
+        self
+    }
+
+    /// What serves `destination` is spoken to in LMTP.
+    pub fn speaks_lmtp(&self, destination: &str) -> &Self {
+        if let Some(Ok(Route::Hosts(hosts))) = self.net().routes.get_mut(destination) {
+            *hosts = hosts.clone().lmtp();
+        }
+        self
+    }
+
+    /// When a host was connected to.
+    pub fn connects_to(&self, host: &str) -> Vec<Duration> {
+        self.net().connects.iter().filter(|(name, _)| name == host).map(|(_, at)| *at).collect()
+    }
+
     /// Who got a message, in order of recipients; more than once if it came more than once.
     pub fn reached(&self) -> Vec<String> {
         let mut reached: Vec<_> = self.net().got.iter().map(|got| got.to.clone()).collect();

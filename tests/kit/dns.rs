@@ -26,7 +26,7 @@ use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{Header, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA, TXT};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, SOA, TLSA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
@@ -67,7 +67,7 @@ struct Script {
 
 impl DnsServer {
     /// Serves these records: a line each, `name [ttl] type data`, names absolute with or without a
-    /// trailing dot. Types: A, AAAA, MX, CNAME, NS, TXT, TLSA (data in hex). The TTL is 60 seconds where none is given,
+    /// trailing dot. Types: A, AAAA, MX, CNAME, NS, PTR, TXT, TLSA (data in hex). The TTL is 60 seconds where none is given,
     /// that of "does not exist" also.
     pub async fn start(records: &str) -> Self {
         let mut zone = <InMemoryZoneHandler>::empty(Name::root(), ZoneType::Primary, AxfrPolicy::Deny, None);
@@ -212,6 +212,7 @@ fn record(line: &str) -> Record {
         (RecordType::AAAA, [ip]) => RData::AAAA(AAAA(ip.parse().unwrap())),
         (RecordType::MX, [preference, host]) => RData::MX(MX::new(preference.parse().unwrap(), name(host))),
         (RecordType::CNAME, [target]) => RData::CNAME(CNAME(name(target))),
+        (RecordType::PTR, [host]) => RData::PTR(PTR(name(host))),
         (RecordType::NS, [host]) => RData::NS(NS(name(host))),
         (RecordType::TLSA, [usage, selector, matching, data]) => RData::TLSA(TLSA::new(
             usage.parse::<u8>().unwrap().into(),

@@ -11,6 +11,11 @@ mod pair;
 mod policies;
 #[path = "fuzz_sessions.rs"]
 mod sessions;
+#[cfg(feature = "preflight")]
+#[path = "fuzz_spf.rs"]
+mod spf;
+#[path = "fuzz_tls_rpt.rs"]
+mod tls_reports;
 #[path = "fuzz_values.rs"]
 mod values;
 
@@ -20,13 +25,16 @@ pub use convert::conversion;
 pub use pair::client_against_server;
 pub use policies::sts;
 pub use sessions::{client_session, server_session};
+#[cfg(feature = "preflight")]
+pub use spf::spf;
+pub use tls_reports::tls_rpt;
 pub use values::{auth, content, header, params, proxy, replies, report, values};
 
 /// Takes any input and panics when something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("auth", auth),
     ("client_against_server", client_against_server),
     ("client_session", client_session),
@@ -38,7 +46,10 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("replies", replies),
     ("report", report),
     ("server_session", server_session),
+    #[cfg(feature = "preflight")]
+    ("spf", spf),
     ("sts", sts),
+    ("tls_rpt", tls_rpt),
     ("values", values),
 ];
 

@@ -158,3 +158,26 @@ async fn the_parameters_of_reports_are_kept_and_a_postmaster_keeps_its_name() {
         assert_eq!(entry.mail.to_string(), "<a@x.test> RET=HDRS ENVID=q+2B7");
     }
 }
+
+/// RFC 8689 §3
+#[tokio::test]
+async fn a_message_that_says_so_in_one_field_is_stored_as_one_for_which_tls_is_optional() {
+    let spool = Arc::new(MemorySpool::new());
+    let engine = engine(Arc::clone(&spool) as _).await;
+    for (header, optional) in [
+        ("TLS-Required: No\r\n", true),
+        ("From: a@b.test\r\ntls-required: (really)\r\n no\r\n", true),
+        ("", false),
+        ("TLS-Required: Yes\r\n", false),
+        ("TLS-Required: No\r\nTLS-Required: No\r\n", false),
+    ] {
+        let mut client = connect(&engine, rules(), FRIEND).await;
+        for size in [10, 2 * 1024 * 1024] {
+            // A large one is staged, and its header looked at before that.
+            let content = format!("{header}\r\nTLS-Required: No\r\n{}", "text\r\n".repeat(size / 6));
+            let reply = send(&mut client, "<s@c.test>", "<a@local.test>", content.as_bytes()).await;
+            let (entry, _) = stored(&*spool, &reply).await;
+            assert_eq!(entry.handling.tls_optional, optional, "{header:?} {size}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::{Mailer, SendError, unused};
 use crate::attempt::{Cause, ConnectFault, Delivery, LocalFault, Outcome};
-use crate::message::{Submission, by_destination};
+use crate::message::{MessageId, Submission, by_destination};
 use crate::route::{Resolve, Route};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
@@ -20,6 +20,7 @@ impl Mailer {
         &self,
         resolver: &Arc<dyn Resolve>,
         mut submission: Submission,
+        id: MessageId,
     ) -> Delivery {
         let recipients = std::mem::take(&mut submission.recipients);
         let places: HashMap<_, _> =
@@ -30,7 +31,7 @@ impl Mailer {
         for (domain, recipients) in by_destination(recipients, own) {
             let (mailer, resolver) = (self.clone(), Arc::clone(resolver));
             let part = Submission { recipients, ..submission.clone() };
-            tries.spawn(async move { mailer.send_to(&domain, &*resolver, part).await });
+            tries.spawn(async move { mailer.send_to(&domain, &*resolver, part, id).await });
         }
         let mut delivered = Vec::with_capacity(places.len());
         while let Some(done) = tries.join_next().await {
@@ -48,10 +49,16 @@ impl Mailer {
         Delivery { recipients: delivered }
     }
 
-    async fn send_to(&self, domain: &Domain, resolver: &dyn Resolve, part: Submission) -> Delivery {
+    async fn send_to(
+        &self,
+        domain: &Domain,
+        resolver: &dyn Resolve,
+        part: Submission,
+        id: MessageId,
+    ) -> Delivery {
         let recipients = part.recipients.clone();
         let outcome = match resolver.route(domain).await {
-            Ok(Route::Hosts(hosts)) => match self.carry(&hosts, part).await {
+            Ok(Route::Hosts(hosts)) => match self.carry(&hosts, part, id).await {
                 Ok(delivery) => {
                     if delivery.recipients.iter().any(|(_, outcome)| outcome.is_by_policy()) {
                         resolver.policy_failed(domain);

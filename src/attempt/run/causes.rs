@@ -30,6 +30,7 @@ pub(super) fn cause_of(host: &Arc<Host>, error: OpenError, demand: Demand, seen:
             ConnectError::Refused => ConnectFault::Refused,
             ConnectError::TimedOut => ConnectFault::TimedOut,
             ConnectError::Unreachable => ConnectFault::Unreachable,
+            ConnectError::Proxy => ConnectFault::Proxy,
             ConnectError::Local => ConnectFault::Local,
         },
         OpenError::Handshake(HandshakeError::TimedOut) => ConnectFault::TimedOut,

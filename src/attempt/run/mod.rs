@@ -12,18 +12,16 @@ use std::sync::Arc;
 
 use self::causes::{cause_of, phase_of, telling};
 use self::parcel::{Misfit, Parcel};
-use super::carrier::{Carrier, Job, Report, RunEnd, Work};
+use super::carrier::{Carrier, Job, Key, Report, RunEnd, Work};
 use super::trial::Trial;
 use super::{Cause, ConnectFault, Feature, Outcome};
 use crate::hop::{Demand, Host, PolicyKind, Refused, Require};
 use crate::message::Content;
-use crate::net::{Connection, Step};
+use crate::net::{Connection, OpenError, Step};
 use crate::pool::{Held, Lease, Permit};
 use crate::route::{Hosts, RouteError};
 use crate::smtp::client::{BeginError, Failure, RecipientResult, Transaction, TransactionResult};
 use crate::smtp::params::DeliverBy;
-
-type Key = Arc<str>;
 
 pub(super) struct Run<'a> {
     carrier: &'a Carrier,
@@ -248,7 +246,7 @@ impl<'a> Run<'a> {
             Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
             Err(Misfit::Lacks(feature)) => {
                 parcel.lacks(held.host(), feature);
-                if self.hosts.first(MAX_ADDRESSES).iter().any(|host| !parcel.is_refused_by(host)) {
+                if self.candidates().iter().any(|host| !parcel.is_refused_by(host)) {
                     self.next = Some(parcel);
                     return None;
                 }
@@ -354,6 +352,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What one attempt tries.
+    fn candidates(&self) -> Vec<Host> {
+        self.carrier.sorted(self.hosts).first(MAX_ADDRESSES)
+    }
+
     /// An idle connection that fits, or a new one to the first host that can be used, and has not been
     /// found to lack what the next one needs.
     async fn connect(
@@ -373,7 +376,7 @@ impl<'a> Run<'a> {
                 Lease::Idle(held) => return Ok(held),
                 Lease::Open(permit) => permit,
             };
-            let mut hosts = self.hosts.first(MAX_ADDRESSES);
+            let mut hosts = self.candidates();
             hosts.retain(|host| !is_out(host));
             (permit, hosts)
         };
@@ -383,7 +386,14 @@ impl<'a> Run<'a> {
             let host = Arc::new(host);
             let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
             let (demand, mut tried) = (floor.demand(&host), Vec::new());
+            self.carrier.tries(&host);
             let opened = self.carrier.dialer().open_noting(&host, protocol, demand, quirks, &mut tried).await;
+            match &opened {
+                Err(OpenError::Connect(error)) => self.carrier.tried(&host, Some(*error)),
+                // Nothing was opened.
+                Err(OpenError::Credentials(_) | OpenError::Refused(Refused::Unknown)) => {}
+                Ok(_) | Err(_) => self.carrier.tried(&host, None),
+            }
             let seen = tried.last().and_then(|tried| tried.seen.clone());
             for tried in tried {
                 self.work.tried(Trial::of(&host, demand, tried));

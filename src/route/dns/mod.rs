@@ -12,7 +12,7 @@ mod hickory;
 mod options;
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
@@ -166,6 +166,34 @@ impl DnsName {
         Self::new(&format!("{labels}.{}", self.0))
     }
 
+    /// The name without its first label; `None` for a name of one.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.0.split_once('.').map(|(_, rest)| Self(rest.into()))
+    }
+
+    /// Whether this is that name, or one below it.
+    #[must_use]
+    pub fn is_at_or_below(&self, name: &Self) -> bool {
+        let rest = self.0.strip_suffix(&*name.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
+    /// The name under which the name of an address is found (RFC 1035 §3.5, RFC 3596 §2.5).
+    #[must_use]
+    pub fn reverse(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                format!("{d}.{c}.{b}.{a}.in-addr.arpa").into()
+            }
+            IpAddr::V6(v6) => {
+                let digits = format!("{:032x}", u128::from(v6));
+                digits.chars().rev().flat_map(|digit| [digit, '.']).chain("ip6.arpa".chars()).collect()
+            }
+        })
+    }
+
     /// The name without the dot at its end.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -206,5 +234,19 @@ mod tests {
         }
         let below = DnsName::new("example.com").unwrap().below("_mta-sts");
         assert_eq!(below.unwrap().as_str(), "_mta-sts.example.com");
+    }
+
+    #[test]
+    fn names_above_and_below_and_those_of_addresses() {
+        let name = |text: &str| DnsName::new(text).unwrap();
+        assert_eq!(name("a.b.test").parent(), Some(name("b.test")));
+        assert_eq!(name("test").parent(), None);
+        for (below, is) in [("b.test", true), ("a.b.test", true), ("ab.test", false), ("test", false)] {
+            assert_eq!(name(below).is_at_or_below(&name("b.test")), is, "{below}");
+        }
+        let reverse = |ip: &str| DnsName::reverse(ip.parse().unwrap()).to_string();
+        assert_eq!(reverse("192.0.2.1"), "1.2.0.192.in-addr.arpa");
+        assert_eq!(reverse("::ffff:192.0.2.1"), "1.2.0.192.in-addr.arpa");
+        assert_eq!(reverse("2001:db8::1"), format!("1.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23)));
     }
 }

@@ -159,7 +159,8 @@ impl Plan {
         // them and sorting by preference does it.
         options.rng.shuffle(&mut usable);
         usable.sort_by_key(|(candidate, _)| candidate.preference);
-        Ok(Hosts::new(within_limit(usable, options), options.require).unproven())
+        let hosts = Hosts::new(within_limit(usable, options), options.require).unproven();
+        Ok(Hosts { by_mx: true, ..hosts })
     }
 }
 

@@ -277,3 +277,11 @@ fn zero_limits_make_no_route_and_no_panic() {
     (options.max_hosts, options.max_addresses) = (0, 0);
     assert_eq!(plan(&["10 a.test"], &options), Err(RouteError::NoHost));
 }
+
+#[test]
+fn hosts_found_by_mx_say_so() {
+    let options = options();
+    let hosts = plan(&["10 mx.test"], &options).unwrap().finish(vec![at(&["192.0.2.1"])], &options).unwrap();
+    assert!(hosts.by_mx);
+    assert!(!Hosts::new(hosts.hosts, Require::Opportunistic).by_mx);
+}

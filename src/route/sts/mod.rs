@@ -91,7 +91,7 @@ impl MxPattern {
 }
 
 /// Why a domain that announces a policy has none that can be used (RFC 8460 §4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
 pub enum StsFault {
     /// It could not be fetched.

@@ -78,15 +78,15 @@ impl StsPolicies {
     /// # Cancel safety
     /// May be dropped at any time; a fetch that was begun is finished.
     pub async fn find(&self, domain: &Domain) -> StsFound {
-        let Some(name) = DnsName::of(domain).and_then(|name| name.below(RECORD)) else {
-            return StsFound::default();
-        };
         self.load().await;
         self.refresh();
         let recalled = self.book().recall(domain, self.now());
         if !recalled.ask {
             return StsFound::new(recalled.policy, None);
         }
+        let Some(name) = DnsName::of(domain).and_then(|name| name.below(RECORD)) else {
+            return StsFound::default();
+        };
         let said = self.announced(&name).await;
         let step = self.book().decide(domain, &said, self.now());
         match step {

@@ -1,0 +1,6 @@
+#![no_main]
+#[path = "../../tests/kit/fuzz.rs"]
+#[allow(dead_code)]
+mod fuzz;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::spf(data));

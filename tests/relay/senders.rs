@@ -1,0 +1,105 @@
+//! Senders: whose domain takes no mail is refused, and what was rewritten for one leads back to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroad::BoxFuture;
+use postroad::clock::{Clock, SystemClock, Timestamp};
+use postroad::hop::{Host, Require};
+use postroad::message::Srs;
+use postroad::route::{Hosts, Resolve, Route, RouteError};
+use postroad::smtp::address::{Domain, ReversePath};
+use postroad::spool::MemorySpool;
+
+use super::{FRIEND, STRANGER, connect, engine, rules, send, stored};
+
+/// What is wrong with a domain is its name.
+#[derive(Debug)]
+struct ByName;
+
+impl Resolve for ByName {
+    fn route<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
+        let found = match domain.as_str() {
+            "null.test" => Err(RouteError::NullMx),
+            "gone.test" => Err(RouteError::NoSuchDomain),
+            "empty.test" => Err(RouteError::NoHost),
+            "broken.test" => Err(RouteError::Dns),
+            "forged.test" => Err(RouteError::Bogus),
+            "slow.test" => Err(RouteError::Timeout(Duration::from_secs(1))),
+            "us.test" => Err(RouteError::Loop),
+            "unknown.test" => Err(RouteError::NoRoute),
+            "silent.test" => return Box::pin(std::future::pending()),
+            _ => Ok(Route::Hosts(Hosts::new(vec![Host::new(domain.clone(), 25)], Require::Opportunistic))),
+        };
+        Box::pin(std::future::ready(found))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_to_whom_nothing_can_go_back_is_refused() {
+    let engine = engine(Arc::new(MemorySpool::new())).await;
+    let mut checking = rules();
+    checking.sender_check = Some(Arc::new(ByName));
+    let mut stranger = connect(&engine, checking.clone(), STRANGER).await;
+    for (sender, reply) in [
+        ("<a@null.test>", "550 5.7.27"),
+        ("<a@NULL.test> BODY=8BITMIME", "550 5.7.27"),
+        ("<a@gone.test>", "550 5.1.8"),
+        ("<a@empty.test>", "550 5.1.8"),
+        ("<a@broken.test>", "451 4.4.3"),
+        ("<a@forged.test>", "451 4.4.3"),
+        ("<a@slow.test>", "451 4.4.3"),
+        ("<a@silent.test>", "451 4.4.3"),
+        ("<a@fine.test>", "250"),
+        ("<a@us.test>", "250"),
+        ("<a@unknown.test>", "250"),
+        ("<a@[192.0.2.1]>", "250"),
+        ("<>", "250"),
+    ] {
+        stranger.ask(&format!("MAIL FROM:{sender}"), reply).await;
+        stranger.ask("RSET", "250").await;
+    }
+    // Those who submit may send as whom they like, and nobody is looked up by default.
+    let mut friend = connect(&engine, checking.clone(), FRIEND).await;
+    friend.ask("MAIL FROM:<a@null.test>", "250").await;
+    let mut user = connect(&engine, checking, STRANGER).await;
+    user.ask("AUTH PLAIN AGFkYQBzM2NyZXQ=", "235").await;
+    user.ask("MAIL FROM:<a@null.test>", "250").await;
+    connect(&engine, rules(), STRANGER).await.ask("MAIL FROM:<a@null.test>", "250").await;
+}
+
+#[tokio::test]
+async fn what_comes_back_to_a_rewritten_sender_goes_to_the_sender() {
+    let spool = Arc::new(MemorySpool::new());
+    let engine = engine(spool.clone()).await;
+    let srs = Arc::new(Srs::new("srs.test".parse().unwrap(), &[b"the key of this relay"]).unwrap());
+    let mut rules = rules();
+    rules.srs = Some(srs.clone());
+    let now = SystemClock.now().wall;
+    let rewritten = |sender: &str, at| srs.forward(&ReversePath::parse(sender).unwrap(), at).unwrap();
+    let ours = rewritten("ada@far.test", now);
+    let mut client = connect(&engine, rules, STRANGER).await;
+
+    let reply = send(&mut client, "<>", &ours.to_string(), b"Subject: x\r\n\r\nnot there\r\n").await;
+    let (entry, _) = stored(&*spool, &reply).await;
+    assert_eq!(entry.destination.as_str(), "far.test");
+    let [recipient] = &entry.recipients[..] else { panic!("{entry:?}") };
+    assert_eq!(recipient.rcpt.to.to_string(), "<ada@far.test>");
+    let known_as = recipient.rcpt.orcpt.as_ref().unwrap().to_string();
+    assert_eq!(known_as, format!("rfc822;{}", ours.mailbox().unwrap()).replace('=', "+3D"));
+
+    client.ask("MAIL FROM:<>", "250").await;
+    let old = rewritten("ada@far.test", Timestamp::from_millis(now.as_millis() - 40 * 86_400_000));
+    let guessed = ours.to_string().replace("ada@", "bob@");
+    for (to, code) in [
+        (&*guessed, "550 5.1.1"),
+        (&*old.to_string(), "550 5.1.1"),
+        ("<SRS0=@srs.test>", "550 5.1.1"),
+        ("<ada@srs.test>", "550 5.7.1"),
+        ("<ada@far.test>", "550 5.7.1"),
+        (&*ours.to_string().replace("@srs.test", "@far.test"), "550 5.7.1"),
+        (&*ours.to_string().to_lowercase(), "250"),
+    ] {
+        client.ask(&format!("RCPT TO:{to}"), code).await;
+    }
+}
