@@ -63,6 +63,14 @@ impl Probe {
         source
     }
 
+    /// Does this if `source` is still the one in use: what another one said is not to be remembered.
+    pub(super) fn while_in_use(&self, source: Source, work: impl FnOnce()) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.source == Some(source) {
+            work();
+        }
+    }
+
     fn known(&self, now: Instant) -> Option<Source> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.source.filter(|_| known.until.is_none_or(|until| now < until))
