@@ -119,3 +119,20 @@ impl Probe {
 const WITHOUT_ANSWER: Duration = Duration::from_secs(60);
 /// When to look again where they did, without DNSSEC: somebody may have set them up better.
 const WITHOUT_DNSSEC: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_source_said_is_not_remembered() {
+        let probe = Probe::new(Dnssec::Validate, true);
+        for (source, expected) in
+            [(Source::Validated, true), (Source::Plain, false), (Source::Trusted, false)]
+        {
+            let mut done = false;
+            probe.while_in_use(source, || done = true);
+            assert_eq!(done, expected, "{source:?}");
+        }
+    }
+}
