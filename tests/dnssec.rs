@@ -261,6 +261,26 @@ async fn tlsa_that_cannot_be_asked_for_is_failed_and_bogus_is_told_apart() {
 }
 
 #[tokio::test]
+async fn another_zones_word_takes_no_record_away() {
+    let records = "a.ok.test MX 10 mx.ok.test\nmx.ok.test A 192.0.2.1\nplain.test A 192.0.2.2\n".to_owned()
+        + &tlsa("mx.ok.test", "3 1 1");
+    let dns = SignedDns::start(ZONES, &records).await;
+    // An unsigned zone, the root and the zone itself, none of which has signed it.
+    for zone in ["plain.test", "", "ok.test"] {
+        dns.fault("_25._tcp.mx.ok.test", "TLSA", Fault::Denied(zone));
+        let resolver = MxResolver::new(options(&dns)).unwrap();
+        assert_eq!(route(&resolver, "a.ok.test").await.as_deref(), Ok("proven mx.ok.test:failed"), "{zone}");
+        dns.heal();
+        for kind in ["MX", "A"] {
+            dns.fault(if kind == "MX" { "a.ok.test" } else { "mx.ok.test" }, kind, Fault::Denied(zone));
+            let resolver = MxResolver::new(options(&dns)).unwrap();
+            assert_eq!(route(&resolver, "a.ok.test").await, Err(RouteError::Bogus), "{kind} by {zone}");
+            dns.heal();
+        }
+    }
+}
+
+#[tokio::test]
 async fn everything_is_remembered_what_does_not_exist_too() {
     let records = "a.ok.test MX 10 mx.ok.test\nmx.ok.test A 192.0.2.1\nb.ok.test CNAME gone.also.test\n";
     let dns = SignedDns::start(ZONES, records).await;

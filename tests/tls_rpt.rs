@@ -109,6 +109,26 @@ async fn the_delay_is_drawn_at_random() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reporter_that_is_started_again_counts_nothing_twice() {
+    let desk = Desk::new(TallyMemory::new());
+    let collector = desk.collector();
+    let first = desk.start().await;
+    desk.tried("b.test", None);
+    sleep(WRITE * 2).await;
+    first.stop().await;
+    for tried in 2..5 {
+        // With the same collector, which goes on counting while there is no reporter.
+        let before = desk.start_with(&collector).await;
+        before.stop().await;
+        desk.tried("b.test", None);
+        let running = desk.start_with(&collector).await;
+        let domain = Domain::parse("b.test").unwrap();
+        assert_eq!(collector.today().of(&domain).next().unwrap().good.all(), tried);
+        running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_sent_before_a_restart_is_not_sent_again() {
     let store = TallyMemory::new();
     let desk = Desk::new(store.clone());

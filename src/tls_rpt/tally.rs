@@ -209,14 +209,14 @@ impl Tally {
         tally
     }
 
-    /// Takes in what another one counted.
+    /// Takes in what another one counted and did not write: what it wrote is read from there.
     pub(crate) fn absorb(&mut self, other: Self) {
         for (_, counted) in other.policies {
             let Counted { domain, policy, good, failed, .. } = counted;
             for (failure, count) in failed {
-                self.add(&domain, policy.clone(), Some(failure), count.all);
+                self.add(&domain, policy.clone(), Some(failure), count.unwritten);
             }
-            self.add(&domain, policy, None, good.all);
+            self.add(&domain, policy, None, good.unwritten);
         }
         self.left_out = self.left_out.saturating_add(other.left_out);
     }

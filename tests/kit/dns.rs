@@ -47,6 +47,8 @@ pub enum Fault {
     Refused,
     /// No answer at all.
     Silence,
+    /// No such record, as the unsigned SOA of this zone says.
+    Denied(&'static str),
 }
 
 /// One question that came in.
@@ -169,6 +171,13 @@ impl RequestHandler for Handler {
             Some(Fault::ServFail) => Some(ResponseCode::ServFail),
             Some(Fault::Refused) => Some(ResponseCode::Refused),
             Some(Fault::Silence) => None,
+            Some(Fault::Denied(zone)) => {
+                let soa = SOA::new(name("ns.test"), name("x.test"), 1, 60, 60, 60, 60);
+                let soa = Record::from_rdata(name(zone), 60, RData::SOA(soa));
+                let metadata = Metadata::response_from_request(&request.metadata);
+                let response = MessageResponseBuilder::from_message_request(request);
+                return out.send_response(response.build(metadata, [], [], [&soa], [])).await.unwrap();
+            }
         };
         if let Some(code) = code {
             let response =

@@ -84,6 +84,11 @@ impl Desk {
             let new = Collector::new(Arc::clone(&self.store), Arc::clone(&self.clock));
             *self.collector.lock().unwrap() = new;
         }
+        self.start_with(&self.collector()).await
+    }
+
+    /// Starts a reporter with a collector that goes on.
+    pub async fn start_with(&self, collector: &Arc<Collector>) -> TlsReporter {
         let contact = Mailbox::parse("tls@us.test").unwrap();
         let submitter = Submitter::new("Us", contact, Domain::parse("us.test").unwrap());
         let mut options = ReporterOptions::new(submitter);
@@ -92,7 +97,7 @@ impl Desk {
         options.write = WRITE;
         let engine = self.engine.get().unwrap().clone();
         let (dns, post) = (Arc::new(self.dns.clone()), Arc::clone(&self.posts) as Arc<dyn PostReport>);
-        TlsReporter::start(engine, self.collector(), dns, Some(post), options).await.unwrap()
+        TlsReporter::start(engine, Arc::clone(collector), dns, Some(post), options).await.unwrap()
     }
 
     /// The domain wants reports there.

@@ -15,6 +15,7 @@
 //! Besides, policies are fetched again once a day, or at half their lifetime, for as long as somebody has
 //! mail for the domain.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,14 +188,20 @@ impl Book {
         };
         self.octets = self.octets.saturating_add(size(&known.policy));
         self.due.insert((known.due, domain.clone()));
-        self.known.insert(domain, known);
+        self.known.insert(domain.clone(), known);
         while self.known.len() > 1
             && (self.known.len() > self.limits.domains || self.octets > self.limits.octets)
         {
-            // Who is sent mail to is fetched every day; so the oldest is the least missed.
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.fetched);
-            let Some(oldest) = oldest.map(|(domain, _)| domain.clone()) else { break };
-            self.drop_known(&oldest);
+            let first = if self.octets > self.limits.octets {
+                // A few that are huge must not drive out all others.
+                let others = self.known.iter().filter(|(known, _)| **known != domain);
+                others.max_by_key(|(_, known)| (size(&known.policy), Reverse(known.fetched)))
+            } else {
+                // Who is sent mail to is fetched every day; so the oldest is the least missed.
+                self.known.iter().min_by_key(|(_, known)| known.fetched)
+            };
+            let Some(first) = first.map(|(domain, _)| domain.clone()) else { break };
+            self.drop_known(&first);
         }
     }
 

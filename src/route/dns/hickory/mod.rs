@@ -90,7 +90,7 @@ impl HickoryDns {
         if anchors.is_empty() {
             return Err(SetupError::Anchors("there is none".into()));
         }
-        let local = servers.iter().all(|server| server.ip.is_loopback());
+        let local = servers.iter().all(|server| servers::is_here(server.ip));
         let servers = Servers::new(servers, &options).map_err(system)?;
         Ok(Self {
             validator: Validator::new(servers.clone(), Arc::new(anchors), options.max_cached),
@@ -118,20 +118,21 @@ impl HickoryDns {
         if let Some(found) = self.cache.get(&key, SystemClock.mono()) {
             return found;
         }
-        let (found, ttl) = self.ask(name, kind).await;
+        if let Some(answer) = names::special(name, kind) {
+            return Arc::new(Found::new(answer, false, name.clone()));
+        }
+        let source = self.probe.source(self).await;
+        let (found, ttl) = self.ask(source, name, kind).await;
         let found = Arc::new(found);
-        self.cache.put(key, Arc::clone(&found), SystemClock.mono(), ttl);
+        let keep = || self.cache.put(key, Arc::clone(&found), SystemClock.mono(), ttl);
+        self.probe.while_in_use(source, keep);
         found
     }
 
     /// Asks, and waits no longer than the attempts take, however long the CNAME chain.
-    async fn ask(&self, name: &DnsName, kind: RecordKind) -> (Found, Duration) {
+    async fn ask(&self, source: Source, name: &DnsName, kind: RecordKind) -> (Found, Duration) {
         let none = |answer| (Found::new(answer, false, name.clone()), Duration::ZERO);
-        if let Some(answer) = names::special(name, kind) {
-            return none(answer);
-        }
         let Some(absolute) = names::absolute(name) else { return none(Answer::NoName) };
-        let source = self.probe.source(self).await;
         // A chain of trust has many questions, one after the other, of which most are remembered.
         let limit = self.servers.limit.saturating_mul(if source == Source::Validated { 3 } else { 1 });
         let silent = Answer::Failed(RouteError::Timeout(limit));

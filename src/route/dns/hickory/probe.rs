@@ -63,6 +63,14 @@ impl Probe {
         source
     }
 
+    /// Does this if `source` is still the one in use: what another one said is not to be remembered.
+    pub(super) fn while_in_use(&self, source: Source, work: impl FnOnce()) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.source == Some(source) {
+            work();
+        }
+    }
+
     fn known(&self, now: Instant) -> Option<Source> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.source.filter(|_| known.until.is_none_or(|until| now < until))
@@ -111,3 +119,20 @@ impl Probe {
 const WITHOUT_ANSWER: Duration = Duration::from_secs(60);
 /// When to look again where they did, without DNSSEC: somebody may have set them up better.
 const WITHOUT_DNSSEC: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_source_said_is_not_remembered() {
+        let probe = Probe::new(Dnssec::Validate, true);
+        for (source, expected) in
+            [(Source::Validated, true), (Source::Plain, false), (Source::Trusted, false)]
+        {
+            let mut done = false;
+            probe.while_in_use(source, || done = true);
+            assert_eq!(done, expected, "{source:?}");
+        }
+    }
+}

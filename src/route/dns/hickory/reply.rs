@@ -115,7 +115,9 @@ impl Reply {
         // RFC 4035 §5.3.4: a record from a wildcard counts only with a proof that nothing is closer.
         match wildcard::closest_encloser(name, kind, &self.answers) {
             Some(encloser) if secure => {
-                if wildcard::is_proven(name, &encloser, &self.authorities) {
+                if !wildcard::are_from_above(name, &self.authorities) {
+                    Err(RouteError::Bogus)
+                } else if wildcard::is_proven(name, &encloser, &self.authorities) {
                     Ok(true)
                 } else if wildcard::has_hashed_proof(&self.authorities) && denial != Denial::Broken {
                     Ok(denial == Denial::Sound)
@@ -154,11 +156,7 @@ impl Reply {
             // A resolver that looks everything up speaks of the end of the chain.
             Trust::Word(authentic) if self.question == *name || soa.is_some() => authentic,
             // The proof of what does not exist was judged for the question alone.
-            Trust::Proofs(denial) if self.question == *name => match denial {
-                Denial::Sound => self.is_denied_securely(),
-                Denial::Weak => false,
-                Denial::Broken => return Err(RouteError::Bogus),
-            },
+            Trust::Proofs(denial) if self.question == *name => self.is_denied_securely(name, denial)?,
             _ => return Ok(None),
         };
         let referral = soa.is_none() && self.authorities.iter().any(|r| r.record_type() == RecordType::NS);
@@ -172,13 +170,27 @@ impl Reply {
         Ok(Some((answer, secure, soa.unwrap_or(0))))
     }
 
-    fn is_denied_securely(&self) -> bool {
+    /// Whether it is proven that there is nothing at `name`. What should be, by a zone that the name is
+    /// in, and is not, is bogus: the library asks neither which zone's proofs it has been given, nor
+    /// whether an unsigned one has to do with the name.
+    fn is_denied_securely(&self, name: &Name, denial: Denial) -> Result<bool, RouteError> {
+        if denial == Denial::Broken || !wildcard::are_from_above(name, &self.authorities) {
+            return Err(RouteError::Bogus);
+        }
         let proof = |record: &&Record| {
             let nsec = matches!(&record.data, RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)));
             nsec || record.record_type() == RecordType::SOA
         };
         let mut proofs = self.authorities.iter().filter(proof).peekable();
-        proofs.peek().is_some() && proofs.all(|record| record.proof == Proof::Secure)
+        if proofs.peek().is_some() && proofs.all(|record| record.proof == Proof::Secure) {
+            return Ok(denial == Denial::Sound);
+        }
+        // Without any record the library has looked at the delegation.
+        let unsigned = |record: &Record| record.proof == Proof::Insecure && record.name.zone_of(name);
+        if self.authorities.is_empty() || self.authorities.iter().any(unsigned) {
+            return Ok(false);
+        }
+        Err(RouteError::Bogus)
     }
 }
 
@@ -207,7 +219,7 @@ mod tests {
         name
     }
 
-    /// `owner A`, `owner CNAME target`, `owner DNAME target`, `owner NSEC next`, `owner SIG type labels`,
+    /// `owner A`, `owner CNAME target`, `owner DNAME target`, `owner NSEC next`, `owner SIG type labels [signer]`,
     /// `owner SOA`, `owner NS`; with `?` in front not proven as it should be, with `-` insecure.
     fn record(text: &str) -> Record {
         let (text, proof) = match text.split_at(1) {
@@ -224,7 +236,7 @@ mod tests {
                 rdata: NULL::with(name(target).to_bytes().unwrap()),
             },
             ["NSEC", next] => RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(name(next), [RecordType::A]))),
-            ["SIG", kind, labels] => RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(
+            ["SIG", kind, labels, ref signer @ ..] => RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(
                 SigInput {
                     type_covered: kind.parse().unwrap(),
                     algorithm: Algorithm::ECDSAP256SHA256,
@@ -233,7 +245,7 @@ mod tests {
                     sig_expiration: SerialNumber::new(2),
                     sig_inception: SerialNumber::new(1),
                     key_tag: 1,
-                    signer_name: name("test"),
+                    signer_name: name(signer.first().unwrap_or(&"test")),
                 },
                 vec![1],
             ))),
@@ -283,6 +295,19 @@ mod tests {
             ),
             (&["a.b.test A", "a.b.test SIG A 2"], &["b.test NSEC a.b.test"], SOUND, Err(RouteError::Bogus)),
             (&["a.b.test A", "a.b.test SIG A 3"], &[], SOUND, Ok(Some(true))),
+            // A neighbour signs what it likes about names that are not its own.
+            (
+                &["a.b.test A", "a.b.test SIG A 2"],
+                &["a.test NSEC z.b.test", "a.test SIG NSEC 2 a.test"],
+                SOUND,
+                Err(RouteError::Bogus),
+            ),
+            (
+                &["a.b.test A", "a.b.test SIG A 2"],
+                &["*.b.test NSEC c.b.test", "*.b.test SIG NSEC 2 b.test"],
+                SOUND,
+                Ok(Some(true)),
+            ),
             // By way of a DNAME.
             (&["?a.b.test CNAME a.c.test", "b.test DNAME c.test"], &[], BROKEN, Ok(Some(true))),
             (&["?a.b.test CNAME a.d.test", "b.test DNAME c.test"], &[], SOUND, Err(RouteError::Bogus)),
@@ -309,6 +334,26 @@ mod tests {
             ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(true))),
             ("a.test", &["-test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(Some(false))),
             ("a.test", &[], proofs(Denial::Sound), Ok(Some(false))),
+            // A zone that the name is not in has no say.
+            ("a.test", &["-x.test SOA"], proofs(Denial::Sound), Err(RouteError::Bogus)),
+            (
+                "a.test",
+                &["0.test NSEC b.test", "0.test SIG NSEC 2 0.test"],
+                proofs(Denial::Sound),
+                Err(RouteError::Bogus),
+            ),
+            (
+                "a.test",
+                &["0.test NSEC b.test", "0.test SIG NSEC 2 0.test"],
+                proofs(Denial::Weak),
+                Err(RouteError::Bogus),
+            ),
+            (
+                "a.test",
+                &["0.test NSEC b.test", "0.test SIG NSEC 2 test"],
+                proofs(Denial::Sound),
+                Ok(Some(true)),
+            ),
             ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Weak), Ok(Some(false))),
             ("a.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Broken), Err(RouteError::Bogus)),
             ("b.test", &["test SOA", "a.test NSEC b.test"], proofs(Denial::Sound), Ok(None)),

@@ -4,7 +4,7 @@
 //! forgets the CNAMEs of a chain, mixes those of several questions, and keeps nothing of what does not
 //! exist while it validates.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,4 +79,32 @@ pub(super) fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
     }
     NameServerConfig::new(address.ip(), true, connections)
+}
+
+/// Whether a name server at this address is one of this machine, whose word may be its own. Docker's is
+/// not: it hands on what a server elsewhere says, the AD bit with it.
+pub(super) fn is_here(ip: IpAddr) -> bool {
+    ip.is_loopback() && ip != DOCKER
+}
+
+/// In every container of a network that a user made.
+const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_that_hands_on_what_others_say_is_not_taken_at_its_word() {
+        for (ip, here) in [
+            ("127.0.0.1", true),
+            ("127.0.0.53", true),
+            ("::1", true),
+            ("127.0.0.11", false),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_here(ip.parse().unwrap()), here, "{ip}");
+        }
+    }
 }

@@ -38,6 +38,19 @@ pub(super) fn is_proven(name: &Name, encloser: &Name, authorities: &[Record]) ->
     })
 }
 
+/// Whether all proofs of what does not exist are signed by zones that `name` is in. Any other zone can
+/// sign an NSEC record whose end is beyond its own names.
+pub(super) fn are_from_above(name: &Name, authorities: &[Record]) -> bool {
+    authorities.iter().all(|record| match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(sig)) => {
+            let input = sig.input();
+            let is_proof = matches!(input.type_covered, RecordType::NSEC | RecordType::NSEC3);
+            !is_proof || input.signer_name.zone_of(name)
+        }
+        _ => true,
+    })
+}
+
 /// Whether the proof beside an answer is by NSEC3 records.
 pub(super) fn has_hashed_proof(authorities: &[Record]) -> bool {
     authorities.iter().any(|record| {

@@ -226,3 +226,21 @@ fn failures_have_a_limit() {
     assert_eq!(book.decide(&domain(4), &id("2"), at.plus(1)), Step::Fetch("2".into()));
     assert_eq!(book.decide(&domain(5), &id("2"), at.plus(1)), Step::Failed(StsFault::Fetch));
 }
+
+#[test]
+fn huge_policies_drive_out_one_another_and_no_small_ones() {
+    let at = At::start();
+    let text =
+        format!("version: STSv1\nmode: enforce\nmx: mx.test\nmax_age: {DAY}\nx: {}\n", "y".repeat(60_000));
+    let huge = Arc::new(StsPolicy::parse("1", text.as_bytes()).unwrap());
+    let mut book = Book::new(BookLimits { domains: 1000, octets: 3 * size(&huge) });
+    for n in 0..20 {
+        book.fetched(&domain(n), policy("1", DAY), at.plus(n as u64));
+    }
+    for n in 100..110 {
+        book.fetched(&domain(n), Arc::clone(&huge), at.plus(n as u64));
+        assert!(book.known.contains_key(&domain(n)), "the latest counts");
+    }
+    assert!((0..20).all(|n| book.known.contains_key(&domain(n))));
+    assert_eq!(book.dropped(), (100..108).map(domain).collect::<Vec<_>>());
+}
