@@ -20,13 +20,15 @@ use postroad::message::dkim::{Identity, Selector, Signer, SigningKey};
 use postroad::net::connect::TcpConnect;
 use postroad::net::source::{Source, Sources};
 use postroad::net::tls::{ClientTls, ServerTls, TlsOptions};
-use postroad::relay::{Relay, Rules, Users};
+use postroad::relay::{Relay, Rules, SenderCheck, Users};
+use postroad::route::sts::StsFolder;
 use postroad::route::{FixedRoutes, Hosts, LocalId, Match, MxOptions, MxResolver, Route};
 use postroad::server::{Network, Server, ServerOptions};
 use postroad::smtp::address::{Domain, EhloName, Mailbox};
 use postroad::smtp::sasl::Mechanism;
 use postroad::smtp::server::AuthOffer;
 use postroad::spool::{DiskSpool, MemorySpool, Spool};
+use postroad::tls_rpt::{Collector, ReporterOptions, Submitter, TallyDirectory, TlsReporter};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -166,8 +168,11 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     let terminated = common::terminated()?;
     let hostname = EhloName::new(&flags.hostname).unwrap_or_else(|error| common::refuse(error));
     let spool = flags.spool();
-    let engine = flags.engine(&hostname, &spool).await.unwrap_or_else(|error| common::refuse(error));
-    let relay = Relay::new(engine.clone(), flags.rules(&hostname));
+    let road = flags.engine(&hostname, &spool).await.unwrap_or_else(|error| common::refuse(error));
+    let (engine, reports) = (road.engine, road.reports);
+    let mut rules = flags.rules(&hostname);
+    rules.sender_check = Some(SenderCheck::new(Arc::clone(road.resolver.dns())));
+    let relay = Relay::new(engine.clone(), rules);
     let mut options = flags.server_options(&hostname);
     relay.offer(&mut options.session);
     let server = Server::builder(relay, options)
@@ -179,9 +184,19 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     common::ready(server.addresses());
     terminated.await;
     server.shutdown(Duration::from_secs(10)).await;
+    if let Some(reports) = reports {
+        reports.stop().await;
+    }
     engine.shutdown(Duration::from_secs(20)).await;
     spool.flush().await?;
     Ok(())
+}
+
+/// What carries the mail on.
+struct Road {
+    engine: Engine,
+    resolver: Arc<MxResolver>,
+    reports: Option<TlsReporter>,
 }
 
 impl Flags {
@@ -211,7 +226,7 @@ impl Flags {
         }
     }
 
-    async fn engine(&self, hostname: &EhloName, spool: &Arc<dyn Spool>) -> Result<Engine, Box<dyn Error>> {
+    async fn engine(&self, hostname: &EhloName, spool: &Arc<dyn Spool>) -> Result<Road, Box<dyn Error>> {
         let mut options = EngineOptions::new();
         options.runs_per_site = self.concurrency;
         let mut carrier = CarrierOptions::new(hostname.clone());
@@ -229,8 +244,9 @@ impl Flags {
             trust = trust.trust_pem(&common::read(ca)?)?;
         }
         let sources = self.sources(hostname)?;
+        let resolver = Arc::new(self.resolver(hostname)?);
         let mut engine = Engine::builder(Arc::clone(spool), hostname.clone())
-            .direct(self.routes(hostname)?)
+            .direct(self.routes(&resolver))
             .options(options)
             .carrier(carrier)
             .retry(retry)
@@ -252,7 +268,49 @@ impl Flags {
             let maildir = Maildir::open(path, Arc::new(SystemClock))?;
             engine = engine.local(LocalId::new(domain.as_str()), Arc::new(maildir));
         }
-        Ok(engine.start().await?)
+        let collector = self.collector(hostname)?;
+        if let Some(collector) = &collector {
+            engine = engine.observer(collector.clone());
+        }
+        let engine = engine.start().await?;
+        let reports = match collector {
+            Some(collector) => Some(self.report(hostname, &engine, &resolver, collector).await?),
+            None => None,
+        };
+        Ok(Road { engine, resolver, reports })
+    }
+
+    /// Where something is kept beside the spool; nowhere when that is in memory.
+    fn beside(&self, folder: &str) -> Option<PathBuf> {
+        (self.spool != "memory:").then(|| PathBuf::from(&self.spool).join(folder))
+    }
+
+    /// Counts how hosts fare with TLS, so that their domains can be told (RFC 8460). Only under a name that
+    /// others can write to.
+    fn collector(&self, hostname: &EhloName) -> Result<Option<Arc<Collector>>, Box<dyn Error>> {
+        let Some(folder) = self.beside("tls-rpt").filter(|_| hostname.as_domain().as_str().contains('.'))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Collector::new(Arc::new(TallyDirectory::open(folder)?), Arc::new(SystemClock))))
+    }
+
+    async fn report(
+        &self,
+        hostname: &EhloName,
+        engine: &Engine,
+        resolver: &MxResolver,
+        collector: Arc<Collector>,
+    ) -> Result<TlsReporter, Box<dyn Error>> {
+        let contact = match &self.postmaster {
+            Some(postmaster) => postmaster.clone(),
+            None => Mailbox::parse(&format!("postmaster@{hostname}"))?,
+        };
+        let submitter = Submitter::new(&self.hostname, contact, hostname.as_domain().clone());
+        let https = resolver.policies().map(|policies| Arc::new(policies.https().clone()) as _);
+        let options = ReporterOptions::new(submitter);
+        let dns = Arc::clone(resolver.dns());
+        Ok(TlsReporter::start(engine.clone(), collector, dns, https, options).await?)
     }
 
     /// What --source says. Where there are addresses of both families each source has one of either: a
@@ -294,7 +352,7 @@ impl Flags {
         Ok(Some(signer))
     }
 
-    fn routes(&self, hostname: &EhloName) -> Result<FixedRoutes, Box<dyn Error>> {
+    fn resolver(&self, hostname: &EhloName) -> Result<MxResolver, Box<dyn Error>> {
         let mut mx = MxOptions::new();
         mx.servers = self.resolver.into_iter().collect();
         mx.port = self.mx_port;
@@ -302,7 +360,14 @@ impl Flags {
         mx.own_names = vec![hostname.as_domain().clone()];
         let port = |address: &String| address.rsplit_once(':')?.1.parse().ok();
         mx.own_ports = self.listen.iter().filter_map(port).collect();
-        let mut routes = FixedRoutes::new().otherwise(Arc::new(MxResolver::new(mx)?));
+        if let (Some(sts), Some(folder)) = (&mut mx.sts, self.beside("sts")) {
+            sts.store = Some(Arc::new(StsFolder::open(folder)?));
+        }
+        Ok(MxResolver::new(mx)?)
+    }
+
+    fn routes(&self, resolver: &Arc<MxResolver>) -> FixedRoutes {
+        let mut routes = FixedRoutes::new().otherwise(Arc::clone(resolver) as _);
         for (on, host) in &self.route {
             routes = routes.host(on.clone(), host.clone(), self.tls_policy.into());
         }
@@ -318,7 +383,7 @@ impl Flags {
                 }
             };
         }
-        Ok(routes)
+        routes
     }
 
     fn rules(&self, hostname: &EhloName) -> Rules {

@@ -132,7 +132,8 @@
 //! # Features
 //!
 //! `dns` (default) is `MxResolver`, `disk` (default) is `DiskSpool`; both turn on `tokio`, which is all
-//! that does I/O. Without features there are [`smtp`], [`message`], [`hop`] and [`clock`].
+//! that does I/O. `mta-sts` and `tls-rpt` (default) add policies and reports over HTTPS, `dkim` (default)
+//! signatures, and `preflight` a look at a sender's DNS. Without features there are [`smtp`], [`message`], [`hop`] and [`clock`].
 
 use std::pin::Pin;
 

@@ -48,6 +48,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
+pub use senders::SenderCheck;
 pub use users::{Authenticator, Users};
 
 use self::gather::{Gathered, Unfit, gather};
@@ -55,7 +56,6 @@ use self::senders::no_such_return;
 use crate::BoxFuture;
 use crate::delivery::{Engine, NewMail, SubmitError};
 use crate::message::{HeaderError, MessageId, Received, Srs, With};
-use crate::route::Resolve;
 use crate::server::{
     BodyStream, Conversation, Handler, Network, Peer, SessionInfo, Transaction, Verdict, bad_credentials,
     relaying_denied,
@@ -87,11 +87,10 @@ pub struct Rules {
     /// Where mail to a bare `<postmaster>` goes. Default: `postmaster` at the first local domain;
     /// without one it is refused (RFC 5321 §4.5.1 then does not ask for it).
     pub postmaster: Option<Mailbox>,
-    /// Looks up the domains of strangers' senders at MAIL. One that takes no mail (RFC 7505 §4.2) is
-    /// refused with 550 5.7.27, one that has no mail server with 550 5.1.8, and one that cannot be looked
-    /// up within 20 seconds with 451 4.4.3. Submitters and the null sender are not looked up. Default:
-    /// none, nobody is. Give it the resolver that the engine has, on a host that takes mail from everybody.
-    pub sender_check: Option<Arc<dyn Resolve>>,
+    /// Looks up the domains of strangers' senders at MAIL: mail from a domain that takes none is refused
+    /// with 550 5.7.27 (RFC 7505 §4.2). Submitters and the null sender are not looked up. Default: none,
+    /// nobody is. Give it the DNS that the engine has, on a host that takes mail from everybody.
+    pub sender_check: Option<SenderCheck>,
     /// What rewrote the senders of forwarded mail: what comes back to such an address, from whomever, goes
     /// to the original sender. Its domain need not be local. Default: none.
     pub srs: Option<Arc<Srs>>,

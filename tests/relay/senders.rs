@@ -1,13 +1,14 @@
 //! Senders: whose domain takes no mail is refused, and what was rewritten for one leads back to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postroad::BoxFuture;
 use postroad::clock::{Clock, SystemClock, Timestamp};
-use postroad::hop::{Host, Require};
 use postroad::message::Srs;
-use postroad::route::{Hosts, Resolve, Route, RouteError};
+use postroad::relay::SenderCheck;
+use postroad::route::RouteError;
+use postroad::route::dns::{Answer, Dns, DnsName, Found, Record, RecordKind};
+use postroad::route::mx::{Exchange, Mx};
 use postroad::smtp::address::{Domain, ReversePath};
 use postroad::spool::MemorySpool;
 
@@ -17,21 +18,22 @@ use super::{FRIEND, STRANGER, connect, engine, rules, send, stored};
 #[derive(Debug)]
 struct ByName;
 
-impl Resolve for ByName {
-    fn route<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
-        let found = match domain.as_str() {
-            "null.test" => Err(RouteError::NullMx),
-            "gone.test" => Err(RouteError::NoSuchDomain),
-            "empty.test" => Err(RouteError::NoHost),
-            "broken.test" => Err(RouteError::Dns),
-            "forged.test" => Err(RouteError::Bogus),
-            "slow.test" => Err(RouteError::Timeout(Duration::from_secs(1))),
-            "us.test" => Err(RouteError::Loop),
-            "unknown.test" => Err(RouteError::NoRoute),
-            "silent.test" => return Box::pin(std::future::pending()),
-            _ => Ok(Route::Hosts(Hosts::new(vec![Host::new(domain.clone(), 25)], Require::Opportunistic))),
+impl Dns for ByName {
+    fn look_up<'a>(&'a self, name: &'a DnsName, kind: RecordKind) -> BoxFuture<'a, Found> {
+        let mx = |exchange| Answer::Records(vec![Record::Mx(Mx::new(0, exchange))]);
+        let answer = match (name.as_str(), kind) {
+            ("null.test", RecordKind::Mx) => mx(Exchange::Null),
+            ("gone.test", _) => Answer::NoName,
+            ("empty.test" | "own.test" | "half.test", RecordKind::Mx)
+            | ("empty.test" | "half.test", RecordKind::Aaaa) => Answer::NoData,
+            ("empty.test", _) => Answer::NoData,
+            ("own.test", RecordKind::A) => Answer::Records(vec![Record::A([192, 0, 2, 1].into())]),
+            ("broken.test" | "half.test", _) => Answer::Failed(RouteError::Dns),
+            ("forged.test", _) => Answer::Failed(RouteError::Bogus),
+            ("silent.test", _) => return Box::pin(std::future::pending()),
+            _ => mx(Exchange::Host(Domain::parse("mx.test").unwrap())),
         };
-        Box::pin(std::future::ready(found))
+        Box::pin(std::future::ready(Found::new(answer, false, name.clone())))
     }
 }
 
@@ -39,25 +41,29 @@ impl Resolve for ByName {
 async fn a_sender_to_whom_nothing_can_go_back_is_refused() {
     let engine = engine(Arc::new(MemorySpool::new())).await;
     let mut checking = rules();
-    checking.sender_check = Some(Arc::new(ByName));
+    checking.sender_check = Some(SenderCheck::new(Arc::new(ByName)));
+    let mut strict = checking.clone();
+    strict.sender_check.as_mut().unwrap().unknown = true;
     let mut stranger = connect(&engine, checking.clone(), STRANGER).await;
-    for (sender, reply) in [
-        ("<a@null.test>", "550 5.7.27"),
-        ("<a@NULL.test> BODY=8BITMIME", "550 5.7.27"),
-        ("<a@gone.test>", "550 5.1.8"),
-        ("<a@empty.test>", "550 5.1.8"),
-        ("<a@broken.test>", "451 4.4.3"),
-        ("<a@forged.test>", "451 4.4.3"),
-        ("<a@slow.test>", "451 4.4.3"),
-        ("<a@silent.test>", "451 4.4.3"),
-        ("<a@fine.test>", "250"),
-        ("<a@us.test>", "250"),
-        ("<a@unknown.test>", "250"),
-        ("<a@[192.0.2.1]>", "250"),
-        ("<>", "250"),
+    let mut suspect = connect(&engine, strict, STRANGER).await;
+    for (sender, usual, strict) in [
+        ("<a@null.test>", "550 5.7.27", "550 5.7.27"),
+        ("<a@NULL.test> BODY=8BITMIME", "550 5.7.27", "550 5.7.27"),
+        ("<a@gone.test>", "250", "550 5.1.8"),
+        ("<a@empty.test>", "250", "550 5.1.8"),
+        ("<a@broken.test>", "250", "451 4.4.3"),
+        ("<a@forged.test>", "250", "451 4.4.3"),
+        ("<a@half.test>", "250", "451 4.4.3"),
+        ("<a@silent.test>", "250", "451 4.4.3"),
+        ("<a@fine.test>", "250", "250"),
+        ("<a@own.test>", "250", "250"),
+        ("<a@[192.0.2.1]>", "250", "250"),
+        ("<>", "250", "250"),
     ] {
-        stranger.ask(&format!("MAIL FROM:{sender}"), reply).await;
-        stranger.ask("RSET", "250").await;
+        for (session, reply) in [(&mut stranger, usual), (&mut suspect, strict)] {
+            session.ask(&format!("MAIL FROM:{sender}"), reply).await;
+            session.ask("RSET", "250").await;
+        }
     }
     // Those who submit may send as whom they like, and nobody is looked up by default.
     let mut friend = connect(&engine, checking.clone(), FRIEND).await;
