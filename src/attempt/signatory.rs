@@ -38,12 +38,27 @@ impl Signatory {
     /// # Cancel safety
     /// May be dropped at any time.
     pub(crate) async fn sign(&self, pieces: [Bytes; 2]) -> Result<Bytes, SignError> {
+        self.aside(self.all_of(pieces)).await
+    }
+
+    /// The same without a turn, for who has one message at a time and must not wait behind those who come
+    /// together, as an engine's reports: every settlement waits for them.
+    ///
+    /// # Errors
+    /// [`SignError`]
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub(crate) async fn sign_at_once(&self, pieces: [Bytes; 2]) -> Result<Bytes, SignError> {
+        elsewhere(self.all_of(pieces)).await
+    }
+
+    fn all_of(&self, pieces: [Bytes; 2]) -> impl FnOnce() -> Result<Bytes, SignError> + Send + 'static {
         let (mut signing, now) = (self.begin(), self.clock.now().wall);
-        let work = move || {
+        move || {
             pieces.iter().for_each(|piece| signing.update(piece));
             signing.finish(b"", now)
-        };
-        self.aside(work).await
+        }
     }
 
     /// The signatures of a message that was looked at, behind these fields.
@@ -75,13 +90,12 @@ impl Signatory {
         work: impl FnOnce() -> Result<T, SignError> + Send + 'static,
     ) -> Result<T, SignError> {
         let turn = self.turn().await.ok_or(SignError::Failed)?;
-        let work = tokio::task::spawn_blocking(move || {
+        elsewhere(move || {
             // Its turn ends with the work, not with whoever waits for it.
             let _turn = turn;
             work()
-        });
-        // It panics or is dropped only as the program goes down.
-        work.await.unwrap_or(Err(SignError::Failed))
+        })
+        .await
     }
 
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
@@ -89,5 +103,53 @@ impl Signatory {
     }
 }
 
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SignError> + Send + 'static,
+) -> Result<T, SignError> {
+    // It panics or is dropped only as the program goes down.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(SignError::Failed))
+}
+
 /// A signature takes a millisecond: where thousands wait before this one, it had better come again.
 const WAIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{SystemClock, Timestamp};
+
+    /// Puts one field in front of everything.
+    #[derive(Debug)]
+    struct Stamp;
+
+    impl Sign for Stamp {
+        fn begin(&self) -> Box<dyn Signing> {
+            Box::new(Self)
+        }
+        fn renew(&self, _: &[u8], _: &[u8], _: Timestamp) -> Result<Option<Renewed>, SignError> {
+            Ok(None)
+        }
+    }
+
+    impl Signing for Stamp {
+        fn update(&mut self, _: &[u8]) {}
+        fn finish(self: Box<Self>, _: &[u8], _: Timestamp) -> Result<Bytes, SignError> {
+            Ok(Bytes::from_static(b"A: b\r\n"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_is_signed_while_others_wait_for_their_turn() {
+        let signatory = Signatory::new(Arc::new(Stamp), Arc::new(SystemClock));
+        let turns = u32::try_from(signatory.turns.available_permits()).unwrap();
+        let all = signatory.turns.acquire_many(turns).await.unwrap();
+        let pieces = || [Bytes::new(), Bytes::new()];
+        let mut waits = Box::pin(signatory.sign(pieces()));
+        let is_waiting =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+        assert!(is_waiting.await);
+        assert_eq!(signatory.sign_at_once(pieces()).await.unwrap(), "A: b\r\n");
+        drop(all);
+        assert_eq!(waits.await.unwrap(), "A: b\r\n");
+    }
+}

@@ -27,7 +27,7 @@ pub(crate) async fn write(shared: &Shared, decision: &Decision, notices: &[Notic
     for notice in notices {
         let mut report = report(shared, decision, notice, sender, &original, now);
         if let NewBody::Inline(content) = &report.body {
-            match shared.signed(report.head.clone(), content).await {
+            match shared.signed_report(report.head.clone(), content).await {
                 Ok(head) => report.head = head,
                 // There is nobody to refuse it to, and the sender has to be told.
                 Err(error) => tracing::error!(%error, report = %report.id, "a report goes out unsigned"),

@@ -102,6 +102,13 @@ impl Shared {
         Ok(in_front(fields, head))
     }
 
+    /// The same for a report, of which one is written at a time.
+    pub(crate) async fn signed_report(&self, head: Bytes, content: &Bytes) -> Result<Bytes, SignError> {
+        let Some(signatory) = self.carrier.signatory() else { return Ok(head) };
+        let fields = signatory.sign_at_once([head.clone(), content.clone()]).await?;
+        Ok(in_front(fields, head))
+    }
+
     pub(crate) fn mono(&self) -> Instant {
         self.clock.mono()
     }

@@ -9,7 +9,11 @@ use crate::smtp::address::Domain;
 /// Checks the mail hosts of a domain.
 pub(super) async fn check(dns: &dyn Dns, domain: &Domain) -> Findings {
     let mut findings = Findings::default();
-    let Some(domain) = DnsName::of(domain) else { return findings };
+    let Some(domain) = DnsName::of(domain) else {
+        // An address literal.
+        findings.add(None, Detail::NoDomain);
+        return findings;
+    };
     match dns.look_up(&domain, RecordKind::Mx).await.answer {
         Answer::Failed(error) => findings.unasked(Check::Mail, &domain, error),
         Answer::NoName => findings.add(Some(&domain), Detail::NoDomain),

@@ -28,6 +28,11 @@
 //! source routes and quoted local parts are letters of a local part, which nobody here reads. 250 is
 //! said when the message is on stable storage, and never before.
 //!
+//! An engine that signs does so for whoever may send to every domain, by the From field and nothing else:
+//! each user, and each host in [`Rules::relay_from`], can have mail signed in the name of every domain that
+//! the engine has a key for. Where these belong to different people, give each an engine with keys of its
+//! own, or compare login and From in a [`Handler`] in front.
+//!
 //! It does not check who a sender is (SPF, DKIM, DMARC), and it looks into no mailbox: whether a user of a
 //! local domain exists is the final delivery's to know. Wrap it in a [`Handler`] of your own for more.
 

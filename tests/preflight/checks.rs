@@ -409,3 +409,19 @@ async fn a_domain_below_has_the_policy_of_the_one_above() {
         );
     }
 }
+
+#[tokio::test]
+async fn without_addresses_a_record_that_cannot_be_asked_for_is_not_fine_either() {
+    let mut preflight = preflight();
+    preflight.addresses.clear();
+    let found = found(&preflight, "a.test TXT !").await;
+    assert!(found.iter().any(|line| line.starts_with("unasked spf a.test")), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_address_literal_is_no_domain_of_a_sender() {
+    let helo = EhloName::new("mail.a.test").unwrap();
+    let preflight = Preflight::new("[192.0.2.1]".parse().unwrap(), helo, Vec::new());
+    let findings = preflight.check(&changed("")).await;
+    assert!(!findings.is_ready(), "{:?}", wrong(&findings));
+}

@@ -22,6 +22,8 @@ pub(super) fn domains(value: &[u8]) -> Option<Vec<Domain>> {
         rest = tail;
         match octet {
             b'(' => rest = comment(rest)?,
+            // Behind an address that was closed there is room for a comment only.
+            octet if angle.is_some() && !matches!(octet, b' ' | b'\t' | b',' | b';') => return None,
             b'"' => {
                 rest = quoted(rest)?;
                 // What stands in it says nothing of the domain.
@@ -38,7 +40,8 @@ pub(super) fn domains(value: &[u8]) -> Option<Vec<Domain>> {
                     return None;
                 }
             }
-            b':' if !group && angle.is_none() => {
+            // The name of a group is no address.
+            b':' if !group && angle.is_none() && !outside.contains(&b'@') => {
                 group = true;
                 outside.clear();
             }
@@ -151,6 +154,10 @@ mod tests {
             ("<a@b.test", None),
             ("a@b.test>", None),
             ("<a@b.test> <c@d.test>", None),
+            ("<a@b.test> c@d.test", None),
+            ("<a@b.test> \"c@d.test\"", None),
+            ("<a@b.test>\t(c@d.test) ", Some("b.test")),
+            ("c@d.test: a@b.test;", None),
             ("<a@evil.test@b.test>", None),
             ("a @evil.test x@b.test", None),
             ("<@r.test:a@b.test>", None),

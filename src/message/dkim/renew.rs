@@ -2,9 +2,9 @@
 //!
 //! That it was is not read but verified: a signature in a message that comes from elsewhere may say
 //! anything, and signing what it stands on would vouch for a forgery. What a key of ours has signed, and
-//! what nobody changed since, may be signed by it once more.
+//! what nobody changed or added to since, may be signed by it once more.
 
-use super::hasher::NAME;
+use super::hasher::{NAME, names};
 use super::identity::Directory;
 use super::signature::Signature;
 use super::{MAX_KEYS, Signed, Signer};
@@ -44,8 +44,11 @@ fn is_signed(directory: &Directory, message: &[u8], now: Timestamp) -> bool {
     let Ok(header) = Header::scan(message) else { return false };
     let fields: Vec<Field<'_>> = header.fields().collect();
     let body = header.body_start().and_then(|at| message.get(at..)).unwrap_or_default();
+    // What we would sign now must have been signed then: a field that is not may have been added since.
+    let Some(mut names) = names(&fields) else { return false };
+    names.dedup();
     let holds = |field: &Field<'_>| {
-        let signature = Signature::parse(*field);
+        let signature = Signature::parse(*field).filter(|found| found.covers_all(&fields, &names));
         let key = signature.as_ref().and_then(|found| directory.key(found.domain, found.selector));
         signature.zip(key).is_some_and(|(signature, key)| signature.holds(&fields, body, key.record(), now))
     };

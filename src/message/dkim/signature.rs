@@ -141,18 +141,25 @@ impl<'a> Signature<'a> {
         self.names.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
     }
 
+    /// Whether it is about all fields of these names.
+    pub(crate) fn covers_all(&self, fields: &[Field<'_>], names: &[&str]) -> bool {
+        names.iter().all(|name| {
+            let there = fields.iter().filter(|field| field.is(name)).count();
+            let covered = self.names.iter().filter(|known| known.eq_ignore_ascii_case(name.as_bytes()));
+            covered.count() >= there
+        })
+    }
+
     /// Whether it is about this message and made by this key.
     pub(crate) fn holds(&self, fields: &[Field<'_>], body: &[u8], key: &KeyRecord, now: Timestamp) -> bool {
         if self.kind != key.kind() || self.expires.is_some_and(|at| now.as_secs() > at) {
             return false;
         }
-        if self.body_hash != body_hash(self.body, body) {
-            return false;
-        }
         let mut input = Vec::new();
         pick(fields, self.names.iter().copied(), self.header, &mut input);
         append_own(self.header, &unsigned(&self.field), &mut input);
-        key.verifies(&input, &self.signature)
+        // The body, which may be long, only for a signature that is genuine.
+        key.verifies(&input, &self.signature) && self.body_hash == body_hash(self.body, body)
     }
 }
 

@@ -317,6 +317,26 @@ fn a_changed_copy_is_signed_again_only_where_we_signed_the_original() {
     }
 }
 
+#[test]
+fn what_was_added_to_a_message_since_is_not_signed_with_it() {
+    let signer = Signer::new([both()]).unwrap();
+    let message = "From: x@a.test\r\nList-Id: <l.a.test>\r\n\r\ngr\u{fc}n\r\n";
+    let signed = fields(&signer, message.as_bytes()).unwrap();
+    for (added, renewed) in [
+        ("", true),
+        // These are not signed at all.
+        ("Received: by c.test\r\nX-Spam: no\r\n", true),
+        ("List-Unsubscribe: <https://evil.test>\r\n", false),
+        ("Sender: evil@evil.test\r\n", false),
+    ] {
+        let original = format!("{added}{signed}{message}");
+        assert_eq!(verdicts(original.as_bytes(), records), [true, true], "the old signatures hold");
+        let copy = original.replace("gr\u{fc}n", "gr=C3=BCn");
+        let found = signer.renew(original.as_bytes(), copy.as_bytes(), NOW).unwrap();
+        assert_eq!(found.is_some(), renewed, "{added}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]

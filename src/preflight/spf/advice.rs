@@ -55,7 +55,12 @@ fn judge(domain: &Domain, ip: IpAddr, found: Evaluation, must_be: bool, findings
 /// Looks at the record itself. What is wrong with it was said.
 async fn advise(dns: &dyn Dns, domain: &Domain, findings: &mut Findings) {
     let Some(name) = DnsName::of(domain) else { return };
-    let Answer::Records(records) = dns.look_up(&name, RecordKind::Txt).await.answer else { return };
+    let records = match dns.look_up(&name, RecordKind::Txt).await.answer {
+        Answer::Records(records) => records,
+        Answer::NoData | Answer::NoName => return,
+        // Without an address nobody else has asked.
+        Answer::Failed(error) => return findings.unasked(Check::Spf, &name, error),
+    };
     let text = records.iter().find_map(|record| match record {
         dns::Record::Txt(text) if Record::is_one(text) => Some(text),
         _ => None,
