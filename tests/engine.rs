@@ -490,14 +490,3 @@ async fn a_seed_is_a_history() {
     }
     assert_eq!(histories[0], histories[1]);
 }
-
-#[tokio::test(start_paused = true)]
-async fn more_recipients_than_one_transaction_takes_are_split() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    let engine = engine(&world, &spool).await;
-    let to: Vec<_> = (0..250).map(|n| format!("{n}@b.test")).collect();
-    let to: Vec<_> = to.iter().map(String::as_str).collect();
-    let delivery = engine.submit(mail("", &to)).await.unwrap().finished().await;
-    assert!(delivery.is_complete());
-    assert_eq!(world.reached().len(), 250);
-}
