@@ -34,7 +34,8 @@ pub struct ClientOptions {
     /// credentials by what `credentials` gives.
     pub session: Config,
     /// Where credentials come from, for each connection anew: for tokens that expire. Default: none, and
-    /// then those in `session` are used.
+    /// then those in `session` are used. Where a route requires less than
+    /// [`Require::Verified`](crate::hop::Require::Verified), whoever answers over TLS is given them.
     pub credentials: Option<Arc<dyn CredentialSource>>,
     /// No wait of the client is longer than this. Default: none; set it in tests.
     pub longest_wait: Option<Duration>,
