@@ -4,7 +4,7 @@
 //! of the route's hosts, and carries [`Job`]s over it for as long as its [`Work`] has any. The carrier
 //! decides nothing about when to try again: it says what happened, one [`Report`] per job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::signatory::Signatory;
 use super::trial::Trial;
 use crate::BoxFuture;
 use crate::clock::Clock;
-use crate::hop::{Host, Require};
+use crate::hop::{Host, Require, TlsStart};
 use crate::message::{Content, Sign};
 use crate::net::connect::{Connect, ConnectError};
 use crate::net::source::{Sending, SourceName, Sources};
@@ -248,10 +248,17 @@ impl Carrier {
         dialer.unwrap_or(&self.shared.dialer)
     }
 
-    /// The hosts as they are tried from here: each with the addresses that can be used, and behind the
-    /// others those that could not be reached the last time. When none can be used, they are as they were.
+    /// The hosts as they are tried from here: each once, with the addresses that can be used, and behind
+    /// the others those that could not be reached the last time. When none can be used, they are as they
+    /// were.
     pub(super) fn sorted(&self, hosts: &Hosts) -> Hosts {
         let (mut sorted, now) = (hosts.clone(), self.shared.clock.mono());
+        // What the first says of a host counts: a second with less would be reached and never be used.
+        let mut seen = BTreeSet::new();
+        sorted.hosts.retain(|host| {
+            let start = host.tls_start == TlsStart::Implicit;
+            seen.insert((host.name.clone(), host.port, start))
+        });
         sorted.hosts.retain_mut(|host| {
             // Without addresses it is looked up by whoever connects.
             let known = !host.addresses.is_empty();

@@ -158,3 +158,14 @@ async fn hosts_whose_records_cannot_be_had_do_not_keep_an_attempt_from_the_one_b
     let faults = work.trials.iter().filter(|trial| trial.fault == Some(TlsFault::DnssecInvalid));
     assert_eq!(faults.count(), 9, "and each is told of");
 }
+
+#[tokio::test]
+async fn a_host_that_stands_twice_in_a_route_is_asked_for_what_it_shows_first() {
+    let ca = Ca::new("ca");
+    let peer = Peer::with_tls(ca.issue("mx.test").server()).await;
+    let host = peer.host("mx.test");
+    let hosts = vec![with_tlsa(host.clone(), vec![other_tlsa(3)]), host];
+    let hosts = Hosts::new(hosts, Require::Opportunistic);
+    let (end, _) = run_at(&trusting(&ca), &hosts, [job(Require::Opportunistic)]).await;
+    assert_eq!((refused(&end).0, peer.count("MAIL")), (Demand::Dane, 0));
+}
