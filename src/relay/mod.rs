@@ -90,8 +90,9 @@ pub struct Rules {
     /// without one it is refused (RFC 5321 §4.5.1 then does not ask for it).
     pub postmaster: Option<Mailbox>,
     /// Looks up the domains of strangers' senders at MAIL: mail from a domain that takes none is refused
-    /// with 550 5.7.27 (RFC 7505 §4.2). Submitters and the null sender are not looked up. Default: none,
-    /// nobody is. Give it the DNS that the engine has, on a host that takes mail from everybody.
+    /// with 550 5.7.27 (RFC 7505 §4.2). Submitters, clients on this machine and the null sender are not
+    /// looked up. Default: none, nobody is. Give it the DNS that the engine has, on a host that takes mail
+    /// from everybody.
     pub sender_check: Option<SenderCheck>,
     /// What rewrote the senders of forwarded mail: what comes back to such an address, from whomever, goes
     /// to the original sender. Its domain need not be local. Default: none.
@@ -237,7 +238,8 @@ impl Conversation for Session {
             }
             // What is wrong is said before the content comes. It is looked at again when it is stored.
             Some(_) => engine.check_times(mail).map_err(|error| refusal(&error.into())),
-            None if !submitter => {
+            // What runs on this machine is nobody from elsewhere.
+            None if !submitter && !session.peer.address.ip().to_canonical().is_loopback() => {
                 return Box::pin(async move {
                     let verdict = rules.check_sender(&mail.from).await;
                     if let Err(reply) = &verdict {

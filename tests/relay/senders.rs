@@ -72,6 +72,9 @@ async fn a_sender_to_whom_nothing_can_go_back_is_refused() {
     user.ask("AUTH PLAIN AGFkYQBzM2NyZXQ=", "235").await;
     user.ask("MAIL FROM:<a@null.test>", "250").await;
     connect(&engine, rules(), STRANGER).await.ask("MAIL FROM:<a@null.test>", "250").await;
+    let mut checking = rules();
+    checking.sender_check = Some(SenderCheck::new(Arc::new(ByName)));
+    connect(&engine, checking, "127.0.0.1").await.ask("MAIL FROM:<a@null.test>", "250").await;
 }
 
 #[tokio::test]
