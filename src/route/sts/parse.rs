@@ -112,7 +112,8 @@ impl StsPolicy {
                 "mx" => mx.push(MxPattern::parse(value).ok_or(StsSyntaxError::Mx)?),
                 _ => {}
             }
-            lines.push(line.into());
+            // White space behind the colon may be a tab, which is nothing for reports.
+            lines.push(line.replace('\t', " ").into());
         }
         if version != Some("STSv1") {
             return Err(StsSyntaxError::Version);
