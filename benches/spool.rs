@@ -81,7 +81,7 @@ fn produce(runtime: &Runtime, spool: &Arc<dyn Spool>, producers: u64, settle: bo
                 tokio::spawn(async move {
                     for _ in 0..MESSAGES / producers {
                         let claims = spool.enqueue(vec![message(&rng, &body)], Some(Timestamp::NEVER)).await;
-                        let done: Vec<_> = claims.unwrap().iter().map(contract::remove).collect();
+                        let done: Vec<_> = claims.unwrap().claims.iter().map(contract::remove).collect();
                         if settle {
                             // As an engine does: the next message does not wait for it.
                             let spool = Arc::clone(&spool);

@@ -22,8 +22,9 @@ use postroad::smtp::address::{Domain, EhloName};
 use postroad::smtp::params::BodyKind;
 use postroad::smtp::server::{AuthOffer, Protocol};
 use postroad::spool::{
-    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, MemoryOptions, MemorySpool,
-    NewMessage, QueueName, QueueSummary, Settlement, Spool, SpoolError, Stats, Token,
+    Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
+    KeepLog, Logged, MemoryOptions, MemorySpool, NewMessage, QueueName, QueueSummary, Results, Selection,
+    Settlement, Spool, SpoolError, Stats, Token,
 };
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
@@ -95,9 +96,10 @@ async fn send(client: &mut Client<DuplexStream>, mail: &str, to: &str, content: 
 async fn stored(spool: &dyn Spool, reply: &str) -> (EntrySummary, String) {
     assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
     let id: MessageId = reply.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
-    let entry = spool.entries(id).await.unwrap().remove(0);
+    let entry = spool.scan(Selection::message(id), None, usize::MAX).await.unwrap().remove(0);
     // A lease far from over hides the entry; take it by force of time.
     let claim = ClaimRequest {
+        class: Class::Normal,
         queue: entry.queue.clone(),
         now: Timestamp::NEVER,
         limit: 100,
@@ -350,7 +352,7 @@ impl Spool for Slow {
         &self,
         batch: Vec<NewMessage>,
         lease: Option<Timestamp>,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+    ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             self.gate.acquire().await.unwrap().forget();
             self.inner.enqueue(batch, lease).await
@@ -374,20 +376,30 @@ impl Spool for Slow {
     }
     fn queues(
         &self,
-        after: Option<QueueName>,
+        after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
         self.inner.queues(after, limit)
     }
     fn scan(
         &self,
+        which: Selection,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        self.inner.scan(after, limit)
+        self.inner.scan(which, after, limit)
     }
-    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        self.inner.entries(message)
+    fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
+        self.inner.alter(alter)
+    }
+    fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
+        self.inner.results(message)
+    }
+    fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
+        self.inner.log(after, limit)
+    }
+    fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
+        self.inner.prune(now, log)
     }
     fn stats(&self) -> Stats {
         self.inner.stats()

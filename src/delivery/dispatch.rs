@@ -16,7 +16,7 @@ use crate::BoxFuture;
 use crate::clock::{Now, Timestamp};
 use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
-use crate::spool::{Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Token};
+use crate::spool::{Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Token};
 
 use super::care::Care;
 use super::lane::Routed;
@@ -184,7 +184,7 @@ impl Dispatcher {
     fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
         let spool = Arc::clone(&self.shared.spool);
         let lease = now.after(self.shared.options.lease);
-        let request = ClaimRequest { queue: queue.clone(), now, limit, lease };
+        let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
         self.claiming.insert(task.id(), (queue, limit));
     }
@@ -239,7 +239,7 @@ impl Dispatcher {
         self.shared.with(|core, now, todo| core.answered(&asked, answer, now, todo));
     }
 
-    fn sweep_page(&mut self, after: Option<QueueName>) {
+    fn sweep_page(&mut self, after: Option<(QueueName, Class)>) {
         self.next_sweep = None;
         let spool = Arc::clone(&self.shared.spool);
         self.sweep.spawn(async move { spool.queues(after, PAGE).await });
@@ -254,7 +254,7 @@ impl Dispatcher {
                     page.iter().for_each(|summary| core.schedule.learn(summary, now.wall));
                 });
                 if let Some(last) = page.last().filter(|_| page.len() >= PAGE) {
-                    return self.sweep_page(Some(last.queue.clone()));
+                    return self.sweep_page(Some((last.queue.clone(), last.class)));
                 }
             }
             Err(error) => self.failed(&error),

@@ -18,7 +18,7 @@ use crate::message::{
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
+use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Selection, Spool, SpoolError};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
@@ -229,7 +229,7 @@ impl Engine {
     pub async fn receipt(&self, id: MessageId) -> Result<Receipt, ReceiptError> {
         let shared = &self.inner.shared;
         let watch = shared.watchers.attach(id).ok_or(ReceiptError::TooMany)?;
-        let entries = shared.spool.entries(id).await?;
+        let entries = shared.spool.scan(Selection::message(id), None, usize::MAX).await?;
         if entries.is_empty() {
             return Err(ReceiptError::NotWaiting);
         }
@@ -368,10 +368,22 @@ impl Engine {
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
-        let message = NewMessage { id, mail, handling, head, body, accepted: now.wall, expires, entries };
+        let message = NewMessage {
+            id,
+            mail,
+            handling,
+            head,
+            body,
+            accepted: now.wall,
+            expires,
+            entries,
+            key: None,
+            keep: None,
+            log: Vec::new(),
+        };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
-        let claims = shared.spool.enqueue(vec![message], plan.lease).await?;
+        let claims = shared.spool.enqueue(vec![message], plan.lease).await?.claims;
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {
             shared.observers.tell(&Event::Accepted { message: id, mail: &mail, recipients: count, size });

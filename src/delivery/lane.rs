@@ -332,6 +332,7 @@ pub(crate) mod tests {
             queue: QueueName::new("b.test"),
             due: T0,
             attempts: 0,
+            cancelled: false,
             recipients: to.iter().map(recipient).collect(),
         }
     }

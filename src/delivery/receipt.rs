@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::attempt::{Delivery, Outcome};
 use crate::message::MessageId;
 use crate::smtp::address::ForwardPath;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Selection, Spool, SpoolError};
 
 /// A message that is in the spool.
 #[must_use = "the message is in the spool; drop the receipt if its delivery need not be awaited"]
@@ -64,7 +64,12 @@ impl Receipt {
             Some(watch) => watch.finished().await,
             None => {
                 // An error is no answer: the message may be there, so ask again.
-                while self.spool.entries(self.id).await.map_or(true, |entries| !entries.is_empty()) {
+                while self
+                    .spool
+                    .scan(Selection::message(self.id), None, usize::MAX)
+                    .await
+                    .map_or(true, |entries| !entries.is_empty())
+                {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 Vec::new()

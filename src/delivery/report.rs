@@ -96,6 +96,9 @@ fn report(
         body: NewBody::Inline(submission.content),
         accepted: now.wall,
         entries,
+        key: None,
+        keep: None,
+        log: Vec::new(),
     }
 }
 

@@ -211,6 +211,7 @@ const HORIZON: Duration = Duration::from_secs(6 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::Class;
 
     const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -306,17 +307,21 @@ mod tests {
     fn a_queue_known_only_from_a_sweep_asks_for_another_one() {
         let mut schedule = Schedule::default();
         let name = queue("q");
-        schedule.learn(&QueueSummary { queue: name.clone(), entries: 9, due: T0 }, T0);
+        schedule.learn(&QueueSummary { queue: name.clone(), class: Class::Normal, entries: 9, due: T0 }, T0);
         schedule.next(|_| 5).unwrap();
         assert!(!schedule.claimed(&name, true), "there is more that is due");
         schedule.next(|_| 5).unwrap();
         assert!(schedule.claimed(&name, false), "and more that is not");
-        schedule.learn(&QueueSummary { queue: name.clone(), entries: 9, due: at(60) }, T0);
+        schedule
+            .learn(&QueueSummary { queue: name.clone(), class: Class::Normal, entries: 9, due: at(60) }, T0);
         schedule.note(&name, at(30), T0);
         schedule.advance(at(40));
         schedule.next(|_| 5).unwrap();
         assert!(schedule.claimed(&name, false));
         assert!(schedule.wake().is_some_and(|wake| wake >= at(60) && wake < at(64)));
-        schedule.learn(&QueueSummary { queue: name, entries: 0, due: Timestamp::NEVER }, T0);
+        schedule.learn(
+            &QueueSummary { queue: name, class: Class::Normal, entries: 0, due: Timestamp::NEVER },
+            T0,
+        );
     }
 }

@@ -128,6 +128,8 @@ impl Decision {
             queue: self.queue.clone(),
             then: self.then.clone(),
             submit: Vec::new(),
+            tell: None,
+            log: Vec::new(),
         }
     }
 }

@@ -200,6 +200,9 @@ fn copy(report: &NewMessage) -> Option<NewMessage> {
         accepted: report.accepted,
         expires: report.expires,
         entries: report.entries.clone(),
+        key: None,
+        keep: None,
+        log: report.log.clone(),
     })
 }
 

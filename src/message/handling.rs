@@ -15,9 +15,15 @@ pub struct Handling {
     pub uncounted: bool,
     /// On whose behalf it is sent, for whoever chooses among several sources. Default: nobody's.
     pub tenant: Option<Tenant>,
+    /// Names by which the host program finds it again, such as a campaign's. At most
+    /// [`Handling::MAX_TAGS`]. Default: none.
+    pub tags: Vec<Tag>,
 }
 
 impl Handling {
+    /// How many tags a message may have; what is beyond is not written down.
+    pub const MAX_TAGS: usize = 8;
+
     /// The default.
     #[must_use]
     pub fn new() -> Self {
@@ -37,6 +43,12 @@ impl Handling {
         if let Some(tenant) = &self.tenant {
             line.push_str(TENANT);
             line.push_str(tenant.as_str());
+            line.push(' ');
+        }
+        for tag in self.tags.iter().take(Self::MAX_TAGS) {
+            line.push_str(TAG);
+            line.push_str(tag.as_str());
+            line.push(' ');
         }
         line.truncate(line.trim_end().len());
         line
@@ -47,10 +59,11 @@ impl Handling {
     pub fn parse(line: &str) -> Option<Self> {
         let mut handling = Self::default();
         for word in line.split(' ').filter(|word| !word.is_empty()) {
-            match (word, word.strip_prefix(TENANT)) {
+            match (word, word.split_once('=')) {
                 (TLS_OPTIONAL, _) => handling.tls_optional = true,
                 (UNCOUNTED, _) => handling.uncounted = true,
-                (_, Some(tenant)) => handling.tenant = Some(Tenant::new(tenant)?),
+                (_, Some(("tenant", tenant))) => handling.tenant = Some(Tenant::new(tenant)?),
+                (_, Some(("tag", tag))) => handling.tags.push(Tag::new(tag)?),
                 _ => return None,
             }
         }
@@ -58,40 +71,55 @@ impl Handling {
     }
 }
 
-/// On whose behalf a message is sent: a name of the host program's own, such as a customer's.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tenant(Box<str>);
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Box<str>);
 
-impl Tenant {
-    /// A tenant of this name: 1 to 64 octets of printable ASCII without spaces. `None` otherwise.
-    #[must_use]
-    pub fn new(name: &str) -> Option<Self> {
-        let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-        fits.then(|| Self(name.into()))
-    }
+        impl $name {
+            /// One of this name: 1 to 64 octets of printable ASCII without spaces. `None` otherwise.
+            #[must_use]
+            pub fn new(name: &str) -> Option<Self> {
+                let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+                fits.then(|| Self(name.into()))
+            }
 
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// The name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Debug for Tenant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tenant({})", self.0)
-    }
+label! {
+    /// On whose behalf a message is sent: a name of the host program's own, such as a customer's.
+    Tenant
 }
 
-impl fmt::Display for Tenant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+label! {
+    /// A name by which the host program finds messages again, such as a campaign's.
+    Tag
 }
 
 const TLS_OPTIONAL: &str = "tls-optional";
 const UNCOUNTED: &str = "uncounted";
 const TENANT: &str = "tenant=";
+const TAG: &str = "tag=";
 
 #[cfg(test)]
 mod tests {
@@ -103,14 +131,16 @@ mod tests {
         for handling in [
             Handling::new(),
             Handling { tls_optional: true, ..Handling::new() },
-            Handling { uncounted: true, tls_optional: true, tenant: tenant.clone() },
-            Handling { tenant, ..Handling::new() },
+            Handling { uncounted: true, tls_optional: true, tenant: tenant.clone(), tags: Vec::new() },
+            Handling { tenant: tenant.clone(), ..Handling::new() },
+            Handling { tags: vec![Tag::new("spring=1").unwrap(), Tag::new("b").unwrap()], ..Handling::new() },
+            Handling { tenant, tags: vec![Tag::new("x").unwrap()], ..Handling::new() },
         ] {
             let line = handling.to_line();
             assert_eq!(Handling::parse(&line), Some(handling), "{line:?}");
         }
         assert_eq!(Handling::new().to_line(), "");
-        for damaged in ["tls", "tenant=", "uncounted x", "tenant=ü"] {
+        for damaged in ["tls", "tenant=", "uncounted x", "tenant=ü", "tag="] {
             assert_eq!(Handling::parse(damaged), None, "{damaged:?}");
         }
     }

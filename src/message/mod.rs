@@ -35,7 +35,7 @@ pub use content::{Content, ReadBody};
 pub use date::DateTime;
 pub use dsn::{Report, ReportKind, ReportRecipient, wants_report};
 pub use field::{FieldError, write_field};
-pub use handling::{Handling, Tenant};
+pub use handling::{Handling, Tag, Tenant};
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};
 pub use received::{Received, With};

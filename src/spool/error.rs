@@ -39,6 +39,9 @@ pub enum SpoolError {
         /// What can be read.
         supported: i64,
     },
+    /// A message's key stands for another content. Nothing of the batch was stored.
+    #[error("the idempotency key stands for another content")]
+    KeyConflict,
     /// The spool is closed.
     #[error("the spool is closed")]
     Closed,

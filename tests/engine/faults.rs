@@ -9,8 +9,9 @@ use postroad::BoxFuture;
 use postroad::clock::{Clock, Now, SteppedClock, Timestamp};
 use postroad::message::{Content, MessageId};
 use postroad::spool::{
-    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, MemorySpool, NewMessage, QueueName,
-    QueueSummary, Settlement, Spool, SpoolError, Stats, Token,
+    Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
+    KeepLog, Logged, MemorySpool, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
+    SpoolError, Stats, Token,
 };
 
 /// What goes wrong.
@@ -69,7 +70,7 @@ impl Spool for Faulty {
         &self,
         batch: Vec<NewMessage>,
         lease: Option<Timestamp>,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+    ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             self.call()?;
             self.inner.enqueue(batch, lease).await
@@ -119,7 +120,7 @@ impl Spool for Faulty {
 
     fn queues(
         &self,
-        after: Option<QueueName>,
+        after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
         Box::pin(async move {
@@ -130,14 +131,24 @@ impl Spool for Faulty {
 
     fn scan(
         &self,
+        which: Selection,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        self.inner.scan(after, limit)
+        self.inner.scan(which, after, limit)
     }
 
-    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        self.inner.entries(message)
+    fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
+        self.inner.alter(alter)
+    }
+    fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
+        self.inner.results(message)
+    }
+    fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
+        self.inner.log(after, limit)
+    }
+    fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
+        self.inner.prune(now, log)
     }
 
     fn stats(&self) -> Stats {

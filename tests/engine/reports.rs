@@ -12,7 +12,7 @@ use postroad::delivery::{ChannelObserver, EngineBuilder, NewMail};
 use postroad::message::{Content, Envelope, RawMessage};
 use postroad::route::LocalId;
 use postroad::smtp::params::{Mail, Rcpt};
-use postroad::spool::{MemorySpool, NewBody, Spool};
+use postroad::spool::{MemorySpool, NewBody, Selection, Spool};
 
 use super::faults::{Fault, Faulty};
 use super::world::{Got, World};
@@ -250,7 +250,7 @@ async fn a_report_on_a_message_that_required_tls_requires_it_too_and_holds_no_bo
     let engine = builder(&world, &spool).retry(retry).start().await.unwrap();
     drop(engine.submit(asking("<a@a.test> REQUIRETLS RET=FULL", &["<1@here.test>"])).await.unwrap());
     sleep(MINUTE * 3).await;
-    let report = spool.scan(None, 10).await.unwrap().remove(0);
+    let report = spool.scan(Selection::all(), None, 10).await.unwrap().remove(0);
     assert_eq!(report.mail.to_string(), "<> REQUIRETLS");
     assert_eq!(report.recipients[0].rcpt.to_string(), "<a@a.test> NOTIFY=NEVER");
 }
@@ -263,7 +263,7 @@ async fn a_report_is_as_urgent_as_the_message_it_is_about() {
     let engine = engine(&world, &spool).await;
     drop(engine.submit(asking("<a@a.test> MT-PRIORITY=4", &["<1@b.test>"])).await.unwrap());
     sleep(MINUTE).await;
-    let waiting = spool.scan(None, 10).await.unwrap();
+    let waiting = spool.scan(Selection::all(), None, 10).await.unwrap();
     let mail = waiting.iter().map(|entry| entry.mail.to_string()).collect::<Vec<_>>();
     assert_eq!(mail, ["<> MT-PRIORITY=4"]);
 }
@@ -280,7 +280,7 @@ async fn a_report_on_a_message_for_which_tls_is_optional_is_held_up_by_no_policy
         message.octets = [b"TLS-Required: No\r\n", &message.octets[..]].concat().into();
         drop(engine.submit(message).await.unwrap());
         sleep(MINUTE * 3).await;
-        let report = spool.scan(None, 10).await.unwrap().remove(0);
+        let report = spool.scan(Selection::all(), None, 10).await.unwrap().remove(0);
         assert!(report.mail.to_string().starts_with("<>"));
         assert_eq!(report.handling.tls_optional, optional);
     }

@@ -13,7 +13,7 @@ use postroad::hop::Host;
 use postroad::message::Content;
 use postroad::route::LocalId;
 use postroad::smtp::address::Domain;
-use postroad::spool::{MemorySpool, Spool};
+use postroad::spool::{MemorySpool, Selection, Spool};
 
 use super::reports::{Mailbox, asking};
 use super::world::World;
@@ -264,7 +264,7 @@ async fn what_a_host_leaves_over_follows_at_once_and_is_put_off_only_without_pro
     let receipt = engine.submit(mail("", &["1@shut.test", "2@shut.test"])).await.unwrap();
     sleep(MINUTE / 2).await;
     assert_eq!(*shut.tries.lock().unwrap(), [2]);
-    assert_eq!(spool.entries(receipt.id()).await.unwrap()[0].attempts, 1);
+    assert_eq!(spool.scan(Selection::message(receipt.id()), None, usize::MAX).await.unwrap()[0].attempts, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use postroad::attempt::{Cause, Outcome};
 use postroad::clock::Rng;
 use postroad::delivery::{ChannelObserver, Event, Health, Observer, Retry, SubmitError};
-use postroad::spool::{MemorySpool, Spool};
+use postroad::spool::{MemorySpool, Selection, Spool};
 
 use super::faults::{Fault, Faulty, Jumping};
 use super::world::World;
@@ -325,7 +325,7 @@ async fn mail_for_a_host_that_falls_silent_counts_its_attempts_and_the_host_is_h
     let connects = world.net().connects.len();
     assert!(connects < 100, "{connects} connections");
     for id in ids {
-        let entries = engine.spool().entries(id).await.unwrap();
+        let entries = engine.spool().scan(Selection::message(id), None, usize::MAX).await.unwrap();
         assert!(entries[0].attempts > 0, "{entries:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use postroad::clock::{Clock, Rng, SystemClock, Timestamp};
 use postroad::message::MessageId;
-use postroad::spool::{DiskSpool, Durability, NewBody, Spool, contract};
+use postroad::spool::{DiskSpool, Durability, NewBody, Selection, Spool, contract};
 
 const DIR: &str = "POSTROAD_TEST_CRASH_SPOOL";
 
@@ -36,7 +36,7 @@ fn the_process_that_is_killed() {
                     } else {
                         NewBody::Inline(body(id).into())
                     };
-                    let claims = spool.enqueue(vec![message], Some(Timestamp::NEVER)).await.unwrap();
+                    let claims = spool.enqueue(vec![message], Some(Timestamp::NEVER)).await.unwrap().claims;
                     say('+', id);
                     if (rng.below(8) + producer) % 3 == 0 {
                         say('?', id);
@@ -97,7 +97,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         let spool = DiskSpool::open(&dir).unwrap();
         assert!(!spool.was_clean());
         for (id, what) in &said {
-            let entries = spool.entries(*id).await.unwrap();
+            let entries = spool.scan(Selection::message(*id), None, usize::MAX).await.unwrap();
             match what {
                 '+' => assert_eq!(entries.len(), 1, "{id} is lost"),
                 '-' => assert_eq!(entries.len(), 0, "{id} came back"),
@@ -108,6 +108,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         let mut after = None;
         let mut seen = 0;
         let request = |lease| postroad::spool::ClaimRequest {
+            class: postroad::spool::Class::Normal,
             queue: postroad::spool::QueueName::new("q.test"),
             now: SystemClock.now().wall,
             limit: 10_000,
@@ -119,7 +120,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
             seen += 1;
         }
         loop {
-            let page = spool.scan(after, 1000).await.unwrap();
+            let page = spool.scan(Selection::all(), after, 1000).await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some((last.message, last.entry));
             seen -= page.len();

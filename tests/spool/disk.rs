@@ -8,8 +8,8 @@ use bytes::Bytes;
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    Claim, ClaimRequest, DiskOptions, DiskSpool, Durability, NewBody, NewMessage, QueueName, Settlement,
-    Spool, SpoolError, Staged, Stats, Then,
+    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, NewBody, NewMessage, QueueName,
+    Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
 };
 use rusqlite::Connection;
 
@@ -21,7 +21,10 @@ fn sized(n: u64, size: usize) -> NewMessage {
 
 async fn claim(spool: &DiskSpool, limit: usize) -> Vec<Claim> {
     let (now, lease) = (Timestamp::from_millis(1), Timestamp::from_millis(1000));
-    spool.claim(ClaimRequest { queue: QueueName::new("q.test"), now, limit, lease }).await.unwrap()
+    spool
+        .claim(ClaimRequest { queue: QueueName::new("q.test"), class: Class::Normal, now, limit, lease })
+        .await
+        .unwrap()
 }
 
 fn shell(dir: &Path) -> Connection {
@@ -87,7 +90,7 @@ async fn a_directory_has_one_owner() {
     let again = DiskSpool::open(dir.path()).unwrap();
     assert!(matches!(other.enqueue(vec![sample(1)], None).await, Err(SpoolError::Closed)));
     assert!(matches!(other.flush().await, Err(SpoolError::Closed)));
-    assert!(matches!(other.entries(sample(1).id).await, Err(SpoolError::Closed)));
+    assert!(matches!(other.scan(Selection::all(), None, 1).await, Err(SpoolError::Closed)));
     assert!(matches!(other.close().await, Err(SpoolError::Closed)));
     drop(again);
     DiskSpool::open(dir.path()).unwrap();
@@ -97,9 +100,9 @@ async fn a_directory_has_one_owner() {
 async fn a_format_that_is_not_understood_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
-    shell(dir.path()).pragma_update(None, "user_version", 3).unwrap();
+    shell(dir.path()).pragma_update(None, "user_version", 4).unwrap();
     let refused = DiskSpool::open(dir.path());
-    assert!(matches!(refused, Err(SpoolError::Version { found: 3, supported: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(SpoolError::Version { found: 4, supported: 3 })), "{refused:?}");
     // Somebody else's database, and no database at all.
     let dir = tempfile::tempdir().unwrap();
     shell(dir.path()).execute_batch("CREATE TABLE other (x)").unwrap();
@@ -125,7 +128,7 @@ async fn the_first_format_is_read_and_brought_up_to_date() {
     assert_eq!(claims[0].attempts, 2);
     assert_eq!(claims[0].recipients[1].note.as_deref(), Some("250 2.0.0 ok\nqueued"));
     assert_eq!(octets(&spool, &claims[0].body).await.unwrap(), "Subject: order\r\n\r\nHi!\r\n");
-    let all = spool.scan(None, 9).await.unwrap();
+    let all = spool.scan(Selection::all(), None, 9).await.unwrap();
     assert_eq!(all.iter().filter_map(|e| e.parked.as_deref()).collect::<Vec<_>>(), ["routing loop"]);
     assert!(
         spool.queues(None, 9).await.unwrap().iter().map(|q| q.queue.as_str()).eq(["other.test", "q.test"])
@@ -222,7 +225,7 @@ async fn a_settlement_that_may_wait_is_written_without_others() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let lease = Some(Timestamp::NEVER);
-    let claims = spool.enqueue(vec![sample(1), sample(2)], lease).await.unwrap();
+    let claims = spool.enqueue(vec![sample(1), sample(2)], lease).await.unwrap().claims;
     let before = spool.counters().commits;
     let (first, second) = tokio::join!(
         spool.settle(vec![remove(&claims[0])], Durability::Soon),
@@ -250,7 +253,7 @@ async fn a_flush_covers_more_than_one_group() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let lease = Some(Timestamp::NEVER);
-    let claims = spool.enqueue((0..1200).map(sample).collect(), lease).await.unwrap();
+    let claims = spool.enqueue((0..1200).map(sample).collect(), lease).await.unwrap().claims;
     let hold = holding(dir.path());
     for claim in &claims {
         // Handed over, and nobody waits for it.
@@ -299,7 +302,7 @@ async fn a_full_queue_refuses_at_once_and_lets_old_mail_finish() {
     options.queue_operations = 4;
     options.queue_octets = 100_000;
     let spool = DiskSpool::open_with(dir.path(), options).unwrap();
-    let claims = spool.enqueue(vec![sample(100)], Some(Timestamp::NEVER)).await.unwrap();
+    let claims = spool.enqueue(vec![sample(100)], Some(Timestamp::NEVER)).await.unwrap().claims;
     assert!(matches!(spool.enqueue(vec![sized(1, 100_001)], None).await, Err(SpoolError::TooLarge)));
     let hold = holding(dir.path());
     // The first is taken by the writer, which then waits for the lock.
@@ -385,7 +388,7 @@ async fn a_call_that_nobody_waits_for_is_done_and_its_claims_are_free() {
 async fn dropping_the_spool_writes_what_was_handed_over() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    let claims = spool.enqueue(vec![sample(1), sample(2)], Some(Timestamp::NEVER)).await.unwrap();
+    let claims = spool.enqueue(vec![sample(1), sample(2)], Some(Timestamp::NEVER)).await.unwrap().claims;
     {
         let mut call = spool.settle(vec![remove(&claims[0])], Durability::Soon);
         let waker = std::task::Waker::noop();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BodyRef, Claim, ClaimRequest, Durability, EntrySummary, NewBody, NewEntry, NewMessage, QueueName,
-    QueueSummary, Recipient, RecipientState, Settlement, Spool, SpoolError, Staged, Stats, Then, Token,
+    BodyRef, Claim, ClaimRequest, Class, Durability, EntrySummary, NewBody, NewEntry, NewMessage, QueueName,
+    QueueSummary, Recipient, RecipientState, Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
+    Token,
 };
 use crate::clock::{Rng, Timestamp};
 use crate::message::{Content, Handling, MessageId};
@@ -65,6 +66,9 @@ pub fn sample(n: u64) -> NewMessage {
             })
             .into_iter()
             .collect(),
+        key: None,
+        keep: None,
+        log: Vec::new(),
     }
 }
 
@@ -79,6 +83,8 @@ pub fn remove(claim: &Claim) -> Settlement {
         queue: None,
         then: Then::Remove,
         submit: Vec::new(),
+        tell: None,
+        log: Vec::new(),
     }
 }
 
@@ -112,8 +118,13 @@ async fn stage(spool: &dyn Spool, body: &Bytes) -> Result<Staged, SpoolError> {
 
 async fn claim(spool: &dyn Spool, queue: &str, now: u64, limit: usize) -> Result<Vec<Claim>, SpoolError> {
     let lease = Timestamp::from_millis(now.max(LEASE - 1) + 1 + now / LEASE * LEASE);
-    let request =
-        ClaimRequest { queue: QueueName::new(queue), now: Timestamp::from_millis(now), limit, lease };
+    let request = ClaimRequest {
+        queue: QueueName::new(queue),
+        class: Class::Normal,
+        now: Timestamp::from_millis(now),
+        limit,
+        lease,
+    };
     spool.claim(request).await
 }
 

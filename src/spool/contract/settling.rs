@@ -14,8 +14,8 @@ pub async fn an_entry_is_settled_once(spool: &dyn Spool) -> Kept {
     second.submit.push(sample(3));
     let fenced = spool.settle(vec![first, second], Durability::Synced).await?;
     ensure(fenced == [claimed.token], "the second in one call is fenced off")?;
-    ensure(spool.entries(id(2)).await?.len() == 1, "the first submitted")?;
-    ensure(spool.entries(id(3)).await?.is_empty(), "the second did not")?;
+    ensure(spool.scan(Selection::message(id(2)), None, usize::MAX).await?.len() == 1, "the first submitted")?;
+    ensure(spool.scan(Selection::message(id(3)), None, usize::MAX).await?.is_empty(), "the second did not")?;
     let fenced = spool.settle(vec![remove(&claimed)], Durability::Soon).await?;
     ensure(fenced == [claimed.token], "the same settlement made again is fenced off")?;
     // The same when the first one leaves the entry where it is.
@@ -45,7 +45,7 @@ pub async fn a_settlement_and_its_reports_are_one(spool: &dyn Spool) -> Kept {
     let report_id = report.id;
     settlement.submit.push(report);
     spool.settle(vec![settlement], Durability::Synced).await?;
-    ensure(spool.entries(id(1)).await?.is_empty(), "the entry went")?;
+    ensure(spool.scan(Selection::message(id(1)), None, usize::MAX).await?.is_empty(), "the entry went")?;
     let report = only(claim(spool, "q.test", 100, 9).await?)?;
     ensure(report.token.message == report_id, "the report came")?;
     ensure(octets(spool, &report.body).await? == BODY, "with its body")
@@ -115,7 +115,7 @@ pub async fn a_parked_entry_is_set_aside(spool: &dyn Spool) -> Kept {
     };
     spool.settle(vec![park], Durability::Synced).await?;
     ensure(ids(&claim(spool, "q.test", 9 * LEASE, 9).await?) == [id(2)], "it is not claimed")?;
-    let seen = only(spool.entries(id(1)).await?)?;
+    let seen = only(spool.scan(Selection::message(id(1)), None, usize::MAX).await?)?;
     ensure(seen.parked.as_deref() == Some("routing loop"), "it is shown with its reason")?;
     let queue = only(spool.queues(None, 9).await?)?;
     ensure(queue.entries == 1, "its queue does not count it")?;
@@ -158,5 +158,5 @@ pub async fn a_waiting_recipient_is_not_lost(spool: &dyn Spool) -> Kept {
     };
     let result = spool.settle(vec![wrong], Durability::Synced).await;
     ensure(matches!(result, Err(SpoolError::Invalid(_))), "so is a retry of nobody")?;
-    ensure(spool.entries(id(1)).await?.len() == 1, "and the entry stays")
+    ensure(spool.scan(Selection::message(id(1)), None, usize::MAX).await?.len() == 1, "and the entry stays")
 }

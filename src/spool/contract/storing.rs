@@ -8,10 +8,13 @@ use super::*;
 /// [`Broken`]
 pub async fn enqueuing_an_id_twice_stores_it_once(spool: &dyn Spool) -> Kept {
     let lease = Some(Timestamp::from_millis(LEASE));
-    ensure(spool.enqueue(vec![sample(1), sample(1)], lease).await?.len() == 1, "once in one batch")?;
+    ensure(spool.enqueue(vec![sample(1), sample(1)], lease).await?.claims.len() == 1, "once in one batch")?;
     let mut again = sample(1);
     again.body = NewBody::Inline(Bytes::from_static(b"another body"));
-    ensure(spool.enqueue(vec![again, sample(2)], lease).await?.len() == 1, "only the new one is returned")?;
+    ensure(
+        spool.enqueue(vec![again, sample(2)], lease).await?.claims.len() == 1,
+        "only the new one is returned",
+    )?;
     let stats = spool.stats();
     ensure((stats.messages, stats.entries) == (2, 2), "two messages are there")?;
     ensure(stats.octets == 2 * sample(1).body.size(), "and the first body stands")
@@ -33,7 +36,7 @@ pub async fn a_batch_is_stored_whole_or_not_at_all(spool: &dyn Spool) -> Kept {
     ensure(spool.stats() == Stats::default(), "and nothing is stored")?;
     // The same of settlements and of what they submit.
     let lease = Timestamp::from_millis(LEASE);
-    let claims = spool.enqueue(vec![sample(1), sample(2)], Some(lease)).await?;
+    let claims = spool.enqueue(vec![sample(1), sample(2)], Some(lease)).await?.claims;
     let mut wrong: Vec<_> = claims.iter().map(remove).collect();
     for settlement in &mut wrong {
         let mut report = sample(9);
@@ -124,7 +127,7 @@ pub async fn a_scan_goes_through_everything(spool: &dyn Spool) -> Kept {
     for limit in [1, 2, 4, 100] {
         let mut seen = Vec::new();
         loop {
-            let page = spool.scan(seen.last().copied(), limit).await?;
+            let page = spool.scan(Selection::all(), seen.last().copied(), limit).await?;
             ensure(page.len() <= limit, "no more than the limit")?;
             if page.is_empty() {
                 break;
@@ -169,7 +172,7 @@ pub async fn everything_about_a_message_comes_back(spool: &dyn Spool) -> Kept {
     ensure((&claimed.destination, &claimed.queue) == (&entry.destination, &entry.queue), "where to")?;
     let recipients: Vec<_> = rcpts.into_iter().map(Recipient::new).collect();
     ensure(claimed.recipients == recipients, "the recipients")?;
-    let seen: EntrySummary = only(spool.entries(id(1)).await?)?;
+    let seen: EntrySummary = only(spool.scan(Selection::message(id(1)), None, usize::MAX).await?)?;
     ensure(seen.mail == mail && seen.recipients == recipients, "the same is shown to people")?;
     ensure(seen.due == entry.due && seen.parked.is_none() && seen.attempts == 0, "and how it stands")
 }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use super::super::{BodyRef, Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{Found, SHIFT, column, count, failure};
 use crate::clock::Timestamp;
@@ -182,14 +182,14 @@ impl Ledger {
     pub(super) fn queues(
         &self,
         conn: &Connection,
-        after: Option<QueueName>,
+        after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> Result<Vec<QueueSummary>, SpoolError> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.map_or(Bound::Unbounded, |(queue, _)| Bound::Excluded(queue));
         let mut page = Vec::new();
         for (queue, entries) in self.queues.range((from, Bound::Unbounded)).take(limit.min(MAX_PAGE)) {
             let due = self.first_due(conn, queue).map_err(failure)?;
-            page.push(QueueSummary { queue: queue.clone(), entries: *entries, due });
+            page.push(QueueSummary { queue: queue.clone(), class: Class::Normal, entries: *entries, due });
         }
         Ok(page)
     }
@@ -227,14 +227,14 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
         queue: common.queue,
         due: common.due,
         attempts: common.attempts,
+        cancelled: false,
         recipients: common.recipients,
     };
     Some((claim, entries == 1))
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
-const DUE: &str =
-    "SELECT e, due FROM entry WHERE queue = ?1 AND parked IS NULL AND due <= ?2 ORDER BY due, e";
+const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = 1 AND parked IS NULL AND due <= ?2 ORDER BY due, e";
 
 const READ: &str =
     columns!(", m.head, m.size, m.entries FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");

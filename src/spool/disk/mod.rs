@@ -25,6 +25,7 @@ mod tests;
 mod writer;
 
 use std::fs::{self, File, TryLockError};
+use std::future::ready;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,8 +35,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{
-    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, NewBody, NewMessage, QueueName,
-    QueueSummary, Settlement, Spool, SpoolError, Stats, Token, rules,
+    Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
+    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
+    SpoolError, Stats, Token, rules,
 };
 use crate::BoxFuture;
 use crate::clock::Timestamp;
@@ -237,14 +239,14 @@ impl Spool for DiskSpool {
             let writer: Box<dyn BodyWriter> = Box::new(StageWriter::new(Arc::clone(shared)));
             writer
         });
-        Box::pin(std::future::ready(writer))
+        Box::pin(ready(writer))
     }
 
     fn enqueue(
         &self,
         batch: Vec<NewMessage>,
         lease: Option<Timestamp>,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+    ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             let rows = self.rows(batch, lease.is_some())?;
             self.write(true, |reply| Write::Enqueue { rows, lease, reply }).await
@@ -286,7 +288,7 @@ impl Spool for DiskSpool {
 
     fn queues(
         &self,
-        after: Option<QueueName>,
+        after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
         Box::pin(self.look(move |reply| Look::Queues { after, limit, reply }))
@@ -294,20 +296,34 @@ impl Spool for DiskSpool {
 
     fn scan(
         &self,
+        which: Selection,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
         Box::pin(async move {
             self.handle.shared.check_open()?;
-            self.handle.readers.scan(after, limit).await
+            self.handle.readers.scan(which, after, limit).await
         })
     }
 
-    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        Box::pin(async move {
-            self.handle.shared.check_open()?;
-            self.handle.readers.entries(message).await
-        })
+    fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
+        drop(alter);
+        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
+        let _ = message;
+        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
+        let _ = (after, limit);
+        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
+        let _ = (now, log);
+        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
     }
 
     fn stats(&self) -> Stats {

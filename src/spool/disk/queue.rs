@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::super::{Claim, ClaimRequest, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token};
 use super::rows::{Row, SettleRow};
 use super::{DiskCounters, DiskOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -25,7 +25,7 @@ pub(super) enum Write {
     Enqueue {
         rows: Vec<Row>,
         lease: Option<Timestamp>,
-        reply: Reply<Vec<Claim>>,
+        reply: Reply<Enqueued>,
     },
     Settle {
         rows: Vec<SettleRow>,
@@ -81,7 +81,7 @@ impl Write {
 pub(super) enum Look {
     Claim { request: ClaimRequest, reply: Reply<Vec<Claim>> },
     Extend { tokens: Vec<Token>, lease: Timestamp, reply: Reply<Vec<Token>> },
-    Queues { after: Option<QueueName>, limit: usize, reply: Reply<Vec<QueueSummary>> },
+    Queues { after: Option<(QueueName, Class)>, limit: usize, reply: Reply<Vec<QueueSummary>> },
 }
 
 impl Look {
@@ -191,7 +191,12 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats { messages: read(&self.messages), entries: read(&self.entries), octets: read(&self.octets) }
+        Stats {
+            messages: read(&self.messages),
+            entries: read(&self.entries),
+            parked: 0,
+            octets: read(&self.octets),
+        }
     }
 
     pub(super) fn set_stats(&self, stats: Stats) {

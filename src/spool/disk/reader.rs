@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, params};
 use tokio::sync::Semaphore;
 
-use super::super::{BodyRef, EntrySummary, SpoolError};
+use super::super::{BodyRef, EntrySummary, Selection, SpoolError};
 use super::PIECE;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{SHIFT, column, failure, open_reader};
@@ -74,18 +74,26 @@ impl Readers {
 
     pub(super) async fn scan(
         self: &Arc<Self>,
+        which: Selection,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> Result<Vec<EntrySummary>, SpoolError> {
+        let limit = limit.min(MAX_PAGE);
+        if let Some(id) = which.message {
+            let mut entries = self.entries(id).await?;
+            entries.retain(|e| which.has(e) && after.is_none_or(|after| (e.message, e.entry) > after));
+            entries.truncate(limit);
+            return Ok(entries);
+        }
         let (id, entry) = after.map_or((String::new(), -1), |(id, entry)| (id.to_string(), i64::from(entry)));
-        self.run(move |conn| summaries(conn, SCAN, params![id, entry], limit.min(MAX_PAGE))).await
+        self.run(move |conn| summaries(conn, SCAN, params![id, entry], &which, limit)).await
     }
 
-    pub(super) async fn entries(
-        self: &Arc<Self>,
-        message: MessageId,
-    ) -> Result<Vec<EntrySummary>, SpoolError> {
-        self.run(move |conn| summaries(conn, ENTRIES, params![message.to_string()], usize::MAX)).await
+    async fn entries(self: &Arc<Self>, message: MessageId) -> Result<Vec<EntrySummary>, SpoolError> {
+        self.run(move |conn| {
+            summaries(conn, ENTRIES, params![message.to_string()], &Selection::all(), usize::MAX)
+        })
+        .await
     }
 }
 
@@ -104,6 +112,7 @@ fn summaries(
     conn: &Connection,
     sql: &str,
     params: &[&dyn rusqlite::ToSql],
+    which: &Selection,
     limit: usize,
 ) -> rusqlite::Result<Vec<EntrySummary>> {
     let mut rows = conn.prepare_cached(sql)?;
@@ -112,7 +121,7 @@ fn summaries(
     while page.len() < limit
         && let Some(row) = rows.next()?
     {
-        page.extend(summary(row));
+        page.extend(summary(row).filter(|entry| which.has(entry)));
     }
     Ok(page)
 }
@@ -130,6 +139,7 @@ fn summary(row: &rusqlite::Row<'_>) -> Option<EntrySummary> {
         queue: common.queue,
         due: common.due,
         attempts: common.attempts,
+        cancelled: false,
         parked: row.get::<_, Option<Box<str>>>(COMMON_COLUMNS + 1).ok()?,
         recipients: common.recipients,
     })

@@ -98,6 +98,7 @@ impl Row {
                     queue: entry.queue,
                     due: entry.due,
                     attempts: 0,
+                    cancelled: false,
                     recipients: entry.recipients.into_iter().map(Recipient::new).collect(),
                 });
             }

@@ -29,7 +29,7 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
     conn.busy_timeout(BUSY)?;
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if found != VERSION && found != 1 && (found != 0 || tables != 0) {
+    if !(1..=VERSION).contains(&found) && (found != 0 || tables != 0) {
         return Ok(Err(SpoolError::Version { found, supported: VERSION }));
     }
     if tables == 0 {
@@ -51,8 +51,10 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
     }
     if tables == 0 {
         conn.execute_batch(TABLES)?;
-    } else if found == 1 {
-        conn.execute_batch(FROM_1)?;
+    } else {
+        for migration in MIGRATIONS.iter().skip(usize::try_from(found - 1).unwrap_or_default()) {
+            conn.execute_batch(migration)?;
+        }
     }
     Ok(Ok(()))
 }
@@ -119,7 +121,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
         tx.query_row("SELECT count(*) FROM entry WHERE parked IS NOT NULL", [], |row| row.get(0))?;
     tx.commit()?;
     let entries = count(parked) + queues.iter().map(|(_, n)| n).sum::<u64>();
-    let stats = Stats { messages: count(messages), entries, octets: count(octets) };
+    let stats = Stats { messages: count(messages), entries, parked: count(parked), octets: count(octets) };
     Ok(Found { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
 }
 
@@ -145,7 +147,7 @@ pub(super) fn column(value: u64) -> i64 {
 
 /// Written to `user_version`. A change of the tables below raises it and brings a migration and a
 /// fixture of the old format.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// 2^20 pieces of a body (at least 4 KiB each where memory is short, 256 KiB otherwise) or entries of
 /// a message; 2^43 messages are 27 years at 10,000 a second.
@@ -183,8 +185,34 @@ FROM message m JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20;
     };
 }
 
-// STRICT, since a person may edit it. The segment columns are for bodies outside of the database and
-// NULL so far. `entries` counts those that are left.
+/// What outlives a message: its key, how its recipients stand, what happened to it. And the segments, which
+/// hold bodies of several messages.
+macro_rules! memories {
+    () => {
+        "
+CREATE TABLE key (
+  tenant TEXT NOT NULL, name TEXT NOT NULL, digest BLOB NOT NULL, message TEXT NOT NULL, until INTEGER NOT NULL,
+  PRIMARY KEY (tenant, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX key_until ON key (until);
+CREATE TABLE result (
+  message TEXT NOT NULL, entry INTEGER NOT NULL, recipients TEXT NOT NULL, until INTEGER,
+  PRIMARY KEY (message, entry)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX result_until ON result (until) WHERE until IS NOT NULL;
+CREATE TABLE log (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, message TEXT NOT NULL, entry INTEGER,
+  kind TEXT NOT NULL, recipient TEXT, attempt INTEGER NOT NULL, note TEXT
+) STRICT;
+CREATE TABLE seg (n INTEGER PRIMARY KEY, live INTEGER NOT NULL, bytes INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
+"
+    };
+}
+
+// STRICT, since a person may edit it. `entries` counts those that are left; `keep` is how long results are
+// kept, in milliseconds; the segment columns are NULL for a body in the table `body`. `mark` is what is to be
+// done with an entry that was claimed when somebody wanted it: 'cancel', or 'hold' with the reason behind a
+// space.
 const TABLES: &str = concat!(
     "
 BEGIN IMMEDIATE;
@@ -193,25 +221,30 @@ CREATE TABLE message (
   n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL,
   accepted INTEGER NOT NULL, expires INTEGER NOT NULL, size INTEGER NOT NULL, entries INTEGER NOT NULL,
   head BLOB NOT NULL, seg INTEGER, off INTEGER, len INTEGER, crc INTEGER,
-  handling TEXT NOT NULL DEFAULT ''
+  handling TEXT NOT NULL DEFAULT '', keep INTEGER
 ) STRICT;
 CREATE TABLE entry (
   e INTEGER PRIMARY KEY, destination TEXT NOT NULL, queue TEXT NOT NULL, due INTEGER NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, parked TEXT, recipients TEXT NOT NULL
+  attempts INTEGER NOT NULL DEFAULT 0, parked TEXT, recipients TEXT NOT NULL,
+  class INTEGER NOT NULL DEFAULT 1, mark TEXT
 ) STRICT;
-CREATE INDEX entry_due ON entry (queue, due) WHERE parked IS NULL;
+CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
 CREATE INDEX entry_parked ON entry (parked) WHERE parked IS NOT NULL;
 CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE staged (n INTEGER PRIMARY KEY) STRICT;
 ",
+    memories!(),
     view_mail!(),
     "CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
 FROM message m JOIN body b ON b.k >= m.n << 20 AND b.k < (m.n + 1) << 20;
-INSERT INTO meta VALUES ('version', 2), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
-PRAGMA user_version = 2;
+INSERT INTO meta VALUES ('version', 3), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
+PRAGMA user_version = 3;
 COMMIT;
 "
 );
+
+/// From each version to the next.
+const MIGRATIONS: [&str; 2] = [FROM_1, FROM_2];
 
 /// Version 2 knows how a message is to be handled.
 const FROM_1: &str = concat!(
@@ -223,6 +256,23 @@ ALTER TABLE message ADD COLUMN handling TEXT NOT NULL DEFAULT '';
     view_mail!(),
     "UPDATE meta SET value = 2 WHERE key = 'version';
 PRAGMA user_version = 2;
+COMMIT;
+"
+);
+
+/// Version 3 knows classes, marks, keys, results, a log and segments.
+const FROM_2: &str = concat!(
+    "
+BEGIN IMMEDIATE;
+ALTER TABLE message ADD COLUMN keep INTEGER;
+ALTER TABLE entry ADD COLUMN class INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE entry ADD COLUMN mark TEXT;
+DROP INDEX entry_due;
+CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
+",
+    memories!(),
+    "UPDATE meta SET value = 3 WHERE key = 'version';
+PRAGMA user_version = 3;
 COMMIT;
 "
 );

@@ -10,7 +10,7 @@ use crate::spool::contract::{remove, sample};
 async fn a_failed_sync_is_answered_as_unknown_and_ends_the_spool() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    let claims = spool.enqueue(vec![sample(1)], Some(Timestamp::NEVER)).await.unwrap();
+    let claims = spool.enqueue(vec![sample(1)], Some(Timestamp::NEVER)).await.unwrap().claims;
     let mut body = spool.stage().await.unwrap();
     spool.handle.shared.break_commit.store(true, Ordering::Relaxed);
     let (enqueued, flushed) = tokio::join!(spool.enqueue(vec![sample(2)], None), spool.flush());
@@ -20,6 +20,7 @@ async fn a_failed_sync_is_answered_as_unknown_and_ends_the_spool() {
     spool.handle.shared.break_commit.store(false, Ordering::Relaxed);
     let request = ClaimRequest {
         queue: QueueName::new("q.test"),
+        class: Class::Normal,
         now: Timestamp::NEVER,
         limit: 1,
         lease: Timestamp::NEVER,

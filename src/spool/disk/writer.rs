@@ -18,7 +18,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::SpoolError;
+use super::super::{Enqueued, SpoolError};
 use super::apply::apply;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
@@ -208,8 +208,8 @@ impl Writer {
             Write::Enqueue { mut rows, reply, .. } => {
                 self.keep_staged(&mut rows);
                 let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
-                if let Err(Ok(claims)) = reply.send(Ok(born.collect())) {
-                    claims.iter().for_each(|claim| self.ledger.release(&claim.token));
+                if let Err(Ok(enqueued)) = reply.send(Ok(Enqueued::claimed(born.collect()))) {
+                    enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
             }
             Write::Settle { mut rows, fenced, reply } => {

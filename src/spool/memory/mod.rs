@@ -16,8 +16,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{
-    BodyRef, BodyWriter, Claim, ClaimRequest, Durability, EntrySummary, NewMessage, QueueName, QueueSummary,
-    Settlement, Spool, SpoolError, Stats, Token, rules,
+    Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
+    KeepLog, Logged, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool, SpoolError,
+    Stats, Token, rules,
 };
 use crate::BoxFuture;
 use crate::clock::Timestamp;
@@ -100,9 +101,10 @@ impl Spool for MemorySpool {
         &self,
         batch: Vec<NewMessage>,
         lease: Option<Timestamp>,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
+    ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         let mut state = self.state();
-        let result = state.admit(&self.shared.options, batch.iter()).map(|()| state.store(&batch, lease));
+        let result = state.admit(&self.shared.options, batch.iter());
+        let result = result.map(|()| Enqueued::claimed(state.store(&batch, lease)));
         // A staged body that was not taken is given up here, which needs the lock.
         drop(state);
         drop(batch);
@@ -161,17 +163,18 @@ impl Spool for MemorySpool {
 
     fn queues(
         &self,
-        after: Option<QueueName>,
+        after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
         let state = self.state();
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.map_or(Bound::Unbounded, |(queue, _)| Bound::Excluded(queue));
         let page = state
             .queues
             .range((from, Bound::Unbounded))
             .take(limit)
             .map(|(queue, places)| QueueSummary {
                 queue: queue.clone(),
+                class: Class::Normal,
                 entries: places.len() as u64,
                 due: state.first(places),
             })
@@ -181,27 +184,45 @@ impl Spool for MemorySpool {
 
     fn scan(
         &self,
+        which: Selection,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
         let state = self.state();
-        let from = after.map_or(Bound::Unbounded, |(id, _)| Bound::Included(id));
+        let (first, last) = match which.message {
+            Some(id) => (Bound::Included(id), Bound::Included(id)),
+            None => (after.map_or(Bound::Unbounded, |(id, _)| Bound::Included(id)), Bound::Unbounded),
+        };
         let page = state
             .messages
-            .range((from, Bound::Unbounded))
+            .range((first, last))
             .flat_map(|(id, message)| message.entries.keys().map(move |entry| (*id, *entry)))
             .filter(|at| after.is_none_or(|after| *at > after))
             .filter_map(|(id, entry)| state.summary(id, entry))
+            .filter(|entry| which.has(entry))
             .take(limit)
             .collect();
         Box::pin(ready(Ok(page)))
     }
 
-    fn entries(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        let state = self.state();
-        let numbers = state.messages.get(&message).into_iter().flat_map(|m| m.entries.keys());
-        let entries = numbers.filter_map(|entry| state.summary(message, *entry)).collect();
-        Box::pin(ready(Ok(entries)))
+    fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
+        drop(alter);
+        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
+        let _ = message;
+        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
+        let _ = (after, limit);
+        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
+        let _ = (now, log);
+        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
     }
 
     fn stats(&self) -> Stats {
@@ -253,7 +274,7 @@ mod tests {
         ));
         assert_eq!(spool.stats(), Stats::default());
         let lease = Timestamp::from_millis(5);
-        let claims = spool.enqueue(vec![sized(1, 600)], Some(lease)).await.unwrap();
+        let claims = spool.enqueue(vec![sized(1, 600)], Some(lease)).await.unwrap().claims;
         assert!(matches!(spool.enqueue(vec![sized(2, 600)], None).await, Err(SpoolError::Full)));
         let mut writer = spool.stage().await.unwrap();
         writer.write(vec![0; 300].into()).await.unwrap();
@@ -266,6 +287,8 @@ mod tests {
             queue: None,
             then: Then::Remove,
             submit: Vec::new(),
+            tell: None,
+            log: Vec::new(),
         };
         assert_eq!(spool.settle(vec![done], Durability::Soon).await.unwrap(), Vec::new());
         spool.enqueue(vec![sized(2, 10), sized(3, 10), sized(4, 10)], None).await.unwrap();
@@ -278,7 +301,7 @@ mod tests {
     async fn a_full_spool_takes_the_reports_that_empty_it() {
         let spool = MemorySpool::with(MemoryOptions { max_octets: 10_000, max_messages: 3 });
         let lease = Timestamp::from_millis(5);
-        let claims = spool.enqueue((1..=3).map(sample).collect(), Some(lease)).await.unwrap();
+        let claims = spool.enqueue((1..=3).map(sample).collect(), Some(lease)).await.unwrap().claims;
         assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
         let failed = |(n, claim): (u64, &Claim)| Settlement {
             token: claim.token,
@@ -287,6 +310,8 @@ mod tests {
             queue: None,
             then: Then::Remove,
             submit: vec![sample(n)],
+            tell: None,
+            log: Vec::new(),
         };
         let batch: Vec<_> = (10..).zip(&claims).map(failed).collect();
         assert_eq!(spool.settle(batch, Durability::Soon).await.unwrap(), Vec::new());

@@ -175,6 +175,7 @@ impl State {
             queue: entry.queue.clone(),
             due: entry.due,
             attempts: entry.attempts,
+            cancelled: false,
             recipients: entry.recipients.clone(),
         })
     }
@@ -269,6 +270,7 @@ impl State {
             queue: entry.queue.clone(),
             due: entry.due,
             attempts: entry.attempts,
+            cancelled: false,
             parked: entry.parked.clone(),
             recipients: entry.recipients.clone(),
         })
