@@ -264,8 +264,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::spool::contract::sample;
-    use crate::spool::{NewBody, Then};
+    use crate::spool::contract::{remove, sample};
+    use crate::spool::{Key, LogEvent, LogKind, NewBody, Then};
 
     #[tokio::test]
     async fn what_does_not_fit_is_refused_and_fits_later() {
@@ -329,5 +329,41 @@ mod tests {
         let batch: Vec<_> = (10..).zip(&claims).map(failed).collect();
         assert_eq!(spool.settle(batch, Durability::Soon).await.unwrap(), Vec::new());
         assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_refused_past_their_number_and_of_the_rest_the_oldest_go() {
+        let spool = MemorySpool::with(MemoryOptions { max_remembered: 2, ..MemoryOptions::new() });
+        let at = Timestamp::from_millis;
+        let keyed = |n: u64| {
+            let mut message = sample(n);
+            message.key = Key::new(None, &n.to_string(), [1; 32], at(50)).ok();
+            message.keep = Some(Duration::from_millis(n));
+            message.log = vec![LogEvent {
+                at: at(n),
+                message: message.id,
+                entry: None,
+                kind: LogKind::Accepted,
+                recipient: None,
+                attempt: 0,
+                note: None,
+            }];
+            message
+        };
+        let claims = spool.enqueue(vec![keyed(1), keyed(2)], Some(at(5))).await.unwrap().claims;
+        assert!(matches!(spool.enqueue(vec![keyed(3)], None).await, Err(SpoolError::Full)));
+        assert_eq!(spool.enqueue(vec![keyed(1)], None).await.unwrap().known.len(), 1, "no new one");
+        assert_eq!(spool.stats().messages, 2);
+        spool.settle(claims.iter().map(remove).collect(), Durability::Soon).await.unwrap();
+        while spool.prune(at(50), KeepLog::new()).await.unwrap() {}
+        let claims = spool.enqueue(vec![keyed(4), keyed(3)], Some(at(5))).await.unwrap().claims;
+        spool.settle(claims.iter().map(remove).collect(), Durability::Soon).await.unwrap();
+        let mut kept = Vec::new();
+        for n in 1..=4 {
+            kept.push(spool.results(sample(n).id).await.unwrap().is_some());
+        }
+        assert_eq!(kept, [false, false, true, true]);
+        let logged = spool.log(0, 9).await.unwrap();
+        assert_eq!(logged.iter().map(|logged| logged.number).collect::<Vec<_>>(), [3, 4]);
     }
 }
