@@ -14,6 +14,7 @@
 //! It does not use segment files for large bodies yet: the columns for them are in the schema.
 
 mod apply;
+mod files;
 mod ledger;
 mod queue;
 mod reader;
@@ -27,7 +28,7 @@ mod writer;
 use std::fs::{self, File, TryLockError};
 use std::future::ready;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +43,8 @@ use super::{
 use crate::BoxFuture;
 use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
+#[doc(hidden)]
+pub use files::{Files, SegmentFile, SegmentFiles};
 use ledger::Ledger;
 use queue::{Look, Shared, Write};
 use reader::Readers;
@@ -71,6 +74,12 @@ pub struct DiskOptions {
     /// Size of the database at which new mail is refused. Default none: the disk's. Settlements and
     /// their reports may use 4 MiB more, so that a full spool can empty itself.
     pub max_octets: Option<u64>,
+    /// The SQLite VFS to use, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub vfs: Option<Box<str>>,
+    /// The files of segments, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub files: Files,
 }
 
 impl DiskOptions {
@@ -84,6 +93,8 @@ impl DiskOptions {
             lazy: Duration::from_millis(50),
             wal_octets: 32 << 20,
             max_octets: None,
+            vfs: None,
+            files: Files(None),
         }
     }
 }
@@ -150,7 +161,7 @@ impl DiskSpool {
     /// As [`DiskSpool::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: DiskOptions) -> Result<Self, SpoolError> {
         let directory = directory.as_ref();
-        make_directory(directory).map_err(SpoolError::Storage)?;
+        make_directory(directory, &*options.files.get()).map_err(SpoolError::Storage)?;
         let lock = lock(directory)?;
         let path = directory.join(DATABASE);
         let mut conn = schema::open_writer(&path, &options)?;
@@ -162,7 +173,7 @@ impl DiskSpool {
             .name("postroad-spool".into())
             .spawn(move || writer.run())
             .map_err(SpoolError::Storage)?;
-        let readers = Arc::new(Readers::new(path));
+        let readers = Arc::new(Readers::new(path, shared.options.vfs.clone()));
         let thread = Mutex::new(Some(thread));
         Ok(Self { handle: Arc::new(Handle { shared, readers, thread, clean: found.clean }) })
     }
@@ -347,7 +358,7 @@ async fn answered<T>(answer: oneshot::Receiver<Result<T, SpoolError>>) -> Result
 }
 
 /// Makes the directory for its owner alone, and its name durable.
-fn make_directory(directory: &Path) -> io::Result<()> {
+fn make_directory(directory: &Path, files: &dyn SegmentFiles) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -356,11 +367,10 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)?;
-    #[cfg(unix)]
-    if let Some(parent) = directory.canonicalize()?.parent().map(PathBuf::from) {
-        File::open(parent)?.sync_all()?;
+    match directory.canonicalize()?.parent() {
+        Some(parent) => files.sync_dir(parent),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, SpoolError> {

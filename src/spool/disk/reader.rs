@@ -22,13 +22,14 @@ use crate::message::{Content, MessageId, ReadBody};
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
+    vfs: Option<Box<str>>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    pub(super) fn new(path: PathBuf, vfs: Option<Box<str>>) -> Self {
+        Self { path, vfs, idle: Mutex::default(), permits: Semaphore::new(READERS) }
     }
 
     /// Runs `read` on one of the connections.
@@ -40,7 +41,7 @@ impl Readers {
         let readers = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = idle.map_or_else(|| open_reader(&readers.path), Ok)?;
+            let conn = idle.map_or_else(|| open_reader(&readers.path, readers.vfs.as_deref()), Ok)?;
             let result = read(&conn)?;
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
             Ok(result)

@@ -20,7 +20,7 @@ pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connecti
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags(path, flags).map_err(failure)?;
+    let conn = open(path, flags, options.vfs.as_deref()).map_err(failure)?;
     prepare(&conn, options).map_err(failure)??;
     Ok(conn)
 }
@@ -65,13 +65,19 @@ pub(super) fn page_size(conn: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Opens a connection that only reads.
-pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-    )?;
+pub(super) fn open_reader(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = open(path, flags, vfs)?;
     conn.busy_timeout(BUSY)?;
     Ok(conn)
+}
+
+fn open(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    }
 }
 
 /// What is found at an open, and what is made of it.
