@@ -26,6 +26,7 @@ mod disk;
 mod platter;
 mod segments;
 pub mod story;
+pub mod tales;
 mod vfs;
 
 pub use cuts::{Effort, Record, Tried, cut, fast_folder, somewhere};

@@ -49,7 +49,8 @@ impl Platter {
         base.directories.insert(String::new());
         // As a disk numbers them.
         let names: Vec<_> = base.names.iter().map(|(name, file)| (name.clone(), *file)).collect();
-        let files = names.iter().map(|(_, file)| base.files.get(*file).cloned().unwrap_or_default()).collect();
+        let files =
+            names.iter().map(|(_, file)| base.files.get(*file).cloned().unwrap_or_default()).collect();
         base.names = names.into_iter().enumerate().map(|(number, (name, _))| (name, number)).collect();
         base.files = files;
         Self { base, items: Vec::new() }
@@ -131,7 +132,9 @@ fn file_of(step: &Step) -> Option<usize> {
 /// The directory that a step changes.
 fn directory_of(step: &Step) -> Option<&str> {
     match step {
-        Step::MakeDirectory { name } | Step::Create { name, .. } | Step::Remove { name } => Some(parent(name)),
+        Step::MakeDirectory { name } | Step::Create { name, .. } | Step::Remove { name } => {
+            Some(parent(name))
+        }
         _ => None,
     }
 }

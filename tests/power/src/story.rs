@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use postroad::clock::Timestamp;
@@ -28,9 +28,17 @@ impl Letter {
         contract::sample(self.n).id
     }
 
-    fn body(self) -> Vec<u8> {
-        let octets = (0..).flat_map(|at: u64| mix(self.n << 32 | at).to_le_bytes());
-        octets.take(self.size).collect()
+    fn body(self) -> Bytes {
+        static MADE: Mutex<BTreeMap<(u64, usize), Bytes>> = Mutex::new(BTreeMap::new());
+        let mut made = MADE.lock().unwrap();
+        if made.len() > 10_000 {
+            made.clear();
+        }
+        let body = made.entry((self.n, self.size)).or_insert_with(|| {
+            let octets = (0..).flat_map(|at: u64| mix(self.n << 32 | at).to_le_bytes());
+            octets.take(self.size).collect()
+        });
+        body.clone()
     }
 
     fn message(self, body: NewBody) -> NewMessage {
@@ -42,7 +50,7 @@ impl Letter {
     }
 
     fn whole(self) -> NewMessage {
-        self.message(NewBody::Inline(self.body().into()))
+        self.message(NewBody::Inline(self.body()))
     }
 }
 
@@ -134,8 +142,13 @@ impl Known {
     fn explain(&self, found: &Held, calls: &[Call]) -> Option<Vec<usize>> {
         assert!(self.maybe.len() <= 10, "so many cannot be tried out");
         (0_u32..1 << self.maybe.len()).find_map(|choice| {
-            let chosen: Vec<_> =
-                self.maybe.iter().enumerate().filter(|(n, _)| choice >> n & 1 == 1).map(|(_, c)| *c).collect();
+            let chosen: Vec<_> = self
+                .maybe
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| choice >> n & 1 == 1)
+                .map(|(_, c)| *c)
+                .collect();
             let then = chosen.iter().fold(self.held.clone(), |held, call| held.after(&calls[*call]));
             (then == *found).then_some(chosen)
         })
@@ -169,7 +182,11 @@ async fn read(spool: &DiskSpool, letters: &HashMap<MessageId, Letter>) -> Result
     }
     let stats = spool.stats();
     if (stats.messages, stats.entries, stats.octets) != (held.0.len() as u64, claims.len() as u64, octets) {
-        return Err(format!("{} messages, {} entries, {octets} octets: {stats:?}", held.0.len(), claims.len()));
+        return Err(format!(
+            "{} messages, {} entries, {octets} octets: {stats:?}",
+            held.0.len(),
+            claims.len()
+        ));
     }
     let queues = spool.queues(None, 10).await.map_err(failed)?;
     if queues.iter().map(|queue| queue.entries).sum::<u64>() != stats.entries {
@@ -190,7 +207,9 @@ async fn claim_all(spool: &DiskSpool) -> Result<Vec<Claim>, SpoolError> {
 pub fn letters(calls: &[Call]) -> HashMap<MessageId, Letter> {
     let all = calls.iter().flat_map(|call| match call {
         Call::Enqueue(letters) => letters.clone(),
-        Call::Stage(letter) | Call::GiveUp(letter) | Call::Remove { report: Some(letter), .. } => vec![*letter],
+        Call::Stage(letter) | Call::GiveUp(letter) | Call::Remove { report: Some(letter), .. } => {
+            vec![*letter]
+        }
         Call::Remove { report: None, .. } | Call::Retry { .. } => Vec::new(),
     });
     all.map(|letter| (letter.id(), letter)).collect()
@@ -211,7 +230,7 @@ pub async fn check(
     }
     // It goes on as if nothing had been.
     let failed = |error: SpoolError| format!("it cannot be used on: {error:?}");
-    let more = Letter { n: 1 << 20, size: 20_000, entries: 2 };
+    let more = Letter { n: 1 << 20, size: 6_000, entries: 2 };
     let born = spool.enqueue(vec![more.whole()], Some(Timestamp::NEVER)).await.map_err(failed)?.claims;
     let body = contract::octets(&spool, &born[0].body).await;
     if !body.is_ok_and(|body| body == more.body()) {
@@ -227,8 +246,10 @@ pub async fn check(
     let text = |sql: &str| shell.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
     let (sound, left) = (
         text("PRAGMA integrity_check"),
-        text("SELECT (SELECT count(*) FROM message) || ' ' || (SELECT count(*) FROM entry) || ' ' \
-              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM staged)"),
+        text(
+            "SELECT (SELECT count(*) FROM message) || ' ' || (SELECT count(*) FROM entry) || ' ' \
+              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM staged)",
+        ),
     );
     if sound != "ok" || left != "0 0 0 0" {
         return Err(format!("integrity {sound}, left over {left}"));
@@ -269,7 +290,8 @@ impl Teller {
             let ended = if done.contains(&call) { Ended::Done } else { Ended::Refused };
             self.note(Note::Ended(call, ended));
         }
-        self.claims = claims.into_iter().map(|claim| ((claim.token.message, claim.token.entry), claim)).collect();
+        self.claims =
+            claims.into_iter().map(|claim| ((claim.token.message, claim.token.entry), claim)).collect();
         self.spool = Some(spool);
         Ok(())
     }
@@ -365,7 +387,7 @@ async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>) -> Result<(),
         }
         Call::GiveUp(letter) => {
             let mut writer = spool.stage().await?;
-            writer.write(letter.body().into()).await?;
+            writer.write(letter.body()).await?;
         }
         Call::Remove { report, .. } => {
             let submit = report.into_iter().map(Letter::whole).collect();

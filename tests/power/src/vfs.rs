@@ -151,7 +151,8 @@ unsafe extern "C" fn open(
     // for, of which the part behind our own is the real file's.
     unsafe {
         let context = context(vfs);
-        let watched = flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL);
+        let watched =
+            flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL);
         let ours = path(name).filter(|_| watched != 0).and_then(|path| context.shared.name(path));
         (*file).pMethods = ptr::null();
         let mut state = context.shared.lock();
@@ -279,7 +280,12 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     }
 }
 
-unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, octets: c_int, at: i64) -> c_int {
+unsafe extern "C" fn write(
+    file: *mut ffi::sqlite3_file,
+    from: *const c_void,
+    octets: c_int,
+    at: i64,
+) -> c_int {
     // SAFETY: SQLite writes `octets` octets of an open file.
     unsafe {
         let Some(watch) = watch(file) else { return real!(file.xWrite(from, octets, at)) };
