@@ -27,6 +27,8 @@ pub struct Record {
 pub struct Effort {
     /// Up to so many loose steps, every subset of them is tried.
     pub exhaustive: usize,
+    /// Where there are more: so many times all steps up to one, and as often all but one.
+    pub single: usize,
     /// So many random choices besides, with torn writes and old octets in holes.
     pub random: u64,
     pub seed: u64,
@@ -134,8 +136,15 @@ fn choices(platter: &Platter, effort: Effort, at: usize) -> Vec<Choice> {
     if loose <= effort.exhaustive {
         choices.extend((0..1 << loose).map(Choice::Subset));
     } else {
-        choices.extend((0..=loose).map(Choice::Prefix));
-        choices.extend((0..loose.saturating_sub(1)).map(Choice::Without));
+        // Evenly, and each time elsewhere.
+        let each = |end: usize| {
+            let stride = end.div_ceil(effort.single.max(1)).max(1);
+            let first = usize::try_from(mix(effort.seed ^ at as u64) % stride as u64).unwrap_or_default();
+            (first..end).step_by(stride).take(effort.single)
+        };
+        choices.push(Choice::Prefix(loose));
+        choices.extend(each(loose).map(Choice::Prefix));
+        choices.extend(each(loose - 1).map(Choice::Without));
     }
     let seeds = (0..effort.random).map(|n| mix(effort.seed ^ (at as u64) << 40 ^ n));
     let writes: Vec<_> = (0..loose).filter(|n| platter.is_write(*n)).collect();
