@@ -53,6 +53,8 @@ pub enum Fault {
     Broken { at: u64 },
     /// This sync fails.
     Sync { at: u64 },
+    /// Before this write or sync, counted together, the process dies.
+    Dies { at: u64 },
     /// Every sync is answered well and does nothing: no fault of the spool, but one that the tests must
     /// see.
     NoSyncs,
@@ -66,6 +68,16 @@ pub(crate) enum Verdict {
     Full,
     /// Half arrives.
     Broken,
+}
+
+impl Verdict {
+    pub(crate) fn result(self) -> io::Result<()> {
+        match self {
+            Self::Good => Ok(()),
+            Self::Full => Err(io::ErrorKind::StorageFull.into()),
+            Self::Broken => Err(io::Error::other("this write fails")),
+        }
+    }
 }
 
 /// A disk in a directory.
@@ -151,7 +163,23 @@ impl Disk {
     }
 
     pub fn revive(&self) {
-        self.shared.lock().dead = false;
+        let mut state = self.shared.lock();
+        state.dead = false;
+        if matches!(state.fault, Some(Fault::Dies { .. })) {
+            state.fault = None;
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.shared.lock().dead
+    }
+
+    /// Notes how a call ended. A dead process answers nobody.
+    pub fn answer(&self, call: usize, ended: Ended) -> Ended {
+        let mut state = self.shared.lock();
+        let ended = if state.dead { Ended::Unknown } else { ended };
+        state.steps.push(Step::Note(Note::Ended(call, ended)));
+        ended
     }
 }
 
@@ -189,6 +217,20 @@ impl State {
         self.steps.push(Step::Write { file, at, octets: octets.into() });
     }
 
+    /// Syncs a file, if that does not fail.
+    pub(crate) fn sync(&mut self, file: usize) -> io::Result<()> {
+        let good = self.next_sync();
+        if self.dead {
+            Err(dead())
+        } else if good {
+            self.synced(file);
+            Ok(())
+        } else {
+            self.steps.push(Step::FailedSync { file });
+            Err(io::Error::other("this sync fails"))
+        }
+    }
+
     pub(crate) fn synced(&mut self, file: usize) {
         if self.fault != Some(Fault::NoSyncs) {
             self.steps.push(Step::Sync { file });
@@ -216,6 +258,7 @@ impl State {
     pub(crate) fn next_write(&mut self) -> Verdict {
         let number = self.writes;
         self.writes += 1;
+        self.dies();
         match self.fault {
             Some(Fault::Full { at, writes }) if (at..at.saturating_add(writes)).contains(&number) => {
                 Verdict::Full
@@ -225,10 +268,17 @@ impl State {
         }
     }
 
+    fn dies(&mut self) {
+        if matches!(self.fault, Some(Fault::Dies { at }) if at < self.writes + self.syncs) {
+            self.dead = true;
+        }
+    }
+
     /// Whether the next sync is a good one.
     pub(crate) fn next_sync(&mut self) -> bool {
         let number = self.syncs;
         self.syncs += 1;
+        self.dies();
         !matches!(self.fault, Some(Fault::Sync { at }) if at == number)
     }
 }

@@ -61,13 +61,41 @@ impl SegmentFiles for Segments {
         Ok(())
     }
 
+    fn rewrite(&self, path: &Path) -> io::Result<()> {
+        let name = self.name(path)?;
+        let mut state = self.0.lock();
+        if state.dead {
+            return Err(dead());
+        }
+        let octets = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            octets => octets?,
+        };
+        if octets.is_empty() {
+            return Ok(());
+        }
+        let number = state.opened(&name);
+        let verdict = state.next_write();
+        if state.dead {
+            return Err(dead());
+        }
+        let part = if verdict == Verdict::Good { octets.len() } else { octets.len() / 2 };
+        state.wrote(number, 0, &octets[..part]);
+        verdict.result()?;
+        state.sync(number)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let Some(name) = self.0.name(&path.canonicalize()?) else { return Ok(()) };
         let mut state = self.0.lock();
         if state.dead {
             return Err(dead());
         }
-        if !state.next_sync() {
+        let good = state.next_sync();
+        if state.dead {
+            return Err(dead());
+        }
+        if !good {
             return Err(io::Error::other("this sync fails"));
         }
         state.synced_directory(&self.0.root, &name);
@@ -82,15 +110,14 @@ impl SegmentFile for Segment {
             return Err(dead());
         }
         let verdict = state.next_write();
+        if state.dead {
+            return Err(dead());
+        }
         let part = if verdict == Verdict::Good { octets } else { &octets[..octets.len() / 2] };
         self.real.write_all_at(part, self.len)?;
         state.wrote(self.number, self.len, part);
         self.len += part.len() as u64;
-        match verdict {
-            Verdict::Good => Ok(()),
-            Verdict::Full => Err(io::ErrorKind::StorageFull.into()),
-            Verdict::Broken => Err(io::Error::other("this write fails")),
-        }
+        verdict.result()
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -98,13 +125,7 @@ impl SegmentFile for Segment {
         if state.dead {
             return Err(dead());
         }
-        if state.next_sync() {
-            state.synced(self.number);
-            Ok(())
-        } else {
-            state.steps.push(Step::FailedSync { file: self.number });
-            Err(io::Error::other("this sync fails"))
-        }
+        state.sync(self.number)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

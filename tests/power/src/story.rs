@@ -344,8 +344,7 @@ impl Teller {
                     Err(SpoolError::Unknown(_)) => Ended::Unknown,
                     Err(_) => Ended::Refused,
                 };
-                disk.note(Note::Ended(number, ended));
-                (ended, result.err())
+                (disk.answer(number, ended), result.err())
             });
             under_way.push((number, task));
         }

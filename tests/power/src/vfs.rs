@@ -294,6 +294,9 @@ unsafe extern "C" fn write(
             return ffi::SQLITE_IOERR_WRITE;
         }
         let verdict = state.next_write();
+        if state.dead {
+            return ffi::SQLITE_IOERR_WRITE;
+        }
         let part = if verdict == Verdict::Good { octets } else { octets / 2 };
         let code = real!(file.xWrite(from, part, at));
         assert_eq!(code, ffi::SQLITE_OK, "the disk under the test has failed");
@@ -332,7 +335,11 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
         if state.dead {
             return ffi::SQLITE_IOERR_FSYNC;
         }
-        if !state.next_sync() {
+        let good = state.next_sync();
+        if state.dead {
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
+        if !good {
             state.steps.push(Step::FailedSync { file: watch.number });
             return ffi::SQLITE_IOERR_FSYNC;
         }

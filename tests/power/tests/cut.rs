@@ -78,7 +78,10 @@ fn every_part_of_what_was_not_synced_may_be_lost() {
 #[test]
 fn also_while_the_log_is_written_back() {
     let record = tell(fresh(), 0, None, three_messages);
-    told("written back after each", cut(&record, Effort { exhaustive: EXHAUSTIVE, single: 100, random: 30, seed: 2 }));
+    told(
+        "written back after each",
+        cut(&record, Effort { exhaustive: EXHAUSTIVE, single: 100, random: 30, seed: 2 }),
+    );
 }
 
 #[test]
@@ -96,13 +99,20 @@ fn large_bodies_come_whole_or_not_at_all() {
 async fn drawn(teller: &mut Teller, draw: &mut Draw, rounds: u64) {
     for _ in 0..rounds {
         let calls = draw.round(teller);
-        done(teller, calls).await;
-        match draw.below(20) {
-            0 => {
+        let what = draw.below(12);
+        if what < 3 {
+            // Killed in the middle of it, or soon after.
+            teller.disk.set(Some(Fault::Dies { at: draw.below(80) }));
+            teller.round(calls).await;
+        } else {
+            done(teller, calls).await;
+        }
+        match what {
+            0..3 => {
                 teller.kill();
                 teller.open().await.unwrap();
             }
-            1 => {
+            3 => {
                 teller.close().await.unwrap();
                 teller.open().await.unwrap();
             }

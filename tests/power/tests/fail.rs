@@ -79,7 +79,7 @@ fn under(fault: Fault) -> (Record, Went) {
         went.met = match fault {
             Fault::Full { at, .. } | Fault::Broken { at } => writes > at,
             Fault::Sync { at } => syncs > at,
-            Fault::NoSyncs => true,
+            Fault::Dies { .. } | Fault::NoSyncs => true,
         };
         // The disk is sound again: so is the spool, in the same handle.
         teller.disk.set(None);
