@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use postroad::testing::{History, Simulation, SimulationOptions};
 
+/// Worth a look, where most take some ten milliseconds.
+const SLOW: Duration = Duration::from_secs(3);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn seeds(usual: Range<u64>) -> Range<u64> {
@@ -41,7 +43,11 @@ fn run(seed: u64, options: &SimulationOptions) -> History {
 fn run_all(seeds: impl Iterator<Item = u64>, options: &SimulationOptions) -> History {
     let (began, mut sum, mut count) = (Instant::now(), History::default(), 0);
     for seed in seeds {
+        let started = Instant::now();
         let history = run(seed, options);
+        if started.elapsed() > SLOW {
+            eprintln!("seed {seed} took {:?}: {history:?}", started.elapsed());
+        }
         count += 1;
         sum.deliveries += history.deliveries;
         sum.doubles += history.doubles;
@@ -93,7 +99,7 @@ fn where_nothing_fails_everybody_gets_everything_once() {
     (options.peer_faults, options.spool_faults, options.jumps, options.ends) = (false, false, false, 0);
     for seed in seeds(0..50) {
         let history = run(seed, &options);
-        assert_eq!(history.messages, 30);
+        assert_eq!(history.messages, 12);
         assert_eq!((history.doubles, history.failed, history.expired), (0, 0, 0));
         assert_eq!(history.deliveries, history.recipients);
         assert!(history.time < options.time + 12 * HOUR, "{:?}", history.time);

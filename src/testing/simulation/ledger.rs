@@ -44,6 +44,8 @@ struct State {
     was_moody: bool,
     messages: BTreeMap<MessageId, Message>,
     submitted: BTreeMap<MessageId, (u64, usize, Duration)>,
+    /// How many are being submitted.
+    submitting: usize,
     /// What was taken for recipients that were settled already: right only if nobody was told of it.
     late: Vec<(Arc<AtomicBool>, String)>,
     history: History,
@@ -91,6 +93,7 @@ impl Ledger {
             was_moody: false,
             messages: BTreeMap::new(),
             submitted: BTreeMap::new(),
+            submitting: 0,
             late: Vec::new(),
             history,
             record,
@@ -105,6 +108,7 @@ impl Ledger {
         let mut state = lock(&self.state);
         (state.clock, state.from, state.began) = (Some(Arc::clone(clock)), at, Some(began));
         state.history.lives += 1;
+        state.submitting = 0;
         state.look_at_clock();
         state.is_not_calm();
         let life = state.history.lives;
@@ -133,6 +137,20 @@ impl Ledger {
         state.note(format_args!("the clock jumps {} {by:?}", if on { "on" } else { "back" }));
     }
 
+    pub(super) fn will_submit(&self) {
+        lock(&self.state).submitting += 1;
+    }
+
+    pub(super) fn is_submitting(&self) -> bool {
+        lock(&self.state).submitting > 0
+    }
+
+    /// The caller never learns whether a message is stored.
+    pub(super) fn gives_up(&self) {
+        let mut state = lock(&self.state);
+        state.submitting = state.submitting.saturating_sub(1);
+    }
+
     pub(super) fn submits(&self, id: MessageId, submission: &Submission) {
         let mut state = self.now();
         let ready = state.at + Duration::from_secs(submission.hold.unwrap_or_default().into());
@@ -143,6 +161,7 @@ impl Ledger {
     pub(super) fn accepted(&self, id: MessageId) {
         let mut state = self.now();
         state.history.messages += 1;
+        state.submitting = state.submitting.saturating_sub(1);
         if !state.messages.contains_key(&id) {
             state.breaks(format_args!("{} was accepted and is not stored", Short(id)));
         }
@@ -151,6 +170,7 @@ impl Ledger {
 
     pub(super) fn refused(&self, id: MessageId) {
         let mut state = self.now();
+        state.submitting = state.submitting.saturating_sub(1);
         if state.messages.contains_key(&id) {
             state.breaks(format_args!("{} was refused and is stored", Short(id)));
         }

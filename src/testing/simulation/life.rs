@@ -70,7 +70,7 @@ impl Life<'_> {
             self.happens(event, &engine, &clock).await;
         }
         let mut step = FIRST_LOOK;
-        while self.spool.stats().entries > 0 && !self.ledger.is_broken() {
+        while (self.spool.stats().entries > 0 || self.ledger.is_submitting()) && !self.ledger.is_broken() {
             sleep(step).await;
             step = (step * 3 / 2).min(LONGEST_LOOK);
             self.ledger.check(self.spool).await;
@@ -115,6 +115,7 @@ impl Life<'_> {
         match event {
             Happening::Submit(submission) => {
                 let (engine, ledger) = (engine.clone(), Arc::clone(self.ledger));
+                ledger.will_submit();
                 tokio::spawn(submit(engine, ledger, submission.clone()));
             }
             Happening::Down(site) => {
@@ -188,7 +189,7 @@ fn fault(mood: Mood, call: &Call, rng: &Rng) -> SpoolFault {
 
 /// Submits, and does it over where it is not known whether the message is stored.
 async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Submission) {
-    let Some(message) = message(&submission) else { return };
+    let Some(message) = message(&submission) else { return ledger.gives_up() };
     let id = engine.new_id();
     ledger.submits(id, &submission);
     let mut known = true;
@@ -204,6 +205,7 @@ async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Submission) {
         }
         sleep(SUBMIT_AGAIN).await;
     }
+    ledger.gives_up();
 }
 
 fn message(submission: &Submission) -> Option<RawMessage> {

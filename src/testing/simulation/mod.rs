@@ -59,12 +59,12 @@ pub struct Simulation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SimulationOptions {
-    /// How many messages are submitted. Default: 30.
+    /// How many messages are submitted. Default: 12.
     pub messages: usize,
     /// The time in which they are, and in which things go wrong. What is queued then is waited for, as
     /// long as messages live. Default: 6 hours.
     pub time: Duration,
-    /// How many domains there are, of which every third or so is well. Default: 12.
+    /// How many domains there are, of which every third or so is well. Default: 9.
     pub destinations: usize,
     /// How often the process ends at most: by a crash, or in good order. Default: 4.
     pub ends: usize,
@@ -84,9 +84,9 @@ impl SimulationOptions {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            messages: 30,
+            messages: 12,
             time: Duration::from_secs(6 * 3600),
-            destinations: 12,
+            destinations: 9,
             ends: 4,
             peer_faults: true,
             spool_faults: true,
