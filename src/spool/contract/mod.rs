@@ -18,10 +18,12 @@ use crate::message::{Content, Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
+mod altering;
 mod claiming;
 mod settling;
 mod storing;
 
+pub use altering::*;
 pub use claiming::*;
 pub use settling::*;
 pub use storing::*;

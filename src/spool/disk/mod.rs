@@ -13,12 +13,14 @@
 //!
 //! It does not use segment files for large bodies yet: the columns for them are in the schema.
 
+mod alter;
 mod apply;
 mod ledger;
 mod queue;
 mod reader;
 mod rows;
 mod schema;
+mod select;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -307,8 +309,16 @@ impl Spool for DiskSpool {
     }
 
     fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
-        drop(alter);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            let Alter { which, change, now, after, limit } = alter;
+            let (rows, next) = self.handle.readers.page(which, after, limit).await?;
+            if rows.is_empty() {
+                return Ok(Altered { next, ..Altered::default() });
+            }
+            let altered = Altered { next, ..Altered::default() };
+            self.write(true, |reply| Write::Alter { rows, change, now, altered, reply }).await
+        })
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {

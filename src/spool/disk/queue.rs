@@ -12,7 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::super::{Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{
+    Altered, Change, Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token,
+};
 use super::rows::{Row, SettleRow};
 use super::{DiskCounters, DiskOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -44,10 +46,19 @@ pub(super) enum Write {
     Discard {
         n: i64,
     },
-    /// A row that cannot be read back.
+    /// A row that cannot be read back, or whose hold was noted by a claim that is over.
     SetAside {
         e: i64,
         queue: QueueName,
+        class: Class,
+    },
+    /// Entries that somebody wants changed. A transaction of its own.
+    Alter {
+        rows: Vec<i64>,
+        change: Change,
+        now: Timestamp,
+        altered: Altered,
+        reply: Reply<Altered>,
     },
     Flush {
         reply: Reply<()>,
@@ -60,6 +71,7 @@ impl Write {
             Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
             Self::Piece { octets, .. } => octets.len(),
+            Self::Alter { rows, .. } => rows.len() * size_of::<i64>(),
             Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
         }
     }
@@ -71,6 +83,7 @@ impl Write {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Piece { reply, .. } | Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Alter { reply, .. } => drop(reply.send(Err(error))),
             Self::Discard { .. } | Self::SetAside { .. } => {}
         }
     }
@@ -140,6 +153,7 @@ pub(super) struct Shared {
     next: AtomicU64,
     messages: AtomicU64,
     entries: AtomicU64,
+    parked: AtomicU64,
     octets: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) operations: AtomicU64,
@@ -176,6 +190,7 @@ impl Shared {
             next: AtomicU64::new(next),
             messages: AtomicU64::new(stats.messages),
             entries: AtomicU64::new(stats.entries),
+            parked: AtomicU64::new(stats.parked),
             octets: AtomicU64::new(stats.octets),
             commits: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -194,7 +209,7 @@ impl Shared {
         Stats {
             messages: read(&self.messages),
             entries: read(&self.entries),
-            parked: 0,
+            parked: read(&self.parked),
             octets: read(&self.octets),
         }
     }
@@ -202,6 +217,7 @@ impl Shared {
     pub(super) fn set_stats(&self, stats: Stats) {
         self.messages.store(stats.messages, Ordering::Relaxed);
         self.entries.store(stats.entries, Ordering::Relaxed);
+        self.parked.store(stats.parked, Ordering::Relaxed);
         self.octets.store(stats.octets, Ordering::Relaxed);
     }
 

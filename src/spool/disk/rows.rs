@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::super::{
-    BodyRef, Claim, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
+    BodyRef, Claim, Class, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
     Staged, Then, Token, rules,
 };
 use super::schema::{SHIFT, column};
@@ -32,6 +32,7 @@ pub(super) struct Row {
     pub(super) size: u64,
     pub(super) accepted: i64,
     pub(super) expires: i64,
+    pub(super) class: Class,
     pub(super) entries: Vec<EntryRow>,
     /// One per entry when they are born claimed, without their numbers.
     pub(super) claims: Vec<Claim>,
@@ -113,6 +114,7 @@ impl Row {
             size,
             accepted: column(message.accepted.as_millis()),
             expires: column(message.expires.as_millis()),
+            class: Class::of(&message.mail),
             entries,
             claims,
             inserted: false,

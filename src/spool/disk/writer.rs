@@ -92,8 +92,9 @@ impl Writer {
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
-            turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
-            let sound = turn.writes.is_empty() || (self.group(turn.writes) && self.checkpoint_when_due());
+            let aside = |(e, queue, class)| Write::SetAside { e, queue, class };
+            turn.writes.extend(damaged.into_iter().map(aside));
+            let sound = turn.writes.is_empty() || (self.groups(turn.writes) && self.checkpoint_when_due());
             if !sound {
                 return false;
             }
@@ -118,6 +119,22 @@ impl Writer {
                 let _ = reply.send(self.ledger.queues(&self.conn, after, limit));
             }
         }
+    }
+
+    /// Commits what changes entries from outside behind the rest and apart: it goes by what the ledger says
+    /// is claimed. False when the spool is broken.
+    fn groups(&mut self, writes: Vec<Write>) -> bool {
+        let is_alter = |write: &Write| matches!(write, Write::Alter { .. });
+        let (alters, writes): (Vec<_>, Vec<_>) = writes.into_iter().partition(is_alter);
+        let mut sound = writes.is_empty() || self.group(writes);
+        for alter in alters {
+            if sound {
+                sound = self.group(vec![alter]);
+            } else {
+                alter.fail(SpoolError::Poisoned);
+            }
+        }
+        sound
     }
 
     /// Commits a group and answers its calls. False when the spool is broken.
@@ -221,6 +238,7 @@ impl Writer {
                 let _ = reply.send(Ok(()));
             }
             Write::Flush { reply } => drop(reply.send(Ok(()))),
+            Write::Alter { altered, reply, .. } => drop(reply.send(Ok(altered))),
             Write::Discard { .. } | Write::SetAside { .. } => {}
         }
     }
