@@ -90,7 +90,7 @@ pub(crate) fn stays<'a>(then: &'a Then, mark: Option<&'a Mark>) -> (Option<Times
 
 /// A due time that is not past the deadline, so that the sender is told in time. What is due at once and
 /// past its deadline has been due for ever: whoever claims it sees that it was not tried since, and tries it.
-fn in_time(due: Timestamp, expires: Timestamp, now: Timestamp) -> Timestamp {
+pub(crate) fn in_time(due: Timestamp, expires: Timestamp, now: Timestamp) -> Timestamp {
     if now < expires {
         due.min(expires)
     } else if due <= now {

@@ -94,6 +94,12 @@ impl Selection {
         Self { tag: Some(tag), ..Self::default() }
     }
 
+    /// What is set aside.
+    #[must_use]
+    pub fn parked() -> Self {
+        Self { parked: Some(true), ..Self::default() }
+    }
+
     /// Whether an entry is meant.
     #[must_use]
     pub fn has(&self, entry: &EntrySummary) -> bool {

@@ -62,7 +62,7 @@ pub async fn what_is_held_waits_until_it_is_released(spool: &dyn Spool) -> Kept 
     ensure(ids(&claim(spool, "q.test", 100, 9).await?) == [id(2)], "it is not claimed")?;
     let again = alter(spool, Selection::message(id(1)), Change::Hold("never".into()), 5).await?;
     ensure(again.changed == 0, "what is held is held")?;
-    let parked = Selection { parked: Some(true), ..Selection::all() };
+    let parked = Selection::parked();
     let seen = only(spool.scan(parked.clone(), None, 9).await?)?;
     ensure(seen.parked.as_deref() == Some("not now"), "the reason is shown")?;
     let released = alter(spool, parked, Change::Release, 20).await?;
@@ -255,7 +255,7 @@ pub async fn a_selection_means_the_same_everywhere(spool: &dyn Spool) -> Kept {
         ensure(seen(spool.scan(which.clone(), None, 9).await?) == expected, "a scan shows what is meant")?;
         let held = alter(spool, which.clone(), Change::Hold("wait".into()), 5).await?;
         ensure(held.changed == expected.len() as u64, "it alone is changed")?;
-        let parked = Selection { parked: Some(true), ..Selection::all() };
+        let parked = Selection::parked();
         ensure(seen(spool.scan(parked, None, 9).await?) == expected, "and shown as parked")?;
         let not = Selection { parked: Some(false), ..which.clone() };
         ensure(spool.scan(not.clone(), None, 9).await?.is_empty(), "or not as waiting")?;
