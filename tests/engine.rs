@@ -12,6 +12,8 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/life.rs"]
+mod life;
 #[path = "engine/orders.rs"]
 mod orders;
 #[path = "engine/reports.rs"]
