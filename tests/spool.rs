@@ -8,6 +8,8 @@
 )]
 #![cfg(feature = "disk")]
 
+#[path = "spool/altering.rs"]
+mod altering;
 #[path = "spool/crash.rs"]
 mod crash;
 #[path = "spool/disk.rs"]
