@@ -14,6 +14,8 @@
 mod faults;
 #[path = "engine/life.rs"]
 mod life;
+#[path = "engine/memories.rs"]
+mod memories;
 #[path = "engine/orders.rs"]
 mod orders;
 #[path = "engine/reports.rs"]

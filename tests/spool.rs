@@ -41,6 +41,7 @@ macro_rules! promises {
             let source = [
                 include_str!("../src/spool/contract/altering.rs"),
                 include_str!("../src/spool/contract/claiming.rs"),
+                include_str!("../src/spool/contract/remembering.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
                 include_str!("../src/spool/contract/storing.rs"),
             ];
@@ -85,4 +86,12 @@ promises! {
     what_is_requeued_waits_for_a_route
     a_selection_means_the_same_everywhere
     changes_go_in_pages
+    a_key_stores_its_message_once
+    a_key_outlives_its_message
+    another_content_under_a_key_is_refused
+    what_a_settlement_submits_has_no_key
+    results_outlive_their_message
+    nothing_is_remembered_of_what_was_fenced_off
+    the_log_is_read_by_number
+    the_log_is_pruned_from_its_front
 }

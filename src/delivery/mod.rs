@@ -4,7 +4,7 @@
 //! terminal state: delivered, failed, expired or cancelled. What the sender wants to know of that is reported to
 //! it by a message that is stored in the same transaction. What is due is found per queue (`schedule`), routed, put into the
 //! lane of its site (`lane`, `shape`), tried by runs, judged (`settle`, `retry`), reported (`report`)
-//! and told (`event`, `receipt`). What waits can be looked at and changed (`orders`, `recall`). When a message is released, late or overdue is `terms`'.
+//! and told (`event`, `receipt`). What waits can be looked at and changed (`orders`, `take_back`). When a message is released, late or overdue is `terms`'.
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
@@ -15,6 +15,7 @@ mod core;
 mod dispatch;
 mod engine;
 mod event;
+mod journal;
 mod lane;
 mod options;
 mod orders;
@@ -31,9 +32,12 @@ mod settle;
 mod settler;
 mod shape;
 mod shared;
+mod submit;
+mod take_back;
 mod terms;
 mod todo;
 mod trials;
+mod wishes;
 
 pub use builder::{EngineBuilder, StartError};
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};
@@ -43,3 +47,4 @@ pub use orders::Ordered;
 pub use receipt::{Receipt, ReceiptError};
 pub use retry::Retry;
 pub use shared::Health;
+pub use wishes::SubmitOptions;

@@ -10,7 +10,7 @@ use crate::message::MessageId;
 use crate::spool::{Alter, Altered, Change, EntrySummary, QueueSummary, Selection, SpoolError};
 
 use super::engine::Engine;
-use super::recall::Recall;
+use super::take_back::TakeBack;
 
 /// What came of an order. An entry is a message's recipients at one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +39,7 @@ impl Engine {
     /// Dropping the future leaves a part of the order done, and it can be given again. The same is true of
     /// the other orders.
     pub async fn hold(&self, which: Selection, reason: &str) -> Result<Ordered, SpoolError> {
-        self.order(which, Change::Hold(reason.into()), Some(Recall::Back)).await
+        self.order(which, Change::Hold(reason.into()), Some(TakeBack::Back)).await
     }
 
     /// Releases what is held, by whomever: it is tried when it is due, which is now if that time passed
@@ -59,7 +59,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::hold`].
     pub async fn cancel(&self, which: Selection) -> Result<Ordered, SpoolError> {
-        self.order(which, Change::Cancel, Some(Recall::Cancel)).await
+        self.order(which, Change::Cancel, Some(TakeBack::Cancel)).await
     }
 
     /// Has entries tried next at `when`, sooner or later than they would be, or at their deadline if that
@@ -70,7 +70,7 @@ impl Engine {
     pub async fn reschedule(&self, which: Selection, when: Timestamp) -> Result<Ordered, SpoolError> {
         // What is ready now is what was wanted, if it is to be tried now.
         let later = when > self.inner.shared.now().wall;
-        self.order(which, Change::Due(when), later.then_some(Recall::Until(when))).await
+        self.order(which, Change::Due(when), later.then_some(TakeBack::Until(when))).await
     }
 
     /// Has entries routed anew and tried now, held ones too: for when routes or policies have changed. Routes at
@@ -80,7 +80,7 @@ impl Engine {
     /// As [`Engine::hold`].
     pub async fn requeue(&self, which: Selection) -> Result<Ordered, SpoolError> {
         self.inner.shared.with(|core, _, _| core.routes.forget());
-        self.order(which, Change::Requeue, Some(Recall::Requeue)).await
+        self.order(which, Change::Requeue, Some(TakeBack::Requeue)).await
     }
 
     /// What waits, of what is meant: in order, from behind `after` on, at most `limit` entries and 10,000.
@@ -102,7 +102,7 @@ impl Engine {
         &self,
         which: Selection,
         change: Change,
-        recall: Option<Recall>,
+        take_back: Option<TakeBack>,
     ) -> Result<Ordered, SpoolError> {
         let shared = &self.inner.shared;
         let (mut ordered, mut after) = (Ordered::default(), None);
@@ -110,16 +110,16 @@ impl Engine {
             let (which, now) = (which.clone(), shared.now().wall);
             let alter = Alter { which: which.clone(), change: change.clone(), now, after, limit: PAGE };
             let altered = shared.spool.alter(alter).await?;
-            let recalled = shared.with(|core, now, todo| {
+            let taken = shared.with(|core, now, todo| {
                 learn(core, &altered, &change, now.wall);
                 todo.wake = true;
-                let Some(recall) = recall.filter(|_| altered.claimed > 0) else { return 0 };
-                let recalled = core.recall(&which, (after, altered.next), recall, now, todo);
+                let Some(how) = take_back.filter(|_| altered.claimed > 0) else { return 0 };
+                let taken = core.take_back(&which, (after, altered.next), how, now, todo);
                 core.mark_wanted(&which);
-                recalled
+                taken
             });
-            ordered.changed += altered.changed + recalled;
-            ordered.in_flight += altered.claimed.saturating_sub(recalled);
+            ordered.changed += altered.changed + taken;
+            ordered.in_flight += altered.claimed.saturating_sub(taken);
             after = altered.next;
             if after.is_none() {
                 return Ok(ordered);

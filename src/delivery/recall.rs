@@ -1,102 +1,135 @@
-//! Recall is taking back what this process has claimed and is not trying: at the end, and when somebody
-//! wants entries changed.
-//!
-//! What is in flight cannot be taken back. The spool has noted what is wanted of it; here it is only
-//! remembered that somebody wanted something, so that its queue is looked at again when it is settled.
+//! Recalling is finding out from the spool how a message stands that this process does not settle itself:
+//! after a restart, or because another process on the same spool does.
 
-use crate::clock::{Now, Timestamp};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use crate::attempt::{Accepted, Cause, Outcome};
+use crate::clock::{Clock, SystemClock};
 use crate::message::MessageId;
-use crate::spool::{Claim, QueueName, REPORT_ENTRY, Selection, Token};
+use crate::smtp::address::ForwardPath;
+use crate::spool::{
+    EntrySummary, REPORT_ENTRY, Recipient, RecipientState, Results, Selection, Spool, SpoolError,
+};
 
-use super::core::Core;
-use super::lane::{Entry, Lane};
-use super::settle::Verdict;
-use super::todo::Todo;
+/// A recipient and what is known of it.
+pub(crate) type Told = (ForwardPath, Outcome);
 
-/// What becomes of what is taken back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Recall {
-    /// It goes back as it is: the spool has noted what is to be done.
-    Back,
-    /// It is given up.
-    Cancel,
-    /// It waits until then.
-    Until(Timestamp),
-    /// It waits in its destination's queue, due at once.
-    Requeue,
-}
-
-/// A part of the spool, in the order of its entries: behind the first, up to the second.
-pub(crate) type Stretch = (Option<(MessageId, u32)>, Option<(MessageId, u32)>);
-
-impl Core {
-    /// Gives back what is claimed and not being tried.
-    pub(crate) fn give_back(&mut self, todo: &mut Todo) {
-        let waiting = self.routes.drain();
-        let ready = self.lanes.values_mut().flat_map(Lane::drain);
-        for entry in waiting.into_iter().chain(ready) {
-            let due = entry.claim.due;
-            todo.finish(entry, Verdict::Back { queue: None, due });
-        }
-    }
-
-    /// Takes back what is meant, of this stretch, and is not being tried. Returns how many.
-    pub(crate) fn recall(
-        &mut self,
-        which: &Selection,
-        (after, up_to): Stretch,
-        recall: Recall,
-        now: Now,
-        todo: &mut Todo,
-    ) -> u64 {
-        let is_meant = |claim: &Claim| {
-            let place = (claim.token.message, claim.token.entry);
-            after.is_none_or(|after| place > after)
-                && up_to.is_none_or(|up_to| place <= up_to)
-                && place.1 != REPORT_ENTRY
-                && which.has_claim(claim)
-        };
-        let mut taken = self.routes.take_out(is_meant);
-        let mut relieved = Vec::new();
-        for (site, lane) in &mut self.lanes {
-            let before = taken.len();
-            taken.extend(lane.take_out(is_meant));
-            if taken.len() > before {
-                relieved.push(site.clone());
-            }
-        }
-        let count = taken.len() as u64;
-        for entry in taken {
-            let verdict = recall.verdict(&entry, now);
-            todo.finish(entry, verdict);
-        }
-        relieved.iter().for_each(|site| todo.wake |= self.unblock(site));
-        count
-    }
-
-    /// Something is wanted of what is meant, and in flight.
-    pub(crate) fn mark_wanted(&mut self, which: &Selection) {
-        for ((message, _), held) in &mut self.held {
-            held.wanted |= which.message.is_none_or(|meant| meant == *message);
-        }
-    }
-
-    /// Whether something was wanted of an entry since it was claimed.
-    pub(crate) fn is_wanted(&self, token: &Token) -> bool {
-        self.held.get(&(token.message, token.entry)).is_some_and(|held| held.wanted)
-    }
+/// Asks a spool how messages stand, for all receipts of an engine, and never too often.
+#[derive(Debug)]
+pub(crate) struct Recall {
+    spool: Arc<dyn Spool>,
+    /// When it may be asked next.
+    next: Mutex<Option<Instant>>,
 }
 
 impl Recall {
-    fn verdict(self, entry: &Entry, now: Now) -> Verdict {
-        let claim = &entry.claim;
-        match self {
-            Self::Back => Verdict::Back { queue: None, due: claim.due },
-            Self::Cancel => Verdict::Cancelled,
-            Self::Until(due) => Verdict::Moved { queue: None, due },
-            Self::Requeue => {
-                Verdict::Moved { queue: Some(QueueName::from(&claim.destination)), due: now.wall }
+    pub(crate) fn new(spool: Arc<dyn Spool>) -> Arc<Self> {
+        Arc::new(Self { spool, next: Mutex::new(None) })
+    }
+
+    /// Whether others may settle what this process watches.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.spool.is_shared()
+    }
+
+    pub(crate) async fn entries(&self, id: MessageId) -> Result<Vec<EntrySummary>, SpoolError> {
+        self.spool.scan(Selection::message(id), None, usize::MAX).await
+    }
+
+    pub(crate) async fn results(&self, id: MessageId) -> Result<Option<Results>, SpoolError> {
+        self.spool.results(id).await
+    }
+
+    /// Waits until every recipient of a message is settled, and says what is remembered of them: nothing
+    /// where the message does not keep results.
+    pub(crate) async fn settled(&self, id: MessageId) -> Vec<Told> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.turn().await;
+            // An error is no answer: the message may be there, so ask again.
+            match self.spool.results(id).await {
+                Ok(Some(results)) if results.finished => return told(&results.recipients),
+                Ok(None) if self.is_gone(id).await => return Vec::new(),
+                _ => {}
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn is_gone(&self, id: MessageId) -> bool {
+        let first = self.spool.scan(Selection::message(id), None, 1).await;
+        first.is_ok_and(|entries| entries.first().is_none_or(|entry| entry.entry == REPORT_ENTRY))
+    }
+
+    /// Waits for one's turn to ask.
+    async fn turn(&self) {
+        let mut next = self.next.lock().await;
+        let now = SystemClock.mono();
+        if let Some(at) = *next {
+            tokio::time::sleep(at.saturating_duration_since(now)).await;
+        }
+        *next = Some(next.map_or(now, |at| at.max(now)) + BETWEEN);
+    }
+}
+
+/// What is known of recipients that are settled, from what was noted of them.
+pub(crate) fn told(recipients: &[Recipient]) -> Vec<Told> {
+    recipients.iter().filter_map(|recipient| Some((recipient.rcpt.to.clone(), outcome(recipient)?))).collect()
+}
+
+fn outcome(recipient: &Recipient) -> Option<Outcome> {
+    let note = recipient.note.clone();
+    Some(match recipient.state {
+        RecipientState::Waiting => return None,
+        RecipientState::Delivered => Outcome::Delivered(Accepted::noted(note)),
+        RecipientState::Failed => Outcome::Failed(Cause::Noted(note)),
+        RecipientState::Expired => Outcome::Failed(Cause::Expired(note)),
+        RecipientState::Cancelled => Outcome::Failed(Cause::Cancelled),
+    })
+}
+
+/// How soon a receipt asks again; then ever less often.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// All receipts together ask 50 times a second: little beside the delivering, and thousands of receipts are
+/// still served within minutes.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::params::Rcpt;
+
+    #[test]
+    fn what_was_noted_is_told_as_no_more_than_that() {
+        let noted = |state, note: Option<&str>| {
+            let rcpt = Rcpt::parse("<a@b.test>").unwrap();
+            told(&[Recipient { rcpt, state, note: note.map(Into::into) }]).pop().map(|(_, outcome)| outcome)
+        };
+        assert_eq!(noted(RecipientState::Waiting, Some("450 later")), None);
+        let Some(Outcome::Delivered(accepted)) = noted(RecipientState::Delivered, Some("250 ok")) else {
+            panic!()
+        };
+        assert_eq!((accepted.noted.as_deref(), accepted.reply), (Some("250 ok"), None));
+        let cause = |outcome: Option<Outcome>| outcome.unwrap().cause().unwrap().to_string();
+        assert_eq!(cause(noted(RecipientState::Failed, Some("550 no"))), "550 no");
+        assert_eq!(cause(noted(RecipientState::Failed, None)), "it failed, and why was not noted");
+        let late = cause(noted(RecipientState::Expired, Some("450 later")));
+        assert_eq!(late, "could not be delivered in time; last: 450 later");
+        assert_eq!(cause(noted(RecipientState::Cancelled, None)), "cancelled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_receipts_ask_no_more_often_than_that() {
+        let recall = Recall::new(Arc::new(crate::spool::MemorySpool::new()));
+        let begin = SystemClock.mono();
+        for _ in 0..101 {
+            recall.turn().await;
+        }
+        assert_eq!(SystemClock.mono().saturating_duration_since(begin), Duration::from_secs(2));
     }
 }

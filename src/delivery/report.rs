@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::attempt::{Cause, Outcome};
+use crate::attempt::Outcome;
 use crate::clock::Now;
 use crate::message::{Content, MessageId, Report, ReportKind, ReportRecipient, by_destination};
 use crate::smtp::address::{Mailbox, ReversePath};

@@ -32,12 +32,20 @@ pub(super) struct Lease {
     pub(super) size: u64,
     /// The message has no other entry, and will have none.
     pub(super) single: bool,
+    /// How long the message's results are kept, in milliseconds.
+    pub(super) keep: Option<i64>,
 }
 
 impl Lease {
-    pub(super) fn new(claim: &Claim, until: Timestamp, class: Class, single: bool) -> Self {
+    pub(super) fn new(
+        claim: &Claim,
+        until: Timestamp,
+        class: Class,
+        single: bool,
+        keep: Option<i64>,
+    ) -> Self {
         let (queue, size) = (claim.queue.clone(), claim.body.size);
-        Self { token: claim.token, until, queue, class, mark: None, size, single }
+        Self { token: claim.token, until, queue, class, mark: None, size, single, keep }
     }
 }
 
@@ -186,7 +194,7 @@ impl Ledger {
             }
             let mut rows = read.query(params![e, e >> SHIFT]).map_err(failure)?;
             let row = rows.next().map_err(failure)?;
-            let Some((mut claim, single)) = row.and_then(|row| read_claim(row, e)) else {
+            let Some((mut claim, single, keep)) = row.and_then(|row| read_claim(row, e)) else {
                 // Whoever had it is late.
                 if let Some(late) = self.leases.remove(&e) {
                     self.held.remove(&(late.token.message, late.token.entry));
@@ -195,7 +203,7 @@ impl Ledger {
                 continue;
             };
             claim.token.number = self.next_claim();
-            self.lease(e, Lease::new(&claim, request.lease, class, single));
+            self.lease(e, Lease::new(&claim, request.lease, class, single, keep));
             claims.push(claim);
             if claims.len() >= limit {
                 break;
@@ -237,12 +245,13 @@ impl Ledger {
     }
 }
 
-fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
+fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i64>)> {
     let common = Common::read(row)?;
     let head = Bytes::copy_from_slice(row.get_ref(COMMON_COLUMNS).ok()?.as_blob().ok()?);
     let size = u64::try_from(row.get::<_, i64>(COMMON_COLUMNS + 1).ok()?).ok()?;
     let entries: i64 = row.get(COMMON_COLUMNS + 2).ok()?;
-    let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 3).ok()?;
+    let keep = row.get(COMMON_COLUMNS + 3).ok()?;
+    let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 4).ok()?;
     let mark = mark.as_deref().and_then(read_mark);
     if matches!(mark, Some(Mark::Hold(_))) {
         return None; // noted during a claim that is over
@@ -262,14 +271,15 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
         cancelled: mark.is_some(),
         recipients: common.recipients,
     };
-    Some((claim, entries == 1))
+    Some((claim, entries == 1, keep))
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
 const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = ?2 AND parked IS NULL AND due <= ?3 ORDER BY due, e";
 
-const READ: &str =
-    columns!(", m.head, m.size, m.entries, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
+const READ: &str = columns!(
+    ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
+);
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.
 const MAX_CLAIM: usize = 10_000;

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::{
-    Altered, Change, Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token,
+    Altered, Change, Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError,
+    Stats, Token,
 };
 use super::rows::{Row, SettleRow};
 use super::{DiskCounters, DiskOptions};
@@ -27,6 +28,8 @@ pub(super) enum Write {
     Enqueue {
         rows: Vec<Row>,
         lease: Option<Timestamp>,
+        /// A key stands for another content: nothing was stored.
+        conflict: bool,
         reply: Reply<Enqueued>,
     },
     Settle {
@@ -60,6 +63,13 @@ pub(super) enum Write {
         altered: Altered,
         reply: Reply<Altered>,
     },
+    /// Forgets a part of what is over.
+    Prune {
+        now: Timestamp,
+        log: KeepLog,
+        more: bool,
+        reply: Reply<bool>,
+    },
     Flush {
         reply: Reply<()>,
     },
@@ -72,7 +82,7 @@ impl Write {
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
             Self::Piece { octets, .. } => octets.len(),
             Self::Alter { rows, .. } => rows.len() * size_of::<i64>(),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => 0,
         }
     }
 
@@ -84,6 +94,7 @@ impl Write {
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Piece { reply, .. } | Self::Flush { reply } => drop(reply.send(Err(error))),
             Self::Alter { reply, .. } => drop(reply.send(Err(error))),
+            Self::Prune { reply, .. } => drop(reply.send(Err(error))),
             Self::Discard { .. } | Self::SetAside { .. } => {}
         }
     }
