@@ -34,8 +34,12 @@ pub(super) fn apply(
             Ok(())
         }
         Write::Move { n, from, to: Some(to), .. } => bodies::relocate(conn, change, *n, from, to),
-        Write::SetAside { e, queue } => {
-            if conn.prepare_cached(SET_ASIDE)?.execute([*e])? > 0 {
+        Write::SetAside { e, queue, message } => {
+            if conn.prepare_cached(SET_ASIDE)?.execute(params![*e, DAMAGED])? > 0 {
+                let id = conn.query_row("SELECT id FROM message WHERE n = ?1", [*e >> SHIFT], |row| {
+                    row.get::<_, String>(0)
+                });
+                *message = id.ok().and_then(|id| id.parse().ok());
                 change.queues.push((queue.clone(), false));
             }
             Ok(())
@@ -149,8 +153,9 @@ const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, acce
      crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
-const SET_ASIDE: &str =
-    "UPDATE entry SET parked = 'damaged: this row could not be read' WHERE e = ?1 AND parked IS NULL";
+const SET_ASIDE: &str = "UPDATE entry SET parked = ?2 WHERE e = ?1 AND parked IS NULL";
+/// Why an entry was set aside.
+pub(super) const DAMAGED: &str = "damaged: this row could not be read";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";

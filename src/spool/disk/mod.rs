@@ -41,8 +41,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
-    SpoolError, Stats, Token, rules,
+    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, SetAside, Settlement,
+    Spool, SpoolError, Stats, Token, rules,
 };
 use crate::BoxFuture;
 use crate::clock::Timestamp;
@@ -360,6 +360,10 @@ impl Spool for DiskSpool {
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
         let _ = (now, log);
         Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.handle.shared.take_asides()
     }
 
     fn stats(&self) -> Stats {

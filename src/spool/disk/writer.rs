@@ -18,12 +18,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Enqueued, SpoolError};
-use super::apply::apply;
+use super::super::{Enqueued, SetAside, SpoolError};
+use super::apply::{DAMAGED, apply};
 use super::is_no_room;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
-use super::rows::Row;
+use super::rows::{Row, entry_number};
 use super::schema::{count, failure};
 use super::segments::{Segments, Trouble};
 
@@ -132,7 +132,11 @@ impl Writer {
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
-            turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
+            turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside {
+                e,
+                queue,
+                message: None,
+            }));
             if !turn.last {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
@@ -283,7 +287,12 @@ impl Writer {
                 let _ = reply.send(Ok(fenced));
             }
             Write::Flush { reply } => drop(reply.send(Ok(()))),
-            Write::Discard { .. } | Write::SetAside { .. } | Write::Move { .. } => {}
+            Write::SetAside { e, queue, message } => {
+                let entry = entry_number(e);
+                tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
+                self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+            }
+            Write::Discard { .. } | Write::Move { .. } => {}
         }
     }
 
