@@ -33,7 +33,7 @@ fn more_clients_than_descriptors_cost_no_mail() {
         match (alone < 5).then(|| Talk::open(to, Duration::from_millis(500))).flatten() {
             Some(mut talk) => {
                 greeted += 1;
-                if n % 4 == 0 {
+                if n.is_multiple_of(4) {
                     let name = format!("early{n}");
                     match talk.send(&name, 3000) {
                         Some(reply) if reply.starts_with("250") => kept.push(name),
@@ -54,7 +54,7 @@ fn more_clients_than_descriptors_cost_no_mail() {
     // Those who are in may send; what is acknowledged counts, all else is put off.
     for (n, talk) in clients.iter_mut().enumerate() {
         let name = format!("crowd{n}");
-        match talk.send(&name, if n % 5 == 0 { 600_000 } else { 20_000 }) {
+        match talk.send(&name, if n.is_multiple_of(5) { 600_000 } else { 20_000 }) {
             Some(reply) if reply.starts_with("250") => kept.push(name),
             Some(reply) => assert!(reply.starts_with('4'), "{reply}"),
             None => {}

@@ -32,7 +32,7 @@ async fn a_full_disk_refuses_keeps_what_it_has_and_works_again() {
     let spool = DiskSpool::open_with(&dir, options.clone()).unwrap();
     let mut stored = Vec::new();
     for n in 0..20 {
-        spool.enqueue(vec![sized(n, if n % 2 == 0 { 700 } else { 40_000 })], None).await.unwrap();
+        spool.enqueue(vec![sized(n, if n.is_multiple_of(2) { 700 } else { 40_000 })], None).await.unwrap();
         stored.push(n);
     }
     let filler = disk.fill();

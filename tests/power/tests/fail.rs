@@ -122,7 +122,7 @@ fn everywhere(every: u64, cuts: u64, fault: impl Fn(u64) -> Fault, look: impl Fn
             break;
         }
         look(fault(at), &went);
-        if at % (every * cuts) == 0 {
+        if at.is_multiple_of(every * cuts) {
             // Power may fail as well, then or later.
             let effort = Effort { exhaustive: 0, single: 0, random: 1, seed: at };
             let tried = cut(&record, effort).unwrap_or_else(|why| panic!("{:?}, {went:?}: {why}", fault(at)));
