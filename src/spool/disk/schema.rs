@@ -21,11 +21,15 @@ pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connecti
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let conn = open(path, flags, options.vfs.as_deref()).map_err(failure)?;
-    prepare(&conn, options).map_err(failure)??;
+    prepare(&conn, path, options).map_err(failure)??;
     Ok(conn)
 }
 
-fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<(), SpoolError>> {
+fn prepare(
+    conn: &Connection,
+    path: &Path,
+    options: &DiskOptions,
+) -> rusqlite::Result<Result<(), SpoolError>> {
     conn.busy_timeout(BUSY)?;
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -49,6 +53,9 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
         let pages = column(octets.saturating_add(RESERVE) / page_size(conn)?);
         conn.pragma_update(None, "max_page_count", pages)?;
     }
+    if let Err(error) = renew_log(conn, path, options)? {
+        return Ok(Err(SpoolError::Storage(error)));
+    }
     if tables == 0 {
         conn.execute_batch(TABLES)?;
     } else {
@@ -57,6 +64,23 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
         }
     }
     Ok(Ok(()))
+}
+
+/// Brings the log of a spool that was not closed to the disk, once more. When a sync has failed, or a process
+/// has died before one, what the log holds can be read and need not be on the disk, and no later sync of the
+/// same file makes up for a failed one. What is decided by it (a commit behind it, a file that nothing names)
+/// would outlive it in a power cut. The lock keeps a person's shell from writing meanwhile.
+fn renew_log(
+    conn: &Connection,
+    path: &Path,
+    options: &DiskOptions,
+) -> rusqlite::Result<Result<(), io::Error>> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let renewed = options.files.get().rewrite(Path::new(&log));
+    conn.execute_batch("ROLLBACK")?;
+    Ok(renewed)
 }
 
 /// The size of a page of this database, whoever made it.
