@@ -342,6 +342,10 @@ impl SegmentFiles for Way {
         fs::remove_file(path)
     }
 
+    fn rewrite(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! Nothing here touches the ledger: what has to change there is collected and taken over after the
 //! commit, so a group that is rolled back can be tried again call by call.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::super::{Then, Token};
@@ -10,7 +12,8 @@ use super::bodies;
 use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
 use super::rows::{Row, SettleRow, entry_key};
-use super::schema::{SHIFT, column};
+use super::schema::{SHIFT, column, count};
+use super::{keys, log, results};
 use crate::clock::Timestamp;
 
 /// Applies one call.
@@ -21,7 +24,11 @@ pub(super) fn apply(
     write: &mut Write,
 ) -> rusqlite::Result<()> {
     match write {
-        Write::Enqueue { rows, lease, .. } => {
+        Write::Enqueue { rows, lease, conflict, .. } => {
+            *conflict = keys::conflict(conn, rows)?;
+            if *conflict {
+                return Ok(());
+            }
             rows.iter_mut().try_for_each(|row| insert(conn, ledger, change, row, *lease))
         }
         Write::Settle { rows, fenced, .. } => {
@@ -44,6 +51,12 @@ pub(super) fn apply(
             }
             Ok(())
         }
+        Write::Prune { now, log, more, .. } => {
+            *more = keys::prune(conn, *now, STEPS)?;
+            *more |= results::prune(conn, *now, STEPS)?;
+            *more |= log::prune(conn, *now, *log, STEPS)?;
+            Ok(())
+        }
         Write::Flush { .. } | Write::Discard { .. } | Write::Move { to: None, .. } => Ok(()),
     }
 }
@@ -55,6 +68,11 @@ fn insert(
     row: &mut Row,
     lease: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
+    row.inserted = false;
+    row.known = keys::known(conn, row)?;
+    if row.known.is_some() {
+        return Ok(());
+    }
     let id = row.id.to_string();
     row.inserted = conn.prepare_cached(INSERT_MESSAGE)?.execute(params![
         row.n,
@@ -66,6 +84,7 @@ fn insert(
         column(row.size),
         column(row.entries.len() as u64),
         row.head.as_ref(),
+        row.keep,
         row.place.map(|at| at.seg),
         row.place.map(|at| column(at.off)),
         row.place.map(|at| column(at.len)),
@@ -86,6 +105,7 @@ fn insert(
         change.queues.push((entry.queue.clone(), true));
     }
     bodies::insert(conn, change, row)?;
+    log::note(conn, &row.log)?;
     change.messages += 1;
     change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
     change.octets += column(row.size);
@@ -93,8 +113,14 @@ fn insert(
         let single = row.entries.len() == 1;
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease =
-                Lease { token: claim.token, until, queue: claim.queue.clone(), size: row.size, single };
+            let lease = Lease {
+                token: claim.token,
+                until,
+                queue: claim.queue.clone(),
+                size: row.size,
+                single,
+                keep: row.keep,
+            };
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -129,6 +155,10 @@ fn settle(
                 let left = left.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0))?;
                 left <= 0
             };
+            if let Some(keep) = lease.keep.filter(|_| there) {
+                let until = last.then(|| row.at.after(Duration::from_millis(count(keep))));
+                results::keep(conn, (row.token.message, row.token.entry), &row.gone, until)?;
+            }
             if last {
                 bodies::forget(conn, change, n)?;
                 change.messages -= 1;
@@ -145,12 +175,13 @@ fn settle(
     // A person has removed the entry: what it would submit is then not wanted either.
     if there {
         row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
+        log::note(conn, &row.log)?;
     }
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, seg, off, len, \
-     crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING";
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
+     len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
 const SET_ASIDE: &str = "UPDATE entry SET parked = ?2 WHERE e = ?1 AND parked IS NULL";
@@ -160,3 +191,6 @@ const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
 const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";
+
+/// Rows that one call forgets of each kind: a few milliseconds, in which fresh mail waits.
+const STEPS: i64 = 1_000;

@@ -9,18 +9,22 @@
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
-//! (*apply* is the SQL, *bodies* that of bodies, *ledger* the leases and counts) → *schema* is the format.
-//! *segments* are the files of bodies, *clean* copies the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them
-//! out, *reader* answers what people ask.
+//! (*apply* is the SQL, *bodies* that of bodies, *keys*, *results* and *log* that of what outlives a message,
+//! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
+//! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
+//! answers what people ask.
 
 mod apply;
 mod bodies;
 mod clean;
 mod content;
 mod files;
+mod keys;
 mod ledger;
+mod log;
 mod queue;
 mod reader;
+mod results;
 mod rows;
 mod schema;
 mod segments;
@@ -285,7 +289,7 @@ impl Spool for DiskSpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             let rows = self.rows(batch, lease.is_some())?;
-            self.write(true, |reply| Write::Enqueue { rows, lease, reply }).await
+            self.write(true, |reply| Write::Enqueue { rows, lease, conflict: false, reply }).await
         })
     }
 
@@ -348,18 +352,22 @@ impl Spool for DiskSpool {
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
-        let _ = message;
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| results::read(conn, message)).await
+        })
     }
 
     fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
-        let _ = (after, limit);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| log::read(conn, after, limit)).await
+        })
     }
 
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
-        let _ = (now, log);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        // Not urgent: it rides on a group.
+        Box::pin(self.write(false, move |reply| Write::Prune { now, log, more: false, reply }))
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

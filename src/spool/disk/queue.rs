@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::{
-    Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SetAside, SpoolError, Stats, Token,
+    Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SetAside, SpoolError, Stats,
+    Token,
 };
 use super::files::SegmentFiles;
 use super::rows::{Row, SettleRow};
@@ -31,6 +32,8 @@ pub(super) enum Write {
     Enqueue {
         rows: Vec<Row>,
         lease: Option<Timestamp>,
+        /// A key stands for another content: nothing was stored.
+        conflict: bool,
         reply: Reply<Enqueued>,
     },
     Settle {
@@ -56,6 +59,13 @@ pub(super) enum Write {
         /// Its message, where that much can be read.
         message: Option<MessageId>,
     },
+    /// Forgets a part of what is over.
+    Prune {
+        now: Timestamp,
+        log: KeepLog,
+        more: bool,
+        reply: Reply<bool>,
+    },
     Flush {
         reply: Reply<()>,
     },
@@ -67,7 +77,7 @@ impl Write {
             Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
             Self::Move { octets, .. } => octets.len(),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => 0,
         }
     }
 
@@ -84,7 +94,7 @@ impl Write {
             Self::Enqueue { rows, .. } => of_rows(rows),
             Self::Settle { rows, .. } => rows.iter_mut().for_each(|row| of_rows(&mut row.submit)),
             Self::Move { octets, to, .. } => f(octets, to),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => {}
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => {}
         }
     }
 
@@ -95,6 +105,7 @@ impl Write {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Prune { reply, .. } => drop(reply.send(Err(error))),
             Self::Discard { .. } | Self::SetAside { .. } | Self::Move { .. } => {}
         }
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Enqueued, SetAside, SpoolError};
+use super::super::{Enqueued, Known, SetAside, SpoolError};
 use super::apply::{DAMAGED, apply};
 use super::is_no_room;
 use super::ledger::{Change, Ledger};
@@ -275,10 +275,16 @@ impl Writer {
 
     fn answer(&mut self, write: Write) {
         match write {
+            Write::Enqueue { reply, conflict: true, .. } => {
+                drop(reply.send(Err(SpoolError::KeyConflict)));
+            }
             Write::Enqueue { mut rows, reply, .. } => {
                 self.keep_staged(&mut rows);
+                let known = rows.iter().filter_map(|row| Some(Known { given: row.id, stored: row.known? }));
+                let known = known.collect();
                 let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
-                if let Err(Ok(enqueued)) = reply.send(Ok(Enqueued::claimed(born.collect()))) {
+                let enqueued = Enqueued { claims: born.collect(), known };
+                if let Err(Ok(enqueued)) = reply.send(Ok(enqueued)) {
                     enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
             }
@@ -286,6 +292,7 @@ impl Writer {
                 rows.iter_mut().for_each(|row| self.keep_staged(&mut row.submit));
                 let _ = reply.send(Ok(fenced));
             }
+            Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
             Write::SetAside { e, queue, message } => {
                 let entry = entry_number(e);
