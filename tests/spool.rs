@@ -14,8 +14,16 @@ mod altering;
 mod crash;
 #[path = "spool/disk.rs"]
 mod disk;
+#[path = "spool/formats.rs"]
+mod formats;
+#[path = "spool/full_disk.rs"]
+mod full_disk;
 #[path = "spool/segments.rs"]
 mod segments;
+
+#[cfg(target_os = "linux")]
+#[path = "kit/small.rs"]
+mod small;
 
 /// One test per promise and implementation.
 macro_rules! promises {

@@ -18,6 +18,7 @@ use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, ClaimRequest, Class, KeepLog, QueueName, QueueSummary, SpoolError, Token};
 
+use super::aside;
 use super::care::Care;
 use super::lane::Routed;
 use super::schedule::Part;
@@ -326,6 +327,7 @@ impl Dispatcher {
     }
 
     fn worked(&mut self) {
+        aside::tell(&self.shared);
         self.failures = 0;
         self.shared.spool_worked();
     }

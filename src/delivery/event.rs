@@ -117,6 +117,18 @@ pub enum Event<'a> {
         /// The site.
         site: &'a QueueName,
     },
+    /// An entry is parked because it cannot be read: the spool or its body is damaged. It is not tried again
+    /// before somebody brings it back; all others are served.
+    SetAside {
+        /// The message, where that much could be read.
+        message: Option<MessageId>,
+        /// Which of its entries.
+        entry: u32,
+        /// Where it waited.
+        queue: &'a QueueName,
+        /// What was wrong, for people.
+        reason: &'a str,
+    },
     /// The spool does not work. While it is poisoned nothing new is claimed.
     SpoolFailed {
         /// Whether it must be opened again.
@@ -161,6 +173,7 @@ impl Event<'_> {
             Self::TlsTried { .. } => "tls tried",
             Self::SiteHeld { .. } => "site held",
             Self::SiteReleased { .. } => "site released",
+            Self::SetAside { .. } => "set aside",
             Self::SpoolFailed { .. } => "spool failed",
             Self::SpoolRecovered => "spool recovered",
         }
@@ -210,6 +223,11 @@ impl Event<'_> {
                 record.text = format!("{} s: {cause}", wait.as_secs()).into();
             }
             Self::SiteReleased { site } => record.queue = Some(site.clone()),
+            Self::SetAside { message, entry, queue, reason } => {
+                (record.message, record.entry) = (message, Some(entry));
+                record.queue = Some(queue.clone());
+                record.text = reason.into();
+            }
             Self::SpoolFailed { poisoned: true } => record.text = "poisoned".into(),
             Self::SpoolFailed { .. } | Self::SpoolRecovered => {}
         }

@@ -9,6 +9,7 @@
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
 
+mod aside;
 mod builder;
 mod care;
 mod core;

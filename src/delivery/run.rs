@@ -18,6 +18,7 @@ use crate::smtp::address::ForwardPath;
 use crate::smtp::params::{Mail, OriginalRecipient, Rcpt};
 use crate::spool::{Claim, QueueName, SpoolError};
 
+use super::aside::DAMAGED_BODY;
 use super::core::RunNotes;
 use super::lane::Entry;
 use super::settle::{Finished, Verdict, waiting};
@@ -122,7 +123,7 @@ impl LaneWork {
                     return Some(job);
                 }
                 Err(SpoolError::Corrupt) => {
-                    let verdict = Verdict::All(Outcome::Failed(Cause::Damaged));
+                    let verdict = Verdict::Aside(DAMAGED_BODY);
                     self.shared.settle(Finished { entry, verdict });
                 }
                 Err(error) => {

@@ -42,6 +42,8 @@ pub(crate) enum Verdict {
     Moved { queue: Option<QueueName>, due: Timestamp },
     /// It was not tried and waits again.
     Back { queue: Option<QueueName>, due: Timestamp },
+    /// It cannot be read, and is parked for this reason.
+    Aside(&'static str),
 }
 
 impl Verdict {
@@ -50,7 +52,9 @@ impl Verdict {
         match self {
             Self::Tried { outcomes, .. } => outcomes.iter().any(Outcome::is_by_policy),
             Self::All(outcome) => outcome.is_by_policy(),
-            Self::Expired | Self::Cancelled | Self::Moved { .. } | Self::Back { .. } => false,
+            Self::Expired | Self::Cancelled | Self::Moved { .. } | Self::Back { .. } | Self::Aside(_) => {
+                false
+            }
         }
     }
 }
@@ -209,6 +213,18 @@ pub(crate) fn decide(
                 late: notices.between(claim.due, due),
                 queue,
                 then: Then::Retry(due),
+                recipients,
+                news: Vec::new(),
+                entry,
+            };
+        }
+        Verdict::Aside(reason) => {
+            return Decision {
+                attempted: false,
+                counts: false,
+                late: None,
+                queue: None,
+                then: Then::Park(reason.into()),
                 recipients,
                 news: Vec::new(),
                 entry,

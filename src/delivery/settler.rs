@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::attempt::{Cause, Outcome};
 use crate::spool::{Class, NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
 
+use super::aside;
 use super::event::{About, Event};
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
@@ -85,8 +86,9 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 }
 
 /// Decides, and writes the reports if there are to be any.
-async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
+async fn prepare(shared: &Shared, mut finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
+    aside::look_again(shared, &mut finished).await;
     let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
     let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
@@ -251,6 +253,12 @@ fn tell(shared: &Shared, pending: &Pending) {
     let decision = &pending.decision;
     let claim = &decision.entry.claim;
     let counts = &shared.counts;
+    if let Then::Park(reason) = &decision.then {
+        let (message, entry) = (claim.token.message, claim.token.entry);
+        tracing::error!(%message, entry, %reason, "an entry is set aside");
+        let event = Event::SetAside { message: Some(message), entry, queue: &claim.queue, reason };
+        shared.observers.tell(&event);
+    }
     for (at, outcome) in &decision.news {
         let Some(recipient) = decision.recipients.get(*at) else { continue };
         let counter = match recipient.state {

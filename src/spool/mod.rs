@@ -35,6 +35,7 @@ use crate::message::{Content, MessageId};
 use bytes::Bytes;
 
 pub(crate) mod altering;
+mod aside;
 mod claim;
 pub mod contract;
 #[cfg(feature = "disk")]
@@ -47,6 +48,7 @@ mod new;
 mod queue;
 pub(crate) mod rules;
 
+pub use aside::SetAside;
 pub use claim::{
     BodyRef, Claim, Durability, Recipient, RecipientState, Results, Settlement, Tell, Then, Token,
 };
@@ -177,6 +179,12 @@ pub trait Spool: Send + Sync + fmt::Debug + 'static {
     /// Whether other processes may work on the same spool.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// What it has set aside by itself since it was last asked, because it could not be read. Kept for a while
+    /// only: who does not ask finds it by [`Spool::scan`].
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
     }
 
     /// How much there is. Cheap enough to ask every second.

@@ -17,7 +17,24 @@ pub trait SegmentFiles: fmt::Debug + Send + Sync {
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Writes what a file holds to it once more and syncs it; nothing, where there is no such file.
-    fn rewrite(&self, path: &Path) -> io::Result<()>;
+    fn rewrite(&self, path: &Path) -> io::Result<()> {
+        let mut file = match File::options().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        // As much at once as a disk takes gladly, and not a whole log in memory.
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            file.seek(SeekFrom::Start(at))?;
+            let octets = file.read(&mut buffer)?;
+            let Some(octets) = buffer.get(..octets).filter(|octets| !octets.is_empty()) else { break };
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(octets)?;
+            at += octets.len() as u64;
+        }
+        if at > 0 { file.sync_all() } else { Ok(()) }
+    }
     /// Makes names durable that came into this directory or left it.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
@@ -77,25 +94,6 @@ impl SegmentFiles for SystemFiles {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
-    }
-
-    fn rewrite(&self, path: &Path) -> io::Result<()> {
-        let mut file = match File::options().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?,
-        };
-        // As much at once as a disk takes gladly, and not a whole log in memory.
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            file.seek(SeekFrom::Start(at))?;
-            let octets = file.read(&mut buffer)?;
-            let Some(octets) = buffer.get(..octets).filter(|octets| !octets.is_empty()) else { break };
-            file.seek(SeekFrom::Start(at))?;
-            file.write_all(octets)?;
-            at += octets.len() as u64;
-        }
-        if at > 0 { file.sync_all() } else { Ok(()) }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -47,8 +47,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
-    SpoolError, Stats, Token, rules,
+    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, SetAside, Settlement,
+    Spool, SpoolError, Stats, Token, rules,
 };
 use crate::BoxFuture;
 use crate::clock::Timestamp;
@@ -378,6 +378,10 @@ impl Spool for DiskSpool {
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
         // Not urgent: it rides on a group.
         Box::pin(self.write(false, move |reply| Write::Prune { now, log, more: false, reply }))
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.handle.shared.take_asides()
     }
 
     fn stats(&self) -> Stats {

@@ -14,14 +14,15 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::{
-    Altered, Change, Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError,
-    Stats, Token,
+    Altered, Change, Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SetAside,
+    SpoolError, Stats, Token,
 };
 use super::files::SegmentFiles;
 use super::rows::{Row, SettleRow};
 use super::segments::Place;
 use super::{DiskCounters, DiskOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::message::MessageId;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -56,6 +57,8 @@ pub(super) enum Write {
         e: i64,
         queue: QueueName,
         class: Class,
+        /// Set where it cannot be read: its message, where that much can be.
+        damaged: Option<Option<MessageId>>,
     },
     /// Entries that somebody wants changed. A transaction of its own.
     Alter {
@@ -202,6 +205,7 @@ pub(super) struct Shared {
     pub(super) staged_octets: AtomicU64,
     /// Threads that write staged bodies.
     pub(super) stagers: Arc<Semaphore>,
+    asides: Mutex<Vec<SetAside>>,
     pub(super) commits: AtomicU64,
     pub(super) operations: AtomicU64,
     pub(super) checkpoints: AtomicU64,
@@ -257,6 +261,7 @@ impl Shared {
             segments: AtomicU64::new(0),
             staged_octets: AtomicU64::new(0),
             stagers: Arc::new(Semaphore::new(STAGERS)),
+            asides: Mutex::default(),
             commits: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
@@ -268,6 +273,18 @@ impl Shared {
 
     pub(super) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes what was set aside, unless nobody asks.
+    pub(super) fn note_aside(&self, aside: SetAside) {
+        let mut asides = self.asides.lock().unwrap_or_else(PoisonError::into_inner);
+        if asides.len() < MAX_ASIDES {
+            asides.push(aside);
+        }
+    }
+
+    pub(super) fn take_asides(&self) -> Vec<SetAside> {
+        std::mem::take(&mut *self.asides.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn segment_number(&self) -> i64 {
@@ -482,6 +499,9 @@ const fn refuse(phase: Phase) -> Result<(), SpoolError> {
 /// More calls or octets in one transaction make it no cheaper (measured), only its answers later.
 const GROUP_CALLS: usize = 512;
 const GROUP_OCTETS: usize = 4 << 20;
+
+/// More than this is a spool that is damaged as a whole, which is known from the log by then.
+const MAX_ASIDES: usize = 1_000;
 
 /// Threads that write staged bodies at a time: more make no disk faster, and the runtime's threads for
 /// blocking work are also needed by others.

@@ -18,12 +18,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Enqueued, Known, SpoolError};
-use super::apply::apply;
+use super::super::{Enqueued, Known, SetAside, SpoolError};
+use super::apply::{DAMAGED, apply};
 use super::is_no_room;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
-use super::rows::Row;
+use super::rows::{Row, entry_number};
 use super::schema::{count, failure};
 use super::segments::{Segments, Trouble};
 
@@ -132,7 +132,7 @@ impl Writer {
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
-            let aside = |(e, queue, class)| Write::SetAside { e, queue, class };
+            let aside = |(e, queue, class)| Write::SetAside { e, queue, class, damaged: None };
             turn.writes.extend(damaged.into_iter().map(aside));
             if !turn.last {
                 turn.writes.extend(self.segments.moves(&self.conn));
@@ -308,7 +308,13 @@ impl Writer {
             Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
             Write::Alter { altered, reply, .. } => drop(reply.send(Ok(altered))),
-            Write::Discard { .. } | Write::SetAside { .. } | Write::Move { .. } => {}
+            Write::SetAside { e, queue, damaged, .. } => {
+                let Some(message) = damaged else { return };
+                let entry = entry_number(e);
+                tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
+                self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+            }
+            Write::Discard { .. } | Write::Move { .. } => {}
         }
     }
 

@@ -149,7 +149,7 @@ fn choices(platter: &Platter, effort: Effort, at: usize) -> Vec<Choice> {
     let seeds = (0..effort.random).map(|n| mix(effort.seed ^ (at as u64) << 40 ^ n));
     let writes: Vec<_> = (0..loose).filter(|n| platter.is_write(*n)).collect();
     for (n, seed) in seeds.enumerate() {
-        if n % 3 == 0 && !writes.is_empty() {
+        if n.is_multiple_of(3) && !writes.is_empty() {
             choices.push(Choice::Torn(writes[n / 3 % writes.len()], seed));
         } else if loose > 0 {
             choices.push(Choice::Random(seed));

@@ -1,6 +1,7 @@
 //! A story is what callers asked of a spool, what they were told, and what must be there afterwards.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -165,14 +166,14 @@ async fn read(spool: &DiskSpool, letters: &HashMap<MessageId, Letter>) -> Result
     for claim in &claims {
         let id = claim.token.message;
         let letter = letters.get(&id).ok_or_else(|| format!("{id} was never enqueued"))?;
-        if !held.0.contains_key(&id) {
+        if let Entry::Vacant(place) = held.0.entry(id) {
             let body = contract::octets(spool, &claim.body).await;
             let body = body.map_err(|error| format!("the body of {id}: {error:?}"))?;
             if body != letter.body() {
                 return Err(format!("the body of {id} is another"));
             }
             octets += body.len() as u64;
-            held.0.insert(id, Mail { size: body.len(), entries: BTreeMap::new() });
+            place.insert(Mail { size: body.len(), entries: BTreeMap::new() });
         }
         let due = claim.due.as_millis();
         held.0.get_mut(&id).unwrap().entries.insert(claim.token.entry, (claim.attempts, due));

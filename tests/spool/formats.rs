@@ -1,0 +1,81 @@
+//! Every format that was ever released can be read: from fixtures that are never edited.
+
+use std::path::Path;
+
+use postroad::clock::Timestamp;
+use postroad::spool::contract::{octets, remove, sample};
+use postroad::spool::{
+    ClaimRequest, Class, DiskSpool, Durability, QueueName, RecipientState, Selection, Spool, Stats,
+};
+use rusqlite::Connection;
+
+const SECOND: &str = include_str!("../fixtures/spool-v2.sql");
+
+fn shell(dir: &Path) -> Connection {
+    Connection::open(dir.join("spool.db")).unwrap()
+}
+
+fn all_of(queue: &QueueName) -> ClaimRequest {
+    ClaimRequest {
+        queue: queue.clone(),
+        class: Class::Normal,
+        now: Timestamp::from_millis(1 << 45),
+        limit: 9,
+        lease: Timestamp::NEVER,
+    }
+}
+
+#[tokio::test]
+async fn the_second_format_is_read_brought_up_to_date_and_can_be_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    shell(dir.path()).execute_batch(SECOND).unwrap();
+    // What is done to it is done once.
+    for _ in 0..2 {
+        let spool = DiskSpool::open(dir.path()).unwrap();
+        assert_eq!((spool.stats().messages, spool.stats().entries, spool.stats().octets), (2, 4, 39));
+        let all = spool.scan(Selection::all(), None, 9).await.unwrap();
+        assert_eq!(all.iter().filter_map(|e| e.parked.as_deref()).collect::<Vec<_>>(), ["routing loop"]);
+        assert!(all[0].handling.tls_optional && all[3].handling.uncounted);
+        assert_eq!(all[0].handling.tenant.as_ref().map(|t| t.as_str()), Some("shop-7"));
+        spool.close().await.unwrap();
+    }
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let queues = spool.queues(None, 9).await.unwrap();
+    assert!(queues.iter().map(|q| q.queue.as_str()).eq(["[127.0.0.1]", "mx.big.test:25", "q.test"]));
+    let first = &spool.claim(all_of(&QueueName::new("q.test"))).await.unwrap()[0];
+    assert_eq!(first.token.message, sample(1).id);
+    assert_eq!(first.mail.to_string(), "<shop@example.com> BODY=8BITMIME RET=HDRS ENVID=order+2B1");
+    assert_eq!((first.attempts, first.accepted.as_millis()), (1, 1_790_000_000_000));
+    assert_eq!(first.recipients[0].rcpt.to_string(), "<ada@q.test> NOTIFY=FAILURE ORCPT=rfc822;Ada@q.test");
+    assert_eq!(first.recipients[1].state, RecipientState::Delivered);
+    assert_eq!(first.recipients[1].note.as_deref(), Some("250 2.0.0 ok\nqueued"));
+    assert_eq!(octets(&spool, &first.body).await.unwrap(), "Subject: order\r\n\r\nHi!\r\n");
+    let staged = shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get::<_, i64>(0));
+    assert_eq!(staged, Ok(2), "the body that no message names was collected");
+    // New mail stands beside the old, and all of it can be settled.
+    spool.enqueue(vec![sample(9)], None).await.unwrap();
+    spool.settle(vec![remove(first)], Durability::Synced).await.unwrap();
+    for queue in &queues {
+        let claims = spool.claim(all_of(&queue.queue)).await.unwrap();
+        spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap();
+    }
+    assert_eq!((spool.stats().messages, spool.stats().entries), (1, 1), "the one that is set aside");
+    assert_ne!(spool.stats(), Stats::default());
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_format_becomes_the_same_tables_as_a_new_spool_has() {
+    let tables = |dir: &Path| -> Vec<String> {
+        let shell = shell(dir);
+        let mut sql = shell.prepare("SELECT sql FROM sqlite_schema WHERE sql NOTNULL ORDER BY name").unwrap();
+        let sql = sql.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        sql.map(|sql| sql.unwrap().split_whitespace().collect()).collect()
+    };
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    shell(old.path()).execute_batch(SECOND).unwrap();
+    for dir in [&old, &new] {
+        DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
+    }
+    assert_eq!(tables(old.path()), tables(new.path()));
+}
