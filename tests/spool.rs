@@ -14,6 +14,8 @@ mod altering;
 mod crash;
 #[path = "spool/disk.rs"]
 mod disk;
+#[path = "spool/segments.rs"]
+mod segments;
 
 /// One test per promise and implementation.
 macro_rules! promises {

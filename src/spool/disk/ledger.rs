@@ -16,6 +16,7 @@ use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary,
 use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{Found, SHIFT, column, count, failure};
+use super::segments::Deltas;
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -72,6 +73,8 @@ pub(super) struct Change {
     pub(super) entries: i64,
     pub(super) parked: i64,
     pub(super) octets: i64,
+    /// What the files of bodies hold more or less.
+    pub(super) files: Deltas,
 }
 
 /// A row that is not claimed but set aside: its rowid, queue and class.
