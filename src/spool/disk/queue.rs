@@ -101,9 +101,9 @@ impl Write {
             Self::Enqueue { rows, .. } => of_rows(rows),
             Self::Settle { rows, .. } => rows.iter_mut().for_each(|row| of_rows(&mut row.submit)),
             Self::Move { octets, to, .. } => f(octets, to),
-            Self::Discard { .. }
+            Self::Alter { .. }
+            | Self::Discard { .. }
             | Self::SetAside { .. }
-            | Self::Alter { .. }
             | Self::Prune { .. }
             | Self::Flush { .. } => {}
         }
