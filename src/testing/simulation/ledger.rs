@@ -579,8 +579,10 @@ struct Told {
 
 impl Observer for Told {
     fn on_event(&self, event: &Event<'_>) {
-        let (Event::Delivered { about, .. } | Event::Failed { about, .. } | Event::Expired { about, .. }) =
-            event
+        let (Event::Delivered { about, .. }
+        | Event::Failed { about, .. }
+        | Event::Expired { about, .. }
+        | Event::Cancelled { about }) = event
         else {
             return;
         };
