@@ -8,6 +8,8 @@
 )]
 #![cfg(feature = "disk")]
 
+#[path = "spool/aside.rs"]
+mod aside;
 #[path = "spool/crash.rs"]
 mod crash;
 #[path = "spool/disk.rs"]
