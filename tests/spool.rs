@@ -10,6 +10,8 @@
 
 #[path = "spool/altering.rs"]
 mod altering;
+#[path = "spool/aside.rs"]
+mod aside;
 #[path = "spool/crash.rs"]
 mod crash;
 #[path = "spool/disk.rs"]

@@ -3,6 +3,7 @@
 //! ```text
 //! LOCK           held while the spool is open
 //! spool.db       the database; spool.db-wal and spool.db-shm stand beside it while it is open
+//! ballast        given up when the disk is full
 //! seg/           bodies, except those of small groups of mail, which are in the database
 //! ```
 //! SQLite, because its format is stable and documented, its recovery is tried like no other, and any
@@ -16,6 +17,7 @@
 
 mod alter;
 mod apply;
+mod ballast;
 mod bodies;
 mod clean;
 mod content;
@@ -53,6 +55,7 @@ use super::{
 use crate::BoxFuture;
 use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
+use ballast::Ballast;
 #[doc(hidden)]
 pub use files::{Files, SegmentFile, SegmentFiles};
 use ledger::Ledger;
@@ -88,6 +91,10 @@ pub struct DiskOptions {
     /// Size of a file with several bodies. Default 64 MiB: larger means fewer files, and longer until the
     /// room of delivered mail can be used again; a quarter of it in use is the least that is cleaned up.
     pub segment_octets: u64,
+    /// Size of a file that is kept so that it can be given up when the disk is full: what was delivered can
+    /// then still be written down, and new mail is refused until there is room for it again. Default 0, none;
+    /// 16 MiB is right for a relay whose disk others may fill.
+    pub ballast_octets: u64,
     /// The SQLite VFS to use, for tests. Default: the system's.
     #[doc(hidden)]
     pub vfs: Option<Box<str>>,
@@ -108,6 +115,7 @@ impl DiskOptions {
             wal_octets: 32 << 20,
             max_octets: None,
             segment_octets: 64 << 20,
+            ballast_octets: 0,
             vfs: None,
             files: Files(None),
         }
@@ -189,7 +197,8 @@ impl DiskSpool {
         let shared = Arc::new(Shared::new(options, seg, found.next, next_segment, found.stats));
         let segments = Segments::new(Arc::clone(&shared), known);
         let ledger = Ledger::new(&found);
-        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments };
+        let ballast = Ballast::new(directory.join("ballast"), shared.options.ballast_octets);
+        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments, ballast };
         let thread = std::thread::Builder::new()
             .name("postroad-spool".into())
             .spawn(move || writer.run())

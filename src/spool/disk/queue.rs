@@ -212,6 +212,8 @@ pub(super) struct Shared {
     pub(super) moved: AtomicU64,
     #[cfg(test)]
     pub(super) break_commit: std::sync::atomic::AtomicBool,
+    #[cfg(test)]
+    pub(super) fill_disk: std::sync::atomic::AtomicBool,
 }
 
 /// A finished staged body.
@@ -268,6 +270,8 @@ impl Shared {
             moved: AtomicU64::new(0),
             #[cfg(test)]
             break_commit: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            fill_disk: std::sync::atomic::AtomicBool::new(false),
         }
     }
 

@@ -78,3 +78,30 @@ async fn a_shell_that_holds_the_lock_is_waited_for_once_and_not_once_per_call() 
     shell.execute_batch("ROLLBACK").unwrap();
     spool.enqueue(vec![sample(1)], None).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_full_disk_still_lets_go_of_what_was_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = DiskOptions::new();
+    options.ballast_octets = 1 << 20;
+    let spool = DiskSpool::open_with(dir.path(), options).unwrap();
+    let ballast = dir.path().join("ballast");
+    assert_eq!(fs::metadata(&ballast).unwrap().len(), 1 << 20);
+    let claims = spool.enqueue(vec![sample(1), sample(2)], Some(Timestamp::NEVER)).await.unwrap().claims;
+    spool.handle.shared.fill_disk.store(true, Ordering::Relaxed);
+    assert!(matches!(spool.enqueue(vec![sample(3)], None).await, Err(SpoolError::Full)));
+    assert!(ballast.exists(), "not for new mail");
+    let (settled, refused) = tokio::join!(
+        spool.settle(vec![remove(&claims[0])], Durability::Synced),
+        spool.enqueue(vec![sample(4)], None)
+    );
+    assert_eq!(settled.unwrap(), []);
+    assert!(matches!(refused, Err(SpoolError::Full)), "{refused:?}");
+    assert!(!ballast.exists());
+    assert_eq!(spool.settle(vec![remove(&claims[1])], Durability::Synced).await.unwrap(), []);
+    assert!(matches!(spool.enqueue(vec![sample(5)], None).await, Err(SpoolError::Full)));
+    spool.handle.shared.fill_disk.store(false, Ordering::Relaxed);
+    spool.enqueue(vec![sample(6)], None).await.unwrap();
+    assert_eq!(fs::metadata(&ballast).unwrap().len(), 1 << 20);
+    assert_eq!(spool.stats().messages, 1);
+}

@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::super::{Enqueued, Known, SetAside, SpoolError};
 use super::apply::{DAMAGED, apply};
+use super::ballast::Ballast;
 use super::is_no_room;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) ledger: Ledger,
     pub(super) segments: Segments,
+    pub(super) ballast: Ballast,
 }
 
 /// Why a group was not committed.
@@ -182,7 +184,16 @@ impl Writer {
 
     /// Commits a group and answers its calls. False when the spool is broken.
     fn group(&mut self, writes: Vec<Write>) -> bool {
+        #[cfg(test)]
+        {
+            self.ballast.disk_is_full = self.shared.fill_disk.load(Ordering::Relaxed);
+        }
+        self.ballast.restore();
         let mut writes = self.refuse_past_limit(writes);
+        if self.ballast.is_spent() {
+            let new = |write: &mut Write| matches!(write, Write::Enqueue { .. } | Write::Move { .. });
+            writes.extract_if(.., new).for_each(|write| write.fail(SpoolError::Full));
+        }
         match self.transact(&mut writes) {
             Ok(change) => {
                 self.ledger.apply(change);
@@ -202,6 +213,10 @@ impl Writer {
                     self.segments.cleaning.rest();
                     writes.retain(|write| !matches!(write, Write::Move { .. }));
                     return writes.is_empty() || self.group(writes);
+                }
+                let settles = writes.iter().any(|write| matches!(write, Write::Settle { .. }));
+                if error.is_full() && settles && self.ballast.give_up() {
+                    return self.group(writes);
                 }
                 // One that waits for a person's shell need not wait once more for each call.
                 if writes.len() == 1 || matches!(&error, Cause::Sql(error) if is_busy(error)) {
@@ -274,6 +289,11 @@ impl Writer {
         #[cfg(test)]
         if self.shared.break_commit.load(Ordering::Relaxed) {
             return Err(rusqlite::Error::InvalidQuery);
+        }
+        #[cfg(test)]
+        if self.shared.fill_disk.load(Ordering::Relaxed) && !self.ballast.is_spent() {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            return Err(rusqlite::Error::SqliteFailure(full, None));
         }
         self.conn.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
