@@ -67,18 +67,19 @@ fn read(report: &Report) -> Option<String> {
 fn report(said: &str) -> Report {
     let now = Timestamp::from_millis(1_790_000_000_000);
     let mut gone = ReportRecipient::new(
+        ReportKind::Failure,
         Rcpt::new(ForwardPath::parse("gone@b.test").unwrap()),
         EnhancedCode::new(5, 1, 1),
         said,
     );
     gone.reply = Some(Reply::new(550, EnhancedCode::new(5, 1, 1), said));
     let late = ReportRecipient::new(
+        ReportKind::Failure,
         Rcpt::new(ForwardPath::parse("late@b.test").unwrap()),
         EnhancedCode::new(5, 4, 7),
         "could not be delivered in time",
     );
     let mut report = Report::new(
-        ReportKind::Failure,
         MessageId::new(now, &Rng::seeded(9)),
         EhloName::new("mail.a.test").unwrap(),
         Mailbox::parse("x@a.test").unwrap(),
@@ -155,7 +156,7 @@ fn another_parser_reads_each_kind_of_report() {
         (ReportKind::Expanded, "expanded"),
     ] {
         let mut report = report("ok");
-        report.kind = kind;
+        report.recipients.iter_mut().for_each(|recipient| recipient.kind = kind);
         report.deliver_by = Some(until);
         let Some(found) = read(&report) else { return };
         let parts = "parts|text/plain|message/delivery-status|text/rfc822-headers\n";

@@ -18,7 +18,9 @@ use crate::message::{
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Selection, Spool, SpoolError};
+use crate::spool::{
+    Claim, NewBody, NewEntry, NewMessage, QueueName, REPORT_ENTRY, Selection, Spool, SpoolError,
+};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
@@ -229,7 +231,9 @@ impl Engine {
     pub async fn receipt(&self, id: MessageId) -> Result<Receipt, ReceiptError> {
         let shared = &self.inner.shared;
         let watch = shared.watchers.attach(id).ok_or(ReceiptError::TooMany)?;
-        let entries = shared.spool.scan(Selection::message(id), None, usize::MAX).await?;
+        let mut entries = shared.spool.scan(Selection::message(id), None, usize::MAX).await?;
+        // What its sender is still to be told keeps nobody waiting.
+        entries.retain(|entry| entry.entry != REPORT_ENTRY);
         if entries.is_empty() {
             return Err(ReceiptError::NotWaiting);
         }

@@ -16,6 +16,7 @@ mod dispatch;
 mod engine;
 mod event;
 mod lane;
+mod note;
 mod options;
 mod receipt;
 mod report;

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::attempt::{Delivery, Outcome};
 use crate::message::MessageId;
 use crate::smtp::address::ForwardPath;
-use crate::spool::{Selection, Spool, SpoolError};
+use crate::spool::{REPORT_ENTRY, Selection, Spool, SpoolError};
 
 /// A message that is in the spool.
 #[must_use = "the message is in the spool; drop the receipt if its delivery need not be awaited"]
@@ -68,7 +68,7 @@ impl Receipt {
                     .spool
                     .scan(Selection::message(self.id), None, usize::MAX)
                     .await
-                    .map_or(true, |entries| !entries.is_empty())
+                    .map_or(true, |entries| entries.iter().any(|entry| entry.entry != REPORT_ENTRY))
                 {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }

@@ -12,7 +12,7 @@ use crate::message::{ReportKind, wants_report};
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{ByMode, Mail, Rcpt};
 use crate::spool::rules::cut;
-use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
+use crate::spool::{Claim, QueueName, REPORT_ENTRY, Recipient, RecipientState, Settlement, Then};
 
 use super::lane::Entry;
 use super::retry::Retry;
@@ -35,6 +35,8 @@ pub(crate) enum Verdict {
     All(Outcome),
     /// Its time is over.
     Expired,
+    /// It is the entry that gathers what the sender is to be told, which is reported now.
+    Reported,
     /// It was not tried and waits again.
     Back { queue: Option<QueueName>, due: Timestamp },
 }
@@ -45,7 +47,7 @@ impl Verdict {
         match self {
             Self::Tried { outcomes, .. } => outcomes.iter().any(Outcome::is_by_policy),
             Self::All(outcome) => outcome.is_by_policy(),
-            Self::Expired | Self::Back { .. } => false,
+            Self::Expired | Self::Reported | Self::Back { .. } => false,
         }
     }
 }
@@ -69,7 +71,7 @@ pub(crate) struct Decision {
     pub(crate) then: Then,
 }
 
-/// What the sender is to be told, in one report.
+/// What the sender is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
     pub(crate) kind: ReportKind,
@@ -78,7 +80,18 @@ pub(crate) struct Notice {
 }
 
 impl Decision {
-    /// What the sender is to be told: one report of each kind at most.
+    /// Whether what is told now waits for what is still to be told of the same message.
+    pub(crate) fn is_gathered(&self, now: Timestamp) -> bool {
+        // The rest of this entry goes on at once: what becomes of it belongs to the same round.
+        !self.entry.claim.alone || matches!(self.then, Then::Retry(due) if due <= now)
+    }
+
+    /// Whether it is about the entry that gathers what the sender is to be told.
+    pub(crate) const fn is_of_report(&self) -> bool {
+        is_report(&self.entry.claim)
+    }
+
+    /// What the sender is to be told: one notice of each kind at most.
     pub(crate) fn notices(&self) -> Vec<Notice> {
         let claim = &self.entry.claim;
         let mail = &claim.mail;
@@ -134,6 +147,11 @@ impl Decision {
     }
 }
 
+/// Whether this is the entry that gathers what the sender is to be told.
+pub(crate) const fn is_report(claim: &Claim) -> bool {
+    claim.token.entry == REPORT_ENTRY
+}
+
 /// Whether the sender is told this of a recipient.
 fn is_told(mail: &Mail, rcpt: &Rcpt, outcome: &Outcome, kind: ReportKind) -> bool {
     match (outcome, kind) {
@@ -175,6 +193,9 @@ pub(crate) fn decide(
     rng: &Rng,
 ) -> Decision {
     let Finished { entry, verdict } = finished;
+    if is_report(&entry.claim) {
+        return decide_report(entry, verdict);
+    }
     let claim = &entry.claim;
     let notices = Notices::of(claim, delay);
     let mut recipients = claim.recipients.clone();
@@ -203,7 +224,7 @@ pub(crate) fn decide(
             (outcomes, true, None, offered < waiting.len())
         }
         Verdict::All(outcome) => (vec![outcome; waiting.len()], true, None, false),
-        Verdict::Expired => {
+        Verdict::Expired | Verdict::Reported => {
             let cause = |at: &usize| Cause::Expired(recipients.get(*at).and_then(|r| r.note.clone()));
             (waiting.iter().map(cause).map(Outcome::Failed).collect(), false, None, false)
         }
@@ -256,6 +277,22 @@ pub(crate) fn decide(
         (Then::Retry(due), notices.between(claim.due, due))
     };
     Decision { entry, recipients, news, attempted, counts, late, queue, then }
+}
+
+/// An entry that gathers what the sender is to be told is reported, or stays as it is: it does not expire.
+fn decide_report(entry: Entry, verdict: Verdict) -> Decision {
+    let mut recipients = entry.claim.recipients.clone();
+    let then = match verdict {
+        Verdict::Back { due, .. } => Then::Retry(due),
+        _ => {
+            // They wait on in an entry of their own, if they do.
+            let waiting = recipients.iter_mut().filter(|r| !r.state.is_terminal());
+            waiting.for_each(|recipient| recipient.state = RecipientState::Delivered);
+            Then::Remove
+        }
+    };
+    let (news, queue) = (Vec::new(), None);
+    Decision { entry, recipients, news, attempted: false, counts: false, late: None, queue, then }
 }
 
 /// Whether some were left over, and nothing else was put off.

@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::{Cause, Outcome};
-use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
+use crate::clock::Timestamp;
+use crate::spool::{
+    NewBody, NewMessage, QueueName, RecipientState, Settlement, SpoolError, Tell, Then, Token,
+};
 
 use super::event::{About, Event};
-use super::report;
+use super::report::{self, Reported, Told};
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
 
@@ -33,12 +36,60 @@ pub(crate) enum ToSettle {
 /// A decision with what is stored along with it.
 struct Pending {
     decision: Decision,
-    /// What the sender is told.
+    /// What the sender is to be told.
     notices: Vec<Notice>,
-    /// That, as messages.
-    reports: Vec<NewMessage>,
+    /// Nothing of it: the spool never takes what it would be told by.
+    mute: bool,
+    /// What is stored along with it, once it is written down. A call takes it: what has to be called again is
+    /// written again.
+    written: Option<Written>,
     /// An answer was not known: if it is fenced off now, that was by ourselves.
     unsure: bool,
+}
+
+/// What is stored along with a decision.
+#[derive(Default)]
+struct Written {
+    submit: Vec<NewMessage>,
+    tell: Option<Tell>,
+    /// What the report among these is about.
+    about: Option<Reported>,
+    /// Where there will be something to do.
+    due: Vec<(QueueName, Timestamp)>,
+}
+
+impl Written {
+    /// Octets of messages at hand.
+    fn weight(&self) -> usize {
+        let octets = |message: &NewMessage| match &message.body {
+            NewBody::Inline(body) => body.len(),
+            NewBody::Staged(_) => 0,
+        };
+        self.submit.iter().map(octets).sum()
+    }
+}
+
+impl Pending {
+    /// Writes down what is stored along with it.
+    async fn write(&mut self, shared: &Shared) {
+        let told = if self.mute {
+            Told::default()
+        } else {
+            report::write(shared, &self.decision, &self.notices).await
+        };
+        let submit: Vec<_> = told.report.into_iter().collect();
+        let mut due: Vec<_> = submit
+            .iter()
+            .flat_map(|message| &message.entries)
+            .map(|entry| (entry.queue.clone(), entry.due))
+            .collect();
+        due.extend(told.tell.as_ref().map(|tell| (tell.queue.clone(), tell.due)));
+        self.written = Some(Written { submit, tell: told.tell, about: told.about, due });
+    }
+
+    fn weight(&self) -> usize {
+        self.written.as_ref().map_or(0, Written::weight)
+    }
 }
 
 struct Settler {
@@ -65,10 +116,18 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
             () = pause, if !settler.rest.is_empty() => settler.try_rest().await,
             _ = from.recv_many(&mut items, BATCH), if end.is_none() => {}
         }
-        let mut batch = Vec::with_capacity(items.len());
+        let (mut batch, mut weight) = (Vec::with_capacity(items.len()), 0);
         for item in items.drain(..) {
             match item {
-                ToSettle::Entry(finished) => batch.extend(prepare(&shared, *finished).await),
+                ToSettle::Entry(finished) => {
+                    let Some(pending) = prepare(&shared, *finished).await else { continue };
+                    weight += pending.weight();
+                    batch.push(pending);
+                    if weight > BATCH_OCTETS {
+                        weight = 0;
+                        settler.store(std::mem::take(&mut batch)).await;
+                    }
+                }
                 ToSettle::End(done) => {
                     end = Some(done);
                     (settler.again, settler.pause) = (shared.mono(), FIRST_PAUSE);
@@ -90,8 +149,9 @@ async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     let (now, delay) = (shared.now().wall, shared.options.delay_notice);
     let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
     let notices = decision.notices();
-    let reports = report::write(shared, &decision, &notices).await;
-    Some(Pending { decision, notices, reports, unsure: false })
+    let mut pending = Pending { decision, notices, mute: false, written: None, unsure: false };
+    pending.write(shared).await;
+    Some(pending)
 }
 
 impl Settler {
@@ -106,7 +166,8 @@ impl Settler {
             Ok(()) => {}
             // One that cannot be stored must not keep the others.
             Err((batch, error)) if many && !matches!(error, SpoolError::Poisoned | SpoolError::Closed) => {
-                for pending in batch {
+                for mut pending in batch {
+                    pending.write(&self.shared).await;
                     if let Err((single, error)) = self.call(vec![pending]).await {
                         self.set_aside(single, &error);
                     }
@@ -119,9 +180,14 @@ impl Settler {
     /// Tries again what was set aside, a part at a time.
     async fn try_rest(&mut self) {
         let before = self.rest.len();
-        let mut batch: Vec<_> = self.rest.drain(..before.min(BATCH)).collect();
-        for pending in &mut batch {
-            pending.reports = report::write(&self.shared, &pending.decision, &pending.notices).await;
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        while batch.len() < BATCH
+            && weight <= BATCH_OCTETS
+            && let Some(mut pending) = self.rest.pop_front()
+        {
+            pending.write(&self.shared).await;
+            weight += pending.weight();
+            batch.push(pending);
         }
         self.store(batch).await;
         self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
@@ -138,11 +204,10 @@ impl Settler {
             shared.spool_failed(error);
         }
         for mut pending in batch {
-            // It is written again: many of them would be too much to keep.
-            pending.reports.clear();
             if never {
                 tracing::error!(%error, "a settlement was refused");
-                if std::mem::take(&mut pending.notices).is_empty() {
+                let tells = !pending.notices.is_empty() || pending.decision.is_of_report();
+                if std::mem::replace(&mut pending.mute, true) || !tells {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
                     let lease = shared.options.lease;
@@ -159,9 +224,12 @@ impl Settler {
 
     /// Stores all of a batch, or gives it back.
     async fn call(&self, mut batch: Vec<Pending>) -> Result<(), (Vec<Pending>, SpoolError)> {
-        match call(&self.shared, &batch).await {
+        let written: Vec<_> =
+            batch.iter_mut().map(|pending| pending.written.take().unwrap_or_default()).collect();
+        let (settlements, follow) = settlements(&self.shared, &batch, written);
+        match self.shared.spool.settle(settlements, self.shared.options.durability).await {
             Ok(fenced) => {
-                settled(&self.shared, batch, &fenced);
+                settled(&self.shared, batch.into_iter().zip(follow).collect(), &fenced);
                 Ok(())
             }
             Err(error) => {
@@ -173,68 +241,64 @@ impl Settler {
     }
 }
 
-async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
-    let settlements: Vec<Settlement> = shared.look(|core| {
-        let settlement = |pending: &Pending| {
-            let token = &pending.decision.entry.claim.token;
-            // The number of a later claim of our own; an entry that is no longer ours has its old one.
-            let number = core.number(token).unwrap_or(token.number);
-            let mut settlement = pending.decision.settlement(number);
-            settlement.submit.extend(pending.reports.iter().filter_map(copy));
-            settlement
-        };
-        batch.iter().map(settlement).collect()
-    });
-    shared.spool.settle(settlements, shared.options.durability).await
-}
+/// What follows from a settlement: what is due where, and what was reported.
+type Follow = (Vec<(QueueName, Timestamp)>, Option<Reported>);
 
-/// A report once more: a call may have to be made again.
-fn copy(report: &NewMessage) -> Option<NewMessage> {
-    let NewBody::Inline(body) = &report.body else { return None };
-    Some(NewMessage {
-        id: report.id,
-        mail: report.mail.clone(),
-        handling: report.handling.clone(),
-        head: report.head.clone(),
-        body: NewBody::Inline(body.clone()),
-        accepted: report.accepted,
-        expires: report.expires,
-        entries: report.entries.clone(),
-        key: None,
-        keep: None,
-        log: report.log.clone(),
+fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Vec<Settlement>, Vec<Follow>) {
+    shared.look(|core| {
+        let settlement = |(pending, written): (&Pending, Written)| {
+            let decision = &pending.decision;
+            let token = &decision.entry.claim.token;
+            // The number of a later claim of our own; an entry that is no longer ours has its old one. Of a
+            // report entry, a later claim has more to tell.
+            let later = core.number(token).filter(|_| !decision.is_of_report());
+            let mut settlement = decision.settlement(later.unwrap_or(token.number));
+            (settlement.submit, settlement.tell) = (written.submit, written.tell);
+            (settlement, (written.due, written.about))
+        };
+        batch.iter().zip(written).map(settlement).unzip()
     })
 }
 
 /// What follows from settlements that are stored.
-fn settled(shared: &Arc<Shared>, batch: Vec<Pending>, fenced: &[Token]) {
-    let fenced = |pending: &Pending| {
+fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]) {
+    let is_fenced = |pending: &Pending| {
         let token = &pending.decision.entry.claim.token;
-        !pending.unsure && fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
+        fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
     };
-    let (lost, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(fenced);
     shared.with(|core, now, todo| {
-        for pending in lost.iter().chain(&kept) {
-            core.release(&pending.decision.entry.claim.token);
-        }
-        for pending in &kept {
+        for (pending, (due, _)) in &batch {
             let decision = &pending.decision;
-            if let Then::Retry(due) = decision.then {
-                let queue = decision.queue.as_ref().unwrap_or(&decision.entry.claim.queue);
-                core.schedule.note(queue, due, now.wall);
+            let (claim, is_fenced) = (&decision.entry.claim, is_fenced(pending));
+            core.release(&claim.token);
+            if is_fenced && decision.is_of_report() {
+                // There is more to tell than was known here.
+                core.schedule.note(&claim.queue, now.wall, now.wall);
             }
-            for entry in pending.reports.iter().flat_map(|report| &report.entries) {
-                core.schedule.note(&entry.queue, entry.due, now.wall);
+            if is_fenced && !pending.unsure {
+                continue;
+            }
+            for (queue, due) in due {
+                core.schedule.note(queue, *due, now.wall);
+            }
+            if let Then::Retry(due) = decision.then {
+                let queue = decision.queue.as_ref().unwrap_or(&claim.queue);
+                core.schedule.note(queue, due, now.wall);
+            } else if !claim.alone {
+                // It may be the last that a report waited for.
+                core.may_report(now.wall);
             }
         }
         todo.wake = true;
     });
-    for pending in &kept {
-        tell(shared, pending);
+    for (pending, (_, about)) in &batch {
+        if pending.unsure || !is_fenced(pending) {
+            tell(shared, pending, about.as_ref());
+        }
     }
 }
 
-fn tell(shared: &Shared, pending: &Pending) {
+fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>) {
     let decision = &pending.decision;
     let claim = &decision.entry.claim;
     let counts = &shared.counts;
@@ -270,13 +334,8 @@ fn tell(shared: &Shared, pending: &Pending) {
             Outcome::Failed(cause) => Event::Failed { about, cause },
         });
     }
-    for (report, notice) in pending.reports.iter().zip(&pending.notices) {
-        shared.observers.tell(&Event::Reported {
-            message: claim.token.message,
-            report: report.id,
-            kind: notice.kind,
-            recipients: notice.recipients.len(),
-        });
+    if let Some(Reported { report, kind, recipients }) = about.copied() {
+        shared.observers.tell(&Event::Reported { message: claim.token.message, report, kind, recipients });
     }
     if !decision.news.is_empty() && shared.watchers.is_watched(claim.token.message) {
         let terminal = decision.news.iter().filter_map(|(at, outcome)| {
@@ -290,6 +349,8 @@ fn tell(shared: &Shared, pending: &Pending) {
 
 /// Settlements per call: as many as a spool writes in one transaction.
 const BATCH: usize = 512;
+/// Octets of messages that are stored along with them, roughly: many reports are too much to have at hand.
+const BATCH_OCTETS: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A spool that is full or failing is asked this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

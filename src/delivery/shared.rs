@@ -24,7 +24,7 @@ use super::options::EngineOptions;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::run;
-use super::settle::Finished;
+use super::settle::{Finished, is_report};
 use super::settler::ToSettle;
 use super::todo::{SiteNews, Todo};
 
@@ -142,6 +142,9 @@ impl Shared {
     /// A claim as an entry, with the source that it is sent from. Not under the lock: the host program
     /// may have a say in it.
     pub(crate) fn entry(&self, claim: Claim) -> Entry {
+        if is_report(&claim) {
+            return Entry::new(claim);
+        }
         let (message, destination) = (claim.token.message, &claim.destination);
         let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
         let source = self.carrier.source_of(&sending);

@@ -16,11 +16,10 @@ fn at(secs: u64) -> Timestamp {
 
 fn report(kind: ReportKind, to: &str, text: &str, reply: Option<Reply>) -> Report {
     let rcpt = Rcpt::new(ForwardPath::parse(to).unwrap());
-    let mut recipient = ReportRecipient::new(rcpt, EnhancedCode::new(5, 1, 1), text);
+    let mut recipient = ReportRecipient::new(kind, rcpt, EnhancedCode::new(5, 1, 1), text);
     recipient.remote = reply.as_ref().map(|_| Domain::parse("mx.b.test").unwrap());
     recipient.reply = reply;
     let mut report = Report::new(
-        kind,
         MessageId::new(at(0), &Rng::seeded(1)),
         EhloName::new("mail.a.test").unwrap(),
         Mailbox::parse("x@a.test").unwrap(),
