@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and measures the runtime's own time"
 )]
 
+#[path = "engine/expanding.rs"]
+mod expanding;
 #[path = "engine/faults.rs"]
 mod faults;
 #[path = "engine/gathering.rs"]

@@ -15,6 +15,7 @@ mod core;
 mod dispatch;
 mod engine;
 mod event;
+mod expand;
 mod lane;
 mod note;
 mod options;

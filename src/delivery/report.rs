@@ -191,7 +191,15 @@ fn told(
             let said = accepted.reply.as_ref();
             let class_2 = |code: &EnhancedCode| code.class == 2;
             let status = said.and_then(|reply| reply.enhanced()).filter(class_2);
-            let text = said.map_or_else(|| "it is in the mailbox".to_owned(), ToString::to_string);
+            let text = match (said, &accepted.expansion) {
+                (Some(said), _) => said.to_string(),
+                (None, None) => "it is in the mailbox".to_owned(),
+                // Who they are is the recipient's to tell (RFC 3461 §5.2.7.4).
+                (None, Some(others)) if others.owner.is_some() => {
+                    "it was sent to the members of the list".into()
+                }
+                (None, Some(others)) => format!("it was sent on to {} others", others.recipients.len()),
+            };
             let status = status.unwrap_or(EnhancedCode::new(2, 0, 0));
             let mut told = ReportRecipient::new(kind, rcpt, status, &text);
             told.remote = accepted.host.as_ref().map(|host| host.name.clone());

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::attempt::{Accepted, Cause, LocalFault, Outcome};
+use crate::attempt::{Accepted, Cause, Expansion, LocalFault, Outcome};
 use crate::clock::{Rng, Timestamp};
 use crate::message::{ReportKind, wants_report};
 use crate::smtp::address::ReversePath;
@@ -14,6 +14,7 @@ use crate::smtp::params::{ByMode, Mail, Rcpt};
 use crate::spool::rules::cut;
 use crate::spool::{Claim, QueueName, REPORT_ENTRY, Recipient, RecipientState, Settlement, Then};
 
+use super::expand;
 use super::lane::Entry;
 use super::retry::Retry;
 use super::terms::{Late, Notices, is_wanted};
@@ -80,6 +81,24 @@ pub(crate) struct Notice {
 }
 
 impl Decision {
+    /// Whether recipients stand for others, who are to be sent the message.
+    pub(crate) fn expands(&self) -> bool {
+        self.news.iter().any(|(_, outcome)| expand::expansion(outcome).is_some())
+    }
+
+    /// What cannot be sent to those for whom recipients stand is delivered to nobody.
+    pub(crate) fn fail_expansions(&mut self, cause: &Cause) {
+        for (at, outcome) in &mut self.news {
+            if expand::expansion(outcome).is_none() {
+                continue;
+            }
+            *outcome = Outcome::Failed(cause.clone());
+            if let Some(recipient) = self.recipients.get_mut(*at) {
+                (recipient.state, recipient.note) = (RecipientState::Failed, Some(note(cause)));
+            }
+        }
+    }
+
     /// Whether what is told now waits for what is still to be told of the same message.
     pub(crate) fn is_gathered(&self, now: Timestamp) -> bool {
         // The rest of this entry goes on at once: what becomes of it belongs to the same round.
@@ -102,6 +121,7 @@ impl Decision {
             ReportKind::Failure,
             ReportKind::Delay { until: claim.expires },
             ReportKind::Relayed,
+            ReportKind::Expanded,
             ReportKind::Success,
         ];
         kinds.into_iter().filter_map(|kind| self.notice(mail, kind)).collect()
@@ -158,7 +178,13 @@ fn is_told(mail: &Mail, rcpt: &Rcpt, outcome: &Outcome, kind: ReportKind) -> boo
         (Outcome::Failed(Cause::Cancelled), _) => false,
         (Outcome::Failed(_), ReportKind::Failure) => wants_report(mail, rcpt, kind),
         (Outcome::Delivered(accepted), ReportKind::Success) => {
-            accepted.host.is_none() && wants_report(mail, rcpt, kind)
+            // RFC 3461 §5.2.7: a list has it, as a mailbox would; of an alias it is not known who has.
+            let is_alias = accepted.expansion.as_ref().is_some_and(|expansion| expansion.owner.is_none());
+            accepted.host.is_none() && !is_alias && wants_report(mail, rcpt, kind)
+        }
+        (Outcome::Delivered(accepted), ReportKind::Expanded) => {
+            let is_several = |expansion: &Expansion| expansion.owner.is_none() && expansion.is_several();
+            accepted.expansion.as_deref().is_some_and(is_several) && wants_report(mail, rcpt, kind)
         }
         (Outcome::Delivered(accepted), ReportKind::Relayed) => {
             accepted.host.is_some() && is_relay_told(mail, rcpt, accepted)
@@ -245,6 +271,7 @@ pub(crate) fn decide(
     let mut news = Vec::with_capacity(outcomes.len());
     for (at, mut outcome) in waiting.into_iter().zip(outcomes.drain(..)) {
         let Some(recipient) = recipients.get_mut(at) else { continue };
+        outcome = expand::sound(outcome, claim);
         if left_over && matches!(outcome, Outcome::Deferred(_)) {
             continue; // as if it had not been offered
         }
@@ -260,7 +287,11 @@ pub(crate) fn decide(
         };
         match &outcome {
             Outcome::Delivered(accepted) => {
-                recipient.note = accepted.reply.as_ref().map(|reply| cut(&reply.to_string()).into());
+                let others = accepted.expansion.as_ref().map(|others| others.recipients.len());
+                recipient.note = match (&accepted.reply, others) {
+                    (_, Some(others)) => Some(format!("stands for {others} others").into()),
+                    (reply, None) => reply.as_ref().map(|reply| cut(&reply.to_string()).into()),
+                };
             }
             // The last cause is there already, or is what it quotes.
             Outcome::Failed(Cause::Expired(_)) if !attempted => {}

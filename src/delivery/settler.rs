@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::{Cause, Outcome};
+use crate::attempt::{Cause, LocalFault, Outcome};
 use crate::clock::Timestamp;
+use crate::message::MessageId;
 use crate::spool::{
     NewBody, NewMessage, QueueName, RecipientState, Settlement, SpoolError, Tell, Then, Token,
 };
 
 use super::event::{About, Event};
+use super::expand;
 use super::report::{self, Reported, Told};
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
@@ -54,6 +56,8 @@ struct Written {
     tell: Option<Tell>,
     /// What the report among these is about.
     about: Option<Reported>,
+    /// The messages among these that go to those for whom recipients stand.
+    into: Vec<MessageId>,
     /// Where there will be something to do.
     due: Vec<(QueueName, Timestamp)>,
 }
@@ -71,20 +75,38 @@ impl Written {
 
 impl Pending {
     /// Writes down what is stored along with it.
-    async fn write(&mut self, shared: &Shared) {
+    ///
+    /// # Errors
+    /// [`SpoolError`]: nothing of it can be stored now.
+    async fn write(&mut self, shared: &Shared) -> Result<(), SpoolError> {
+        let mut expanded = match expand::write(shared, &self.decision).await {
+            Err(SpoolError::Corrupt) => {
+                self.fail_expansions(Cause::Damaged);
+                Vec::new()
+            }
+            expanded => expanded?,
+        };
+        let into = expanded.iter().map(|message| message.id).collect();
         let told = if self.mute {
             Told::default()
         } else {
             report::write(shared, &self.decision, &self.notices).await
         };
-        let submit: Vec<_> = told.report.into_iter().collect();
+        expanded.extend(told.report);
+        let submit = expanded;
         let mut due: Vec<_> = submit
             .iter()
             .flat_map(|message| &message.entries)
             .map(|entry| (entry.queue.clone(), entry.due))
             .collect();
         due.extend(told.tell.as_ref().map(|tell| (tell.queue.clone(), tell.due)));
-        self.written = Some(Written { submit, tell: told.tell, about: told.about, due });
+        self.written = Some(Written { submit, tell: told.tell, about: told.about, into, due });
+        Ok(())
+    }
+
+    fn fail_expansions(&mut self, cause: Cause) {
+        self.decision.fail_expansions(&cause);
+        self.notices = self.decision.notices();
     }
 
     fn weight(&self) -> usize {
@@ -120,7 +142,11 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
         for item in items.drain(..) {
             match item {
                 ToSettle::Entry(finished) => {
-                    let Some(pending) = prepare(&shared, *finished).await else { continue };
+                    let Some(mut pending) = prepare(&shared, *finished) else { continue };
+                    if let Err(error) = pending.write(&shared).await {
+                        settler.set_aside(vec![pending], &error);
+                        continue;
+                    }
                     weight += pending.weight();
                     batch.push(pending);
                     if weight > BATCH_OCTETS {
@@ -143,15 +169,13 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
     }
 }
 
-/// Decides, and writes the reports if there are to be any.
-async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
+/// Decides, unless the entry is no longer ours.
+fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
     let (now, delay) = (shared.now().wall, shared.options.delay_notice);
     let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
     let notices = decision.notices();
-    let mut pending = Pending { decision, notices, mute: false, written: None, unsure: false };
-    pending.write(shared).await;
-    Some(pending)
+    Some(Pending { decision, notices, mute: false, written: None, unsure: false })
 }
 
 impl Settler {
@@ -167,8 +191,11 @@ impl Settler {
             // One that cannot be stored must not keep the others.
             Err((batch, error)) if many && !matches!(error, SpoolError::Poisoned | SpoolError::Closed) => {
                 for mut pending in batch {
-                    pending.write(&self.shared).await;
-                    if let Err((single, error)) = self.call(vec![pending]).await {
+                    let stored = match pending.write(&self.shared).await {
+                        Ok(()) => self.call(vec![pending]).await,
+                        Err(error) => Err((vec![pending], error)),
+                    };
+                    if let Err((single, error)) = stored {
                         self.set_aside(single, &error);
                     }
                 }
@@ -185,9 +212,16 @@ impl Settler {
             && weight <= BATCH_OCTETS
             && let Some(mut pending) = self.rest.pop_front()
         {
-            pending.write(&self.shared).await;
-            weight += pending.weight();
-            batch.push(pending);
+            match pending.write(&self.shared).await {
+                Ok(()) => {
+                    weight += pending.weight();
+                    batch.push(pending);
+                }
+                Err(error) => {
+                    self.set_aside(vec![pending], &error);
+                    break;
+                }
+            }
         }
         self.store(batch).await;
         self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
@@ -207,7 +241,9 @@ impl Settler {
             if never {
                 tracing::error!(%error, "a settlement was refused");
                 let tells = !pending.notices.is_empty() || pending.decision.is_of_report();
-                if std::mem::replace(&mut pending.mute, true) || !tells {
+                if pending.decision.expands() {
+                    pending.fail_expansions(Cause::Local(LocalFault::Storage));
+                } else if std::mem::replace(&mut pending.mute, true) || !tells {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
                     let lease = shared.options.lease;
@@ -241,8 +277,8 @@ impl Settler {
     }
 }
 
-/// What follows from a settlement: what is due where, and what was reported.
-type Follow = (Vec<(QueueName, Timestamp)>, Option<Reported>);
+/// What follows from a settlement: what is due where, what was reported, and what others are sent.
+type Follow = (Vec<(QueueName, Timestamp)>, Option<Reported>, Vec<MessageId>);
 
 fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Vec<Settlement>, Vec<Follow>) {
     shared.look(|core| {
@@ -254,7 +290,7 @@ fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Ve
             let later = core.number(token).filter(|_| !decision.is_of_report());
             let mut settlement = decision.settlement(later.unwrap_or(token.number));
             (settlement.submit, settlement.tell) = (written.submit, written.tell);
-            (settlement, (written.due, written.about))
+            (settlement, (written.due, written.about, written.into))
         };
         batch.iter().zip(written).map(settlement).unzip()
     })
@@ -267,7 +303,7 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
         fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
     };
     shared.with(|core, now, todo| {
-        for (pending, (due, _)) in &batch {
+        for (pending, (due, ..)) in &batch {
             let decision = &pending.decision;
             let (claim, is_fenced) = (&decision.entry.claim, is_fenced(pending));
             core.release(&claim.token);
@@ -291,14 +327,14 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
         }
         todo.wake = true;
     });
-    for (pending, (_, about)) in &batch {
+    for (pending, (_, about, into)) in &batch {
         if pending.unsure || !is_fenced(pending) {
-            tell(shared, pending, about.as_ref());
+            tell(shared, pending, about.as_ref(), into);
         }
     }
 }
 
-fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>) {
+fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>, into: &[MessageId]) {
     let decision = &pending.decision;
     let claim = &decision.entry.claim;
     let counts = &shared.counts;
@@ -333,6 +369,9 @@ fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>) {
             Outcome::Failed(cause @ Cause::Expired(_)) => Event::Expired { about, cause },
             Outcome::Failed(cause) => Event::Failed { about, cause },
         });
+    }
+    for into in into {
+        shared.observers.tell(&Event::Expanded { message: claim.token.message, into: *into });
     }
     if let Some(Reported { report, kind, recipients }) = about.copied() {
         shared.observers.tell(&Event::Reported { message: claim.token.message, report, kind, recipients });
