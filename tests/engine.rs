@@ -16,6 +16,10 @@ mod expanding;
 mod faults;
 #[path = "engine/gathering.rs"]
 mod gathering;
+#[path = "engine/parsed.rs"]
+mod parsed;
+#[path = "kit/reports.rs"]
+mod python;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]

@@ -58,6 +58,8 @@ struct Site {
     deliver_by: Option<u32>,
     /// How many recipients it takes in one transaction.
     recipients: usize,
+    /// In what words.
+    says: String,
 }
 
 /// A message that a host took for a recipient.
@@ -153,6 +155,12 @@ impl World {
         self
     }
 
+    /// What it says with every code.
+    pub fn says(&self, host: &str, text: &str) -> &Self {
+        self.net().site(host).says = text.into();
+        self
+    }
+
     /// What reached an address, in order.
     pub fn inbox(&self, to: &str) -> Vec<Got> {
         self.net().got.iter().filter(|got| got.to == to).cloned().collect()
@@ -219,6 +227,7 @@ impl Net {
             no_dsn: false,
             deliver_by: None,
             recipients: 1_000,
+            says: "as the test has it".into(),
         })
     }
 
@@ -351,7 +360,8 @@ async fn serve(world: &World, host: &str, mut io: DuplexStream) {
                     }
                     _ => continue,
                 };
-                session.respond(Reply::plain(code, "as the test has it")).unwrap();
+                let says = world.net().site(host).says.clone();
+                session.respond(Reply::plain(code, &says)).unwrap();
             }
             Output::Wait { .. } => {
                 if session.can_read_on() {
