@@ -16,6 +16,8 @@ mod expanding;
 mod faults;
 #[path = "engine/gathering.rs"]
 mod gathering;
+#[path = "engine/life.rs"]
+mod life;
 #[path = "engine/parsed.rs"]
 mod parsed;
 #[path = "kit/reports.rs"]

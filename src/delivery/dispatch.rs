@@ -39,7 +39,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
         listening: true,
-        next_lease: now.mono + shared.options.lease / 3,
+        next_lease: now.mono + shared.settings().options.lease / 3,
         next_starved: None,
         failures: 0,
         paused_until: None,
@@ -81,7 +81,7 @@ impl Dispatcher {
         while *close.borrow_and_update() == Close::Open {
             self.step();
             if foreign.is_none() && self.listening {
-                foreign = Some(shared.spool.wait(shared.options.sweep));
+                foreign = Some(shared.spool.wait(shared.settings().options.sweep));
             }
             let wake = tokio::time::sleep(self.until_next());
             tokio::select! {
@@ -122,7 +122,7 @@ impl Dispatcher {
                 self.sweep_page(None);
             }
         }
-        while self.lookups.len() < shared.options.lookups
+        while self.lookups.len() < shared.settings().options.lookups
             && let Some(asking) = shared.with(|core, _, _| core.routes.ask())
         {
             let (resolver, asked) = (Arc::clone(&shared.resolver), asking.0.clone());
@@ -183,7 +183,7 @@ impl Dispatcher {
 
     fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
         let spool = Arc::clone(&self.shared.spool);
-        let lease = now.after(self.shared.options.lease);
+        let lease = now.after(self.shared.settings().options.lease);
         let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
         self.claiming.insert(task.id(), (queue, limit));
@@ -261,7 +261,7 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.options.sweep.max(self.sweep_took * 20));
+        self.next_sweep = Some(now.mono + self.shared.settings().options.sweep.max(self.sweep_took * 20));
     }
 
     /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
@@ -275,11 +275,11 @@ impl Dispatcher {
     }
 
     fn extend_leases(&mut self, now: Now) {
-        self.next_lease = now.mono + self.shared.options.lease / 3;
+        self.next_lease = now.mono + self.shared.settings().options.lease / 3;
         let tokens = self.shared.look(super::core::Core::tokens);
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
-            let lease = now.wall.after(self.shared.options.lease);
+            let lease = now.wall.after(self.shared.settings().options.lease);
             self.leases.spawn(async move { spool.extend(tokens, lease).await });
         }
     }

@@ -111,7 +111,7 @@ fn message(
         None => (claim.mail.clone(), claim.accepted, claim.expires),
         Some(owner) => {
             let mail = of_list(&claim.mail, owner);
-            let expires = shared.retry.expires(now, &mail.from);
+            let expires = shared.settings().retry.expires(now, &mail.from);
             (mail, now, expires)
         }
     };

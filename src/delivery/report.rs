@@ -95,7 +95,7 @@ fn tell(shared: &Shared, decision: &Decision, notices: &[Notice], now: Timestamp
     Tell {
         queue: queue(),
         destination: shared.ehlo.as_domain().clone(),
-        due: now.after(shared.options.report_wait),
+        due: now.after(shared.settings().options.report_wait),
         recipients: recipients.map(|(recipient, told)| note::write(&told, recipient.state, now)).collect(),
     }
 }
@@ -116,7 +116,7 @@ fn report(
     report.ret = claim.mail.ret;
     report.require_tls = claim.mail.require_tls;
     report.deliver_by = terms::deliver_by(&claim.mail, claim.accepted);
-    report.max_returned = shared.options.max_returned;
+    report.max_returned = shared.settings().options.max_returned;
     report.original_size = claim.body.size.saturating_add(claim.head.len() as u64);
     report.original = original;
     let mut submission = report.to_submission();
@@ -136,7 +136,7 @@ fn report(
         .collect();
     let message = NewMessage {
         id,
-        expires: shared.retry.expires(now.wall, &submission.mail.from),
+        expires: shared.settings().retry.expires(now.wall, &submission.mail.from),
         mail: submission.mail,
         handling: submission.handling,
         head: submission.head,
@@ -228,7 +228,7 @@ fn told(
 /// the report matters more.
 async fn front(shared: &Shared, claim: &Claim) -> BytesMut {
     let mut front = BytesMut::from(&claim.head[..]);
-    let most = shared.options.max_returned.max(HEADER);
+    let most = shared.settings().options.max_returned.max(HEADER);
     match shared.spool.body(&claim.body).await {
         Ok(Content::Whole(body)) => {
             let room = most.saturating_sub(front.len());

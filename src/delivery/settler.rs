@@ -172,8 +172,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 /// Decides, unless the entry is no longer ours.
 fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
-    let (now, delay) = (shared.now().wall, shared.options.delay_notice);
-    let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
+    let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
+    let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
     Some(Pending { decision, notices, mute: false, written: None, unsure: false })
 }
@@ -246,7 +246,7 @@ impl Settler {
                 } else if std::mem::replace(&mut pending.mute, true) || !tells {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
-                    let lease = shared.options.lease;
+                    let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
                         core.release(&claim.token);
                         core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
@@ -263,7 +263,8 @@ impl Settler {
         let written: Vec<_> =
             batch.iter_mut().map(|pending| pending.written.take().unwrap_or_default()).collect();
         let (settlements, follow) = settlements(&self.shared, &batch, written);
-        match self.shared.spool.settle(settlements, self.shared.options.durability).await {
+        let durability = self.shared.settings().options.durability;
+        match self.shared.spool.settle(settlements, durability).await {
             Ok(fenced) => {
                 settled(&self.shared, batch.into_iter().zip(follow).collect(), &fenced);
                 Ok(())
