@@ -17,13 +17,14 @@ use crate::smtp::params::Rcpt;
 use crate::spool::{Claim, QueueName, REPORT_ENTRY, Token};
 
 use super::care::Care;
+use super::gather::is_report;
 use super::lane::{Entry, Lane, Limits, Routed, Way};
 use super::options::EngineOptions;
 use super::report;
 use super::retry::Retry;
 use super::routes::{Answer, Books};
 use super::schedule::Schedule;
-use super::settle::{Verdict, is_report};
+use super::settle::Verdict;
 use super::shape::{Hold, Pushed};
 use super::terms;
 use super::todo::{SiteNews, Todo};

@@ -12,10 +12,30 @@ use crate::clock::Timestamp;
 use crate::message::{Content, Handling, by_destination};
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, SpoolError};
+use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, RecipientState, SpoolError};
 
-use super::settle::Decision;
+use super::settle::{Decision, note};
 use super::shared::Shared;
+
+impl Decision {
+    /// Whether recipients stand for others, who are to be sent the message.
+    pub(crate) fn expands(&self) -> bool {
+        self.news.iter().any(|(_, outcome)| expansion(outcome).is_some())
+    }
+
+    /// What cannot be sent to those for whom recipients stand is delivered to nobody.
+    pub(crate) fn fail_expansions(&mut self, cause: &Cause) {
+        for (at, outcome) in &mut self.news {
+            if expansion(outcome).is_none() {
+                continue;
+            }
+            *outcome = Outcome::Failed(cause.clone());
+            if let Some(recipient) = self.recipients.get_mut(*at) {
+                (recipient.state, recipient.note) = (RecipientState::Failed, Some(note(cause)));
+            }
+        }
+    }
+}
 
 /// The outcome as it counts: an expansion that leads nowhere, or round and round, is a failure.
 pub(crate) fn sound(outcome: Outcome, claim: &Claim) -> Outcome {

@@ -18,6 +18,7 @@ mod dispatch;
 mod engine;
 mod event;
 mod expand;
+mod gather;
 mod lane;
 mod note;
 mod options;

@@ -12,9 +12,10 @@ use crate::message::{ReportKind, wants_report};
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{ByMode, Mail, Rcpt};
 use crate::spool::rules::cut;
-use crate::spool::{Claim, QueueName, REPORT_ENTRY, Recipient, RecipientState, Settlement, Then};
+use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
 
 use super::expand;
+use super::gather::{decide_report, is_report};
 use super::lane::Entry;
 use super::retry::Retry;
 use super::terms::{Late, Notices, is_wanted};
@@ -81,35 +82,6 @@ pub(crate) struct Notice {
 }
 
 impl Decision {
-    /// Whether recipients stand for others, who are to be sent the message.
-    pub(crate) fn expands(&self) -> bool {
-        self.news.iter().any(|(_, outcome)| expand::expansion(outcome).is_some())
-    }
-
-    /// What cannot be sent to those for whom recipients stand is delivered to nobody.
-    pub(crate) fn fail_expansions(&mut self, cause: &Cause) {
-        for (at, outcome) in &mut self.news {
-            if expand::expansion(outcome).is_none() {
-                continue;
-            }
-            *outcome = Outcome::Failed(cause.clone());
-            if let Some(recipient) = self.recipients.get_mut(*at) {
-                (recipient.state, recipient.note) = (RecipientState::Failed, Some(note(cause)));
-            }
-        }
-    }
-
-    /// Whether what is told now waits for what is still to be told of the same message.
-    pub(crate) fn is_gathered(&self, now: Timestamp) -> bool {
-        // The rest of this entry goes on at once: what becomes of it belongs to the same round.
-        !self.entry.claim.alone || matches!(self.then, Then::Retry(due) if due <= now)
-    }
-
-    /// Whether it is about the entry that gathers what the sender is to be told.
-    pub(crate) const fn is_of_report(&self) -> bool {
-        is_report(&self.entry.claim)
-    }
-
     /// What the sender is to be told: one notice of each kind at most.
     pub(crate) fn notices(&self) -> Vec<Notice> {
         let claim = &self.entry.claim;
@@ -165,11 +137,6 @@ impl Decision {
             log: Vec::new(),
         }
     }
-}
-
-/// Whether this is the entry that gathers what the sender is to be told.
-pub(crate) const fn is_report(claim: &Claim) -> bool {
-    claim.token.entry == REPORT_ENTRY
 }
 
 /// Whether the sender is told this of a recipient.
@@ -310,22 +277,6 @@ pub(crate) fn decide(
     Decision { entry, recipients, news, attempted, counts, late, queue, then }
 }
 
-/// An entry that gathers what the sender is to be told is reported, or stays as it is: it does not expire.
-fn decide_report(entry: Entry, verdict: Verdict) -> Decision {
-    let mut recipients = entry.claim.recipients.clone();
-    let then = match verdict {
-        Verdict::Back { due, .. } => Then::Retry(due),
-        _ => {
-            // They wait on in an entry of their own, if they do.
-            let waiting = recipients.iter_mut().filter(|r| !r.state.is_terminal());
-            waiting.for_each(|recipient| recipient.state = RecipientState::Delivered);
-            Then::Remove
-        }
-    };
-    let (news, queue) = (Vec::new(), None);
-    Decision { entry, recipients, news, attempted: false, counts: false, late: None, queue, then }
-}
-
 /// Whether some were left over, and nothing else was put off.
 fn are_left_over(outcomes: &[Outcome]) -> bool {
     let mut put_off = outcomes.iter().filter_map(|outcome| match outcome {
@@ -335,7 +286,7 @@ fn are_left_over(outcomes: &[Outcome]) -> bool {
     put_off.next().is_some_and(|first| first && put_off.all(|left_over| left_over))
 }
 
-fn note(cause: &Cause) -> Box<str> {
+pub(super) fn note(cause: &Cause) -> Box<str> {
     cut(&cause.to_string()).into()
 }
 

@@ -19,12 +19,13 @@ use crate::spool::{Claim, Spool, SpoolError};
 
 use super::core::Core;
 use super::event::{Event, Observers};
+use super::gather::is_report;
 use super::lane::{Entry, Way};
 use super::options::EngineOptions;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::run;
-use super::settle::{Finished, is_report};
+use super::settle::Finished;
 use super::settler::ToSettle;
 use super::todo::{SiteNews, Todo};
 

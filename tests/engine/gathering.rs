@@ -32,7 +32,7 @@ fn listed(report: &Got) -> usize {
     report.content.matches("\r\nFinal-Recipient: ").count()
 }
 
-fn names<'a>(to: &'a [String]) -> Vec<&'a str> {
+fn names(to: &[String]) -> Vec<&str> {
     to.iter().map(String::as_str).collect()
 }
 
