@@ -249,3 +249,29 @@ async fn a_receipt_does_not_wait_for_what_is_still_to_be_told() {
     assert_eq!(again.recipients.len(), 2);
     assert_eq!(first.finished().await.recipients.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_while_a_report_is_being_stored_is_in_it() {
+    let (world, spool) = (World::new(), Faulty::new());
+    world.rule("mx.now.test", |_, _| 550);
+    world.rule("mx.soon.test", |_, nth| if nth > 1 { 550 } else { 450 });
+    world.rule("mx.late.test", |_, _| 450);
+    let options = with(|options| options.report_wait = SECOND * 20);
+    let engine = faulty(&world, &spool).options(options).start().await.unwrap();
+    let to = ["1@now.test", "2@soon.test", "3@late.test"];
+    let receipt = engine.submit(mail("a@a.test", &to)).await.unwrap();
+    sleep(SECOND * 10).await;
+    // The report of the first is refused, and waits, when the second is to be told of.
+    spool.set(Fault::NoReports);
+    sleep(MINUTE * 2).await;
+    let left = spool.scan(Selection::message(receipt.id()), None, 9).await.unwrap();
+    assert_eq!(left.iter().map(|entry| entry.recipients.len()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(told(&world).len(), 0);
+    spool.set(Fault::None);
+    sleep(MINUTE * 2).await;
+    let told = told(&world);
+    assert_eq!(told.iter().map(listed).collect::<Vec<_>>(), [2]);
+    assert!(told[0].content.contains("1@now.test") && told[0].content.contains("2@soon.test"));
+    assert_eq!(spool.stats().messages, 1, "the one that is put off");
+    assert_eq!(engine.stats().held, 0);
+}
