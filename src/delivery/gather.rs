@@ -43,3 +43,58 @@ pub(crate) fn decide_report(entry: Entry, verdict: Verdict) -> Decision {
     let (news, queue) = (Vec::new(), None);
     Decision { entry, recipients, news, attempted: false, counts: false, late: None, queue, then }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Rng, SystemClock};
+    use crate::delivery::EngineOptions;
+    use crate::delivery::core::Core;
+    use crate::delivery::lane::tests::{T0, claim};
+    use crate::delivery::retry::Retry;
+    use crate::delivery::settle::{Finished, decide};
+    use crate::delivery::todo::Todo;
+    use crate::spool::Token;
+
+    fn gathered() -> Claim {
+        let mut claim = claim(1, "<a@a.test>", &["x@b.test", "y@c.test"]);
+        claim.token.entry = REPORT_ENTRY;
+        claim.recipients[0].state = RecipientState::Failed;
+        claim
+    }
+
+    #[test]
+    fn a_later_claim_of_what_is_to_be_told_replaces_the_earlier_one() {
+        let now = SystemClock.now();
+        let mut core = Core::new(EngineOptions::new(), Retry::new(), Rng::seeded(1), now);
+        let (mut todo, mut claim) = (Todo::default(), gathered());
+        let first = claim.token;
+        core.admit(Entry::new(claim.clone()), now, &mut todo);
+        claim.token.number += 1;
+        let second = claim.token;
+        core.admit(Entry::new(claim), now, &mut todo);
+        assert_eq!((todo.finished.len(), core.held()), (2, 1), "both are written, and one is held");
+        core.release(&first);
+        assert_eq!(core.number(&second), Some(second.number), "what was fenced off takes nothing along");
+        core.release(&second);
+        assert_eq!(core.held(), 0);
+    }
+
+    #[test]
+    fn what_is_to_be_told_neither_expires_nor_is_late() {
+        let over = T0.after(std::time::Duration::from_secs(9 * 86_400));
+        let decide = |verdict| {
+            let finished = Finished { entry: Entry::new(gathered()), verdict };
+            let delay = Some(std::time::Duration::from_secs(1));
+            decide(finished, over, &Retry::new(), delay, &Rng::seeded(1))
+        };
+        let back = decide(Verdict::Back { queue: None, due: over });
+        assert_eq!((&back.then, back.notices().len()), (&Then::Retry(over), 0));
+        assert_eq!(back.recipients, back.entry.claim.recipients);
+        let reported = decide(Verdict::Reported);
+        assert_eq!((&reported.then, reported.news.len(), reported.notices().len()), (&Then::Remove, 0, 0));
+        assert!(reported.recipients.iter().all(|recipient| recipient.state.is_terminal()));
+        let Token { entry, .. } = reported.entry.claim.token;
+        assert!(reported.is_of_report() && entry == REPORT_ENTRY);
+    }
+}
