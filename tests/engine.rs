@@ -18,6 +18,8 @@ mod faults;
 mod gathering;
 #[path = "engine/life.rs"]
 mod life;
+#[path = "engine/memories.rs"]
+mod memories;
 #[path = "engine/parsed.rs"]
 mod parsed;
 #[path = "kit/reports.rs"]

@@ -59,6 +59,8 @@ pub struct Accepted {
     /// Of a local store: the recipient stands for others, who are sent the message instead; see
     /// [`Outcome::expanded`].
     pub expansion: Option<Arc<Expansion>>,
+    /// What was noted of it, where it is recalled from the spool: then nothing else is known.
+    pub noted: Option<Box<str>>,
 }
 
 impl Accepted {
@@ -71,6 +73,12 @@ impl Accepted {
     /// Taken by a local store.
     #[must_use]
     pub const fn locally() -> Self {
+        Self::noted(None)
+    }
+
+    /// Recalled from the spool, with what was noted.
+    #[must_use]
+    pub const fn noted(noted: Option<Box<str>>) -> Self {
         Self {
             host: None,
             reply: None,
@@ -79,6 +87,7 @@ impl Accepted {
             dsn: false,
             deliver_by: false,
             expansion: None,
+            noted,
         }
     }
 }
@@ -147,6 +156,8 @@ pub enum Cause {
     Loop,
     /// The spool lost the body.
     Damaged,
+    /// Recalled from the spool, where this was noted of the cause.
+    Noted(Option<Box<str>>),
 }
 
 /// To which command a server replied.
@@ -351,7 +362,7 @@ impl Cause {
             Self::Expired(_) => EnhancedCode::new(class, 4, 7),
             Self::Suppressed => EnhancedCode::new(class, 7, 1),
             Self::Loop => EnhancedCode::new(class, 4, 6),
-            Self::Cancelled | Self::Damaged => EnhancedCode::new(class, 0, 0),
+            Self::Cancelled | Self::Damaged | Self::Noted(_) => EnhancedCode::new(class, 0, 0),
         };
         EnhancedCode { class, ..code }
     }
@@ -409,6 +420,8 @@ impl fmt::Display for Cause {
             Self::Cancelled => f.write_str("cancelled"),
             Self::Loop => f.write_str("the address stands for others without end"),
             Self::Damaged => f.write_str("the stored message is damaged"),
+            Self::Noted(None) => f.write_str("it failed, and why was not noted"),
+            Self::Noted(Some(note)) => f.write_str(note),
         }
     }
 }

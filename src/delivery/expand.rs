@@ -14,6 +14,7 @@ use crate::smtp::address::ReversePath;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, RecipientState, SpoolError};
 
+use super::journal;
 use super::settle::{Decision, note};
 use super::shared::Shared;
 
@@ -135,8 +136,9 @@ fn message(
             (mail, now, expires)
         }
     };
+    let id = token.message.derived(tries, token.entry).derived(settled, EXPANDED.saturating_add(number));
     NewMessage {
-        id: token.message.derived(tries, token.entry).derived(settled, EXPANDED.saturating_add(number)),
+        id,
         mail,
         handling: Handling {
             expansions: claim.handling.expansions.saturating_add(1),
@@ -149,7 +151,11 @@ fn message(
         entries: entries(shared, recipients, now.min(expires)),
         key: None,
         keep: None,
-        log: Vec::new(),
+        log: if shared.settings().options.log.is_some() {
+            vec![journal::accepted(id, now)]
+        } else {
+            Vec::new()
+        },
     }
 }
 

@@ -26,6 +26,7 @@ use super::expand;
 use super::report::{self, Reported, Told};
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
+use super::{journal, recall};
 
 /// What the settler is sent.
 #[derive(Debug)]
@@ -282,6 +283,7 @@ impl Settler {
 type Follow = (Vec<(QueueName, Timestamp)>, Option<Reported>, Vec<MessageId>);
 
 fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Vec<Settlement>, Vec<Follow>) {
+    let (now, logs) = (shared.now().wall, shared.settings().options.log.is_some());
     shared.look(|core| {
         let settlement = |(pending, written): (&Pending, Written)| {
             let decision = &pending.decision;
@@ -289,8 +291,12 @@ fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Ve
             // The number of a later claim of our own; an entry that is no longer ours has its old one. Of a
             // report entry, a later claim has more to tell.
             let later = core.number(token).filter(|_| !decision.is_of_report());
-            let mut settlement = decision.settlement(later.unwrap_or(token.number));
+            let mut settlement = decision.settlement(later.unwrap_or(token.number), now);
             (settlement.submit, settlement.tell) = (written.submit, written.tell);
+            if logs {
+                let reports = written.about.iter().map(|about| about.report);
+                settlement.log = journal::settled(decision, reports, now);
+            }
             (settlement, (written.due, written.about, written.into))
         };
         batch.iter().zip(written).map(settlement).unzip()
@@ -377,12 +383,14 @@ fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>, into: &[Me
     if let Some(Reported { report, kind, recipients }) = about.copied() {
         shared.observers.tell(&Event::Reported { message: claim.token.message, report, kind, recipients });
     }
-    if !decision.news.is_empty() && shared.watchers.is_watched(claim.token.message) {
+    let told = !decision.news.is_empty() || decision.then == Then::Remove;
+    if told && shared.watchers.is_watched(claim.token.message) {
         let terminal = decision.news.iter().filter_map(|(at, outcome)| {
             let recipient = decision.recipients.get(*at).filter(|r| r.state.is_terminal())?;
             Some((recipient.rcpt.to.clone(), outcome.clone()))
         });
-        let gone = decision.then == Then::Remove;
+        // Settled in an earlier round, by this process or by another.
+        let gone = (decision.then == Then::Remove).then(|| recall::told(&decision.recipients));
         shared.watchers.settled(claim.token.message, claim.token.entry, terminal, gone);
     }
 }

@@ -22,6 +22,7 @@ use super::event::{Event, Observers};
 use super::gather::is_report;
 use super::lane::{Entry, Way};
 use super::options::EngineOptions;
+use super::recall::Recall;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::run;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) own_limits: bool,
     pub(crate) observers: Observers,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) recall: Arc<Recall>,
     pub(crate) core: Mutex<Core>,
     /// Wakes the dispatcher.
     pub(crate) wake: Notify,

@@ -16,7 +16,7 @@ use postroad::smtp::address::ReversePath;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::spool::{DiskSpool, MemorySpool, NewBody, Selection, Spool};
 
-use super::faults::{Fault, Faulty};
+use super::faults::{Fault, Faulty, Set as _};
 use super::reports::asking;
 use super::world::{Got, World};
 use super::{MINUTE, builder, faulty, mail, over};

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use postroad::delivery::{ChannelObserver, Retry};
 use postroad::spool::{MemorySpool, REPORT_ENTRY, Selection, Spool};
 
-use super::faults::{Fault, Faulty};
+use super::faults::{Fault, Faulty, Set as _};
 use super::reports::asking;
 use super::world::{Got, World};
 use super::{DAY, MINUTE, builder, engine, engine_later, faulty, mail, with};

@@ -14,7 +14,9 @@ use postroad::message::Content;
 use postroad::route::LocalId;
 use postroad::smtp::address::ForwardPath;
 use postroad::smtp::params::Rcpt;
+use postroad::smtp::reply::Reply;
 use postroad::spool::MemorySpool;
+use postroad::testing::{Act, Step};
 
 use super::python;
 use super::reports::asking;
@@ -30,8 +32,13 @@ const EVIL_SAID: &str = "smtp; 550 5.0.0 no Final-Recipient: rfc822; root@a.test
 /// Some hosts and a store, each with another fate for its mail.
 fn world() -> World {
     let world = World::new();
-    world.rule("mx.no.test", |_, _| 550).says("mx.no.test", EVIL);
-    world.rule("mx.late.test", |_, _| 450).says("mx.late.test", "Gr\u{fc}\u{df}e\nAction: delivered");
+    world.script(|host, step| match (host, step) {
+        ("mx.no.test", Step::Rcpt(..)) => Act::Reply(Reply::plain(550, EVIL)),
+        ("mx.late.test", Step::Rcpt(..)) => {
+            Act::Reply(Reply::plain(450, "Gr\u{fc}\u{df}e\nAction: delivered"))
+        }
+        _ => Act::Usual,
+    });
     world.without_dsn("mx.old.test").locally("here.test", "store");
     world
 }
