@@ -22,6 +22,8 @@ mod formats;
 mod full_disk;
 #[path = "spool/segments.rs"]
 mod segments;
+#[path = "spool/told.rs"]
+mod told;
 
 #[cfg(target_os = "linux")]
 #[path = "kit/small.rs"]
@@ -56,6 +58,7 @@ macro_rules! promises {
                 include_str!("../src/spool/contract/remembering.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
                 include_str!("../src/spool/contract/storing.rs"),
+                include_str!("../src/spool/contract/telling.rs"),
             ];
             let promised = source.concat().matches("(spool: &dyn Spool) -> Kept").count();
             assert_eq!(promised, [$(stringify!($promise)),*].len());
@@ -98,6 +101,11 @@ promises! {
     what_is_requeued_waits_for_a_route
     a_selection_means_the_same_everywhere
     changes_go_in_pages
+    what_is_told_is_gathered_in_one_entry
+    what_is_told_last_is_due_at_once_and_keeps_the_message
+    telling_more_ends_the_claim_of_what_was_told
+    what_is_told_after_a_report_is_another_one
+    what_is_fenced_off_tells_nothing
     a_key_stores_its_message_once
     a_key_outlives_its_message
     another_content_under_a_key_is_refused

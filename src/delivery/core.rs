@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::attempt::{Cause, Outcome, RunEnd};
-use crate::clock::{Now, Rng};
+use crate::clock::{Now, Rng, Timestamp};
 use crate::message::MessageId;
 use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
-use crate::spool::{Claim, Class, QueueName, Token};
+use crate::spool::{Claim, Class, QueueName, REPORT_ENTRY, Token};
 
 use super::care::Care;
+use super::gather::is_report;
 use super::lane::{Entry, Lane, Limits, Routed, Way};
 use super::options::EngineOptions;
 use super::per_class::PerClass;
+use super::report;
 use super::retry::Retry;
 use super::routes::{Answer, Books};
 use super::schedule::{Part, Schedule};
@@ -44,6 +46,9 @@ pub(crate) struct Core {
     pub(crate) runs: usize,
     /// Lanes that wanted a run when there was none to be had.
     starved: VecDeque<QueueName>,
+    /// Where what senders are to be told waits, and how many of those are held.
+    pub(crate) report_queue: QueueName,
+    reports: usize,
     pub(crate) closing: bool,
     /// The spool must be opened again: what is tried now could not be settled, and would be tried twice.
     pub(crate) halted: bool,
@@ -86,6 +91,8 @@ impl Core {
             weight: 0,
             runs: 0,
             starved: VecDeque::new(),
+            report_queue: report::queue(),
+            reports: 0,
             closing: false,
             halted: false,
             since: now,
@@ -146,10 +153,12 @@ impl Core {
         let mut free = PerClass::new();
         Class::ALL.into_iter().for_each(|class| *free.of_mut(class) = self.free_for(class));
         let (lanes, limits) = (&self.lanes, self.limits());
+        let (report_queue, reports) = (&self.report_queue, self.reports);
         let open = |class| *free.of(class) > 0;
         let (part, limit) = self.schedule.next(open, |queue, wanted| {
             let free = *free.of(wanted.class);
             match lanes.get(queue) {
+                _ if queue == report_queue => REPORTS.saturating_sub(reports).min(free),
                 // What a held site's queue has due is put off, and needs no room in the lane; nor does
                 // what was cancelled.
                 Some(lane) if lane.shape.held(now.mono).is_none() && !wanted.cancelled => {
@@ -166,7 +175,7 @@ impl Core {
     pub(crate) fn admit(&mut self, mut entry: Entry, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
-        if let Some(held) = self.held.get_mut(&key) {
+        if let Some(held) = self.held.get_mut(&key).filter(|_| !is_report(claim)) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
             // settle with the newer proof.
             held.number = held.number.max(claim.token.number);
@@ -178,14 +187,37 @@ impl Core {
             weight = 0;
         }
         self.weight += weight;
-        self.held.insert(key, Held { number: claim.token.number, weight, wanted: false });
+        // There was more to tell meanwhile: what is being reported of it was fenced off.
+        let before = self.held.insert(key, Held { number: claim.token.number, weight, wanted: false });
+        self.reports += usize::from(is_report(claim) && before.is_none());
+        self.weight = self.weight.saturating_sub(before.map_or(0, |held| held.weight));
         self.place(entry, now, todo);
     }
 
     /// An entry is settled, or no longer ours.
     pub(crate) fn release(&mut self, token: &Token) {
-        if let Some(held) = self.held.remove(&(token.message, token.entry)) {
+        let key = (token.message, token.entry);
+        let is_report = token.entry == REPORT_ENTRY;
+        // Of a report entry, a later claim knows more than this one.
+        if is_report && self.held.get(&key).is_some_and(|held| held.number != token.number) {
+            return;
+        }
+        if let Some(held) = self.held.remove(&key) {
             self.weight = self.weight.saturating_sub(held.weight);
+            if is_report {
+                self.reports = self.reports.saturating_sub(1);
+                self.schedule.unblock_all(&self.report_queue);
+            }
+        }
+    }
+
+    /// There may be something to report now, if there is anything to report at all.
+    pub(crate) fn may_report(&mut self, now: Timestamp) {
+        for class in Class::ALL {
+            let part = (self.report_queue.clone(), class);
+            if self.schedule.knows(&part) {
+                self.schedule.note(&part, now, now);
+            }
         }
     }
 
@@ -216,6 +248,9 @@ impl Core {
         if self.closing {
             let due = claim.due;
             return todo.finish(entry, Verdict::Back { queue: None, due });
+        }
+        if is_report(claim) {
+            return todo.finish(entry, Verdict::Reported);
         }
         if self.is_over(claim, now) {
             return todo.finish(entry, Verdict::Expired);
@@ -484,6 +519,8 @@ const CLAIM: usize = 256;
 /// What part of all places normal and bulk mail leave to what is more urgent than they are.
 const KEPT_FROM_NORMAL: usize = 16;
 const KEPT_FROM_BULK: usize = 8;
+/// Reports that are written at once: while a full spool does not take them, there is room for what empties it.
+const REPORTS: usize = 256;
 /// After so many connections that were lost before an entry was tried, that counts as a try.
 const MAX_UNTRIED: u8 = 3;
 /// Lanes that are kept for what they remember.

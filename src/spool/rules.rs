@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{NewMessage, RecipientState, Settlement, SpoolError, Then};
+use super::{NewMessage, REPORT_ENTRY, RecipientState, Settlement, SpoolError, Then};
 
 /// Refuses a message that could never be delivered or settled.
 pub(crate) fn check_message(message: &NewMessage) -> Result<(), SpoolError> {
@@ -35,6 +35,15 @@ pub(crate) fn check_settlement(settlement: &Settlement) -> Result<(), SpoolError
     // A conflict could not be told to anybody.
     if settlement.submit.iter().any(|message| message.key.is_some()) {
         return Err(SpoolError::Invalid("a message that a settlement submits has a key"));
+    }
+    match &settlement.tell {
+        Some(_) if settlement.token.entry == REPORT_ENTRY => {
+            return Err(SpoolError::Invalid("a report entry has something to tell"));
+        }
+        Some(tell) if tell.recipients.is_empty() => {
+            return Err(SpoolError::Invalid("what is to be told is about nobody"));
+        }
+        _ => {}
     }
     settlement.submit.iter().try_for_each(check_message)
 }

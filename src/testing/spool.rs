@@ -108,7 +108,7 @@ pub struct Call {
     pub method: Method,
     /// The how many-th of all calls this is, from 1; [`Method::Wait`] is not counted.
     pub number: u64,
-    /// Whether it stores something new: messages, or what a sender is to be told.
+    /// Whether it stores messages. What a sender is to be told later does not count.
     pub adds: bool,
 }
 
@@ -325,7 +325,7 @@ impl Spool for FaultySpool {
         batch: Vec<Settlement>,
         durability: Durability,
     ) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
-        let adds = batch.iter().any(|settlement| !settlement.submit.is_empty() || settlement.tell.is_some());
+        let adds = batch.iter().any(|settlement| !settlement.submit.is_empty());
         let settle = async move || {
             let Some(watch) = &self.watch else { return self.inner.settle(batch, durability).await };
             let of = |settlement: &Settlement| Settled {

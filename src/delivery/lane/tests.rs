@@ -27,6 +27,7 @@ pub(crate) fn claim(n: u64, from: &str, to: &[&str]) -> Claim {
         due: T0,
         attempts: 0,
         cancelled: false,
+        alone: true,
         recipients: to.iter().map(recipient).collect(),
     }
 }

@@ -23,12 +23,14 @@ mod claiming;
 mod remembering;
 mod settling;
 mod storing;
+mod telling;
 
 pub use altering::*;
 pub use claiming::*;
 pub use remembering::*;
 pub use settling::*;
 pub use storing::*;
+pub use telling::*;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

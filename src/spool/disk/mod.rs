@@ -33,6 +33,7 @@ mod schema;
 mod segments;
 mod select;
 mod stage;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod writer;

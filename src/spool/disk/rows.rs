@@ -15,6 +15,7 @@ use super::super::{
 use super::log::LogRow;
 use super::schema::{SHIFT, column};
 use super::segments::Place;
+use super::tell::TellRow;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
@@ -94,6 +95,7 @@ impl Row {
         }
         let mut entries = Vec::with_capacity(message.entries.len());
         let mut claims = Vec::new();
+        let alone = message.entries.len() == 1;
         for (at, entry) in (0_u32..).zip(message.entries) {
             let mut recipients = String::new();
             for rcpt in &entry.recipients {
@@ -119,6 +121,7 @@ impl Row {
                     due: entry.due,
                     attempts: 0,
                     cancelled: false,
+                    alone,
                     recipients: entry.recipients.into_iter().map(Recipient::new).collect(),
                 });
             }
@@ -164,14 +167,16 @@ pub(super) struct SettleRow {
     pub(super) queue: Option<QueueName>,
     pub(super) then: Then,
     pub(super) submit: Vec<Row>,
+    pub(super) tell: Option<TellRow>,
 }
 
 impl SettleRow {
     pub(super) fn weight(&self) -> usize {
+        let tell = self.tell.as_ref().map_or(0, TellRow::weight);
         let gone: usize = self.gone.iter().map(|r| r.note.as_ref().map_or(0, |n| n.len())).sum();
         let log: usize = self.log.iter().map(LogRow::weight).sum();
         let submit: usize = self.submit.iter().map(Row::weight).sum();
-        self.recipients.len() + gone + log + submit + ROW_WEIGHT
+        self.recipients.len() + gone + log + submit + tell + ROW_WEIGHT
     }
 
     /// Makes the row; `submit` are the rows of the messages it submits.
@@ -190,6 +195,7 @@ impl SettleRow {
             queue: settlement.queue,
             then: settlement.then,
             submit,
+            tell: settlement.tell.map(TellRow::new).transpose()?,
         })
     }
 }
@@ -213,7 +219,7 @@ pub(super) fn write_recipients(recipients: &[Recipient]) -> Result<String, Spool
     Ok(text)
 }
 
-fn write_line(
+pub(super) fn write_line(
     to: &mut String,
     state: RecipientState,
     rcpt: &Rcpt,

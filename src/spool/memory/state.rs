@@ -17,6 +17,8 @@ use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Mail;
 
+mod tell;
+
 /// Where an entry stands in its queue; entries due at the same time keep the order they came in.
 pub(super) type Place = (Timestamp, u64, u32, MessageId);
 
@@ -196,6 +198,7 @@ impl State {
 
     pub(super) fn take(&mut self, id: MessageId, at: u32, lease: Timestamp) -> Option<Claim> {
         let message = self.messages.get_mut(&id)?;
+        let alone = message.entries.len() == 1;
         let entry = message.entries.get_mut(&at)?;
         self.claims += 1;
         entry.lease = Some((self.claims, lease));
@@ -218,6 +221,7 @@ impl State {
             due: entry.due,
             attempts: entry.attempts,
             cancelled: entry.mark.is_some(),
+            alone,
             recipients: entry.recipients.clone(),
         })
     }
@@ -238,6 +242,9 @@ impl State {
         if !self.is_held(&token) {
             return false;
         }
+        if let Some(tell) = &settlement.tell {
+            self.tell(token.message, tell);
+        }
         let Some(message) = self.messages.get_mut(&token.message) else { return false };
         let Some(mut entry) = message.entries.remove(&token.entry) else { return false };
         let (number, class) = (message.number, message.class());
@@ -254,6 +261,7 @@ impl State {
             if is_last {
                 self.remove(token.message);
             }
+            self.hasten(token.message);
         } else {
             let before = entry.queue.clone();
             entry.lease = None;
