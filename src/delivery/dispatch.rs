@@ -41,7 +41,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
         listening: true,
-        next_lease: now.mono + shared.options.lease / 3,
+        next_lease: now.mono + shared.settings().options.lease / 3,
         next_starved: None,
         failures: 0,
         paused_until: None,
@@ -86,7 +86,7 @@ impl Dispatcher {
         while *close.borrow_and_update() == Close::Open {
             self.step();
             if foreign.is_none() && self.listening {
-                foreign = Some(shared.spool.wait(shared.options.sweep));
+                foreign = Some(shared.spool.wait(shared.settings().options.sweep));
             }
             let wake = tokio::time::sleep(self.until_next());
             tokio::select! {
@@ -128,7 +128,7 @@ impl Dispatcher {
                 self.sweep_page(None);
             }
         }
-        while self.lookups.len() < shared.options.lookups
+        while self.lookups.len() < shared.settings().options.lookups
             && let Some(asking) = shared.with(|core, _, _| core.routes.ask())
         {
             let (resolver, asked) = (Arc::clone(&shared.resolver), asking.0.clone());
@@ -189,7 +189,7 @@ impl Dispatcher {
 
     fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
         let spool = Arc::clone(&self.shared.spool);
-        let lease = now.after(self.shared.options.lease);
+        let lease = now.after(self.shared.settings().options.lease);
         let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
         self.claiming.insert(task.id(), (queue, limit));
@@ -267,9 +267,10 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.options.sweep.max(self.sweep_took * 20));
+        let sweep = self.shared.settings().options.sweep;
+        self.next_sweep = Some(now.mono + sweep.max(self.sweep_took * 20));
         if now.mono >= self.next_prune && self.prunes.is_empty() {
-            self.next_prune = now.mono + self.shared.options.sweep;
+            self.next_prune = now.mono + sweep;
             self.prune();
         }
     }
@@ -277,7 +278,7 @@ impl Dispatcher {
     fn prune(&mut self) {
         let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now().wall);
         // Where this engine keeps no log, it is not for it to say how much of another's is kept.
-        let log = self.shared.options.log.unwrap_or(EVERYTHING);
+        let log = self.shared.settings().options.log.unwrap_or(EVERYTHING);
         self.prunes.spawn(async move { spool.prune(now, log).await });
     }
 
@@ -301,11 +302,11 @@ impl Dispatcher {
     }
 
     fn extend_leases(&mut self, now: Now) {
-        self.next_lease = now.mono + self.shared.options.lease / 3;
+        self.next_lease = now.mono + self.shared.settings().options.lease / 3;
         let tokens = self.shared.look(super::core::Core::tokens);
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
-            let lease = now.wall.after(self.shared.options.lease);
+            let lease = now.wall.after(self.shared.settings().options.lease);
             self.leases.spawn(async move { spool.extend(tokens, lease).await });
         }
     }

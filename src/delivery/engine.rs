@@ -4,13 +4,13 @@
 //! what is in flight, when the last handle is dropped.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::attempt::Signatory;
+use crate::attempt::{Carrier, Signatory};
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId, SignError, Signing, by_destination};
 use crate::net::source::Sending;
@@ -23,8 +23,10 @@ use super::builder::EngineBuilder;
 use super::care::Care;
 use super::event::Event;
 use super::journal;
+use super::options::EngineOptions;
 use super::receipt::Watch;
-use super::shared::{Close, Health, Shared, in_front};
+use super::retry::Retry;
+use super::shared::{Close, Health, Settings, Shared, in_front};
 use super::terms;
 use super::wishes::Wishes;
 
@@ -213,6 +215,41 @@ impl Engine {
         let _ = closed.wait_for(|close| *close == Close::Closed).await;
     }
 
+    /// Goes on under other options and another retry curve. Nothing is closed or given up for it: what is at
+    /// work beyond a new limit is finished and no more begun; what was put off keeps the time that it was
+    /// put off to, and expires when it was told to on acceptance. Receipts that are watched stay. Unless the
+    /// builder was given a carrier, the limits of its pool follow; else change those by
+    /// [`Engine::carrier`].
+    pub fn reload(&self, options: EngineOptions, retry: Retry) {
+        let shared = &self.inner.shared;
+        let options = options.sound();
+        if shared.own_limits {
+            let mut limits = shared.carrier.limits();
+            (limits.per_key, limits.total) = (options.runs_per_site, options.runs);
+            shared.carrier.set_limits(limits);
+        }
+        shared.watchers.set_limit(options.receipts);
+        let settings = Settings { options: options.clone(), retry: retry.clone() };
+        *shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        shared.with(|core, _, todo| {
+            core.reload(options, retry);
+            todo.wake = true;
+        });
+    }
+
+    /// What the engine runs under now.
+    #[must_use]
+    pub fn settings(&self) -> (EngineOptions, Retry) {
+        let settings = self.inner.shared.settings();
+        (settings.options.clone(), settings.retry.clone())
+    }
+
+    /// What holds the engine's connections.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.inner.shared.carrier
+    }
+
     /// How the engine is.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -262,7 +299,7 @@ impl Engine {
 
     /// How long it holds messages: [`EngineOptions::max_hold`](super::EngineOptions::max_hold).
     pub(crate) fn max_hold(&self) -> Duration {
-        self.inner.shared.options.max_hold
+        self.inner.shared.settings().options.max_hold
     }
 
     /// Whether a message with this envelope would be held and delivered in time.
@@ -280,7 +317,7 @@ impl Engine {
     fn fix_release(&self, mail: &mut Mail, now: Timestamp) -> Result<(), SubmitError> {
         terms::fix_release(mail, now);
         let release = terms::release(mail, now);
-        if release.since(now) > self.inner.shared.options.max_hold.saturating_add(ROUNDED) {
+        if release.since(now) > self.inner.shared.settings().options.max_hold.saturating_add(ROUNDED) {
             return Err(SubmitError::Hold);
         }
         match terms::deliver_by(mail, now) {
@@ -306,7 +343,7 @@ impl Engine {
         let now = shared.now();
         self.fix_release(&mut mail, now.wall)?;
         let release = terms::release(&mail, now.wall);
-        let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
+        let notices = terms::Notices::of_message(&mail, now.wall, shared.settings().options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
         let source =
@@ -314,7 +351,7 @@ impl Engine {
         let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
         let care = Care::of(&mail, &handling);
         let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
-        let last = shared.retry.expires(release, &mail.from);
+        let last = shared.settings().retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.
         plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall).min(expires));
@@ -331,7 +368,8 @@ impl Engine {
         let watch = watched
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
-        let key = wishes.key(handling.tenant.as_ref(), &shared.options, now.wall, expires)?;
+        let settings = shared.settings();
+        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall, expires)?;
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let message = NewMessage {
             id,
@@ -343,8 +381,8 @@ impl Engine {
             expires,
             entries,
             key,
-            keep: wishes.keep(&shared.options),
-            log: shared.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
+            keep: wishes.keep(&settings.options),
+            log: settings.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
         };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };

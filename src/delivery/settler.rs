@@ -87,8 +87,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 /// Decides, and writes the reports if there are to be any.
 async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
-    let (now, delay) = (shared.now().wall, shared.options.delay_notice);
-    let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
+    let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
+    let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
     let reports = report::write(shared, &decision, &notices).await;
     Some(Pending { decision, notices, reports, unsure: false })
@@ -145,7 +145,7 @@ impl Settler {
                 if std::mem::take(&mut pending.notices).is_empty() {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
-                    let lease = shared.options.lease;
+                    let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
                         core.release(&claim.token);
                         core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
@@ -174,7 +174,7 @@ impl Settler {
 }
 
 async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
-    let now = shared.now().wall;
+    let (now, is_logged) = (shared.now().wall, shared.settings().options.log.is_some());
     let settlements: Vec<Settlement> = shared.look(|core| {
         let settlement = |pending: &Pending| {
             let token = &pending.decision.entry.claim.token;
@@ -182,7 +182,7 @@ async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolErr
             let number = core.number(token).unwrap_or(token.number);
             let mut settlement = pending.decision.settlement(number, now);
             settlement.submit.extend(pending.reports.iter().filter_map(copy));
-            if shared.options.log.is_some() {
+            if is_logged {
                 let reports = pending.reports.iter().map(|report| report.id);
                 settlement.log = journal::settled(&pending.decision, reports, now);
             }
@@ -190,7 +190,7 @@ async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolErr
         };
         batch.iter().map(settlement).collect()
     });
-    shared.spool.settle(settlements, shared.options.durability).await
+    shared.spool.settle(settlements, shared.settings().options.durability).await
 }
 
 /// A report once more: a call may have to be made again.

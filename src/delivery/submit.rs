@@ -71,7 +71,7 @@ impl Engine {
         let shared = self.shared();
         let id = options.id.unwrap_or_else(|| self.new_id());
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
-        context.max_recipients = shared.options.max_recipients;
+        context.max_recipients = shared.settings().options.max_recipients;
         let mut submission = message.into_submission(&context)?.handled();
         options.handle(&mut submission.handling);
         let wishes = Wishes::new(options.key, || submission.digest(), options.keep);

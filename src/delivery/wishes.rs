@@ -73,7 +73,8 @@ impl Wishes {
 
     /// How long its results are kept.
     pub(crate) fn keep(&self, options: &EngineOptions) -> Option<Duration> {
-        self.keep.or(self.key.as_ref().map(|_| options.keep_results)).filter(|keep| !keep.is_zero())
+        let keep = self.keep.or_else(|| self.key.as_ref().map(|_| options.keep_results));
+        keep.filter(|keep| !keep.is_zero())
     }
 
     /// Its key, remembered for as long as it may wait at least.
