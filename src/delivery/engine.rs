@@ -369,7 +369,7 @@ impl Engine {
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
         let settings = shared.settings();
-        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall, expires)?;
+        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall)?;
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let message = NewMessage {
             id,

@@ -77,16 +77,15 @@ impl Wishes {
         keep.filter(|keep| !keep.is_zero())
     }
 
-    /// Its key, remembered for as long as it may wait at least.
+    /// Its key. The spool remembers it for as long as the message waits at least.
     pub(crate) fn key(
         &self,
         tenant: Option<&Tenant>,
         options: &EngineOptions,
         now: Timestamp,
-        expires: Timestamp,
     ) -> Result<Option<Key>, KeyError> {
         let Some((name, digest)) = &self.key else { return Ok(None) };
-        let until = now.after(options.keep_keys).max(expires);
+        let until = now.after(options.keep_keys);
         Key::new(tenant.cloned(), name, *digest, until).map(Some)
     }
 }
