@@ -12,6 +12,8 @@
 mod crash;
 #[path = "spool/disk.rs"]
 mod disk;
+#[path = "spool/segments.rs"]
+mod segments;
 
 /// One test per promise and implementation.
 macro_rules! promises {

@@ -51,6 +51,9 @@ pub use claim::{
 };
 #[cfg(feature = "disk")]
 pub use disk::{DiskCounters, DiskOptions, DiskSpool};
+#[cfg(feature = "disk")]
+#[doc(hidden)]
+pub use disk::{Files, SegmentFile, SegmentFiles};
 pub use error::SpoolError;
 pub use log::{KeepLog, LogEvent, LogKind, Logged};
 pub use look::{Alter, Altered, Change, EntrySummary, Selection};

@@ -14,7 +14,7 @@ use postroad::route::LocalId;
 use postroad::smtp::params::{Mail, Rcpt};
 use postroad::spool::{MemorySpool, NewBody, Selection, Spool};
 
-use super::faults::{Fault, Faulty};
+use super::faults::{Fault, Faulty, Set};
 use super::world::{Got, World};
 use super::{DAY, MINUTE, builder, engine, faulty, mail, with};
 
