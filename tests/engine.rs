@@ -16,6 +16,8 @@ mod faults;
 mod life;
 #[path = "engine/memories.rs"]
 mod memories;
+#[path = "engine/orders.rs"]
+mod orders;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]
@@ -94,7 +96,8 @@ struct Ledger(Mutex<BTreeMap<(MessageId, String), Vec<RecipientState>>>);
 
 impl Observer for Ledger {
     fn on_event(&self, event: &Event<'_>) {
-        let (Event::Delivered { about, .. } | Event::Failed { about, .. } | Event::Expired { about, .. }) =
+        use Event::{Cancelled, Delivered, Expired, Failed};
+        let (Delivered { about, .. } | Failed { about, .. } | Expired { about, .. } | Cancelled { about }) =
             event
         else {
             return;

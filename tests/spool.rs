@@ -8,6 +8,8 @@
 )]
 #![cfg(feature = "disk")]
 
+#[path = "spool/altering.rs"]
+mod altering;
 #[path = "spool/crash.rs"]
 mod crash;
 #[path = "spool/disk.rs"]
@@ -39,6 +41,7 @@ macro_rules! promises {
         #[test]
         fn every_promise_of_the_contract_is_tested() {
             let source = [
+                include_str!("../src/spool/contract/altering.rs"),
                 include_str!("../src/spool/contract/claiming.rs"),
                 include_str!("../src/spool/contract/remembering.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
@@ -75,6 +78,16 @@ promises! {
     a_scan_goes_through_everything
     everything_about_a_message_comes_back
     flush_and_wait_return
+    classes_of_a_queue_are_claimed_apart
+    what_is_held_waits_until_it_is_released
+    a_hold_of_a_claimed_entry_counts_when_it_stays
+    what_was_noted_outlives_the_claim
+    what_is_cancelled_is_claimed_to_be_settled
+    cancelling_a_claimed_entry_counts_when_it_stays
+    due_times_are_set_from_outside
+    what_is_requeued_waits_for_a_route
+    a_selection_means_the_same_everywhere
+    changes_go_in_pages
     a_key_stores_its_message_once
     a_key_outlives_its_message
     another_content_under_a_key_is_refused

@@ -143,8 +143,6 @@ pub enum Cause {
     Local(LocalFault),
     /// The time for delivering ran out; the last cause before that, if there was a try.
     Expired(Option<Box<str>>),
-    /// The recipient is on a suppression list.
-    Suppressed,
     /// The host program took it back.
     Cancelled,
     /// The spool lost the body.
@@ -345,7 +343,6 @@ impl Cause {
             Self::Local(LocalFault::MailboxFull) => EnhancedCode::new(class, 2, 2),
             Self::Local(_) => EnhancedCode::new(class, 3, 0),
             Self::Expired(_) => EnhancedCode::new(class, 4, 7),
-            Self::Suppressed => EnhancedCode::new(class, 7, 1),
             Self::Cancelled | Self::Damaged | Self::Noted(_) => EnhancedCode::new(class, 0, 0),
         };
         EnhancedCode { class, ..code }
@@ -400,7 +397,6 @@ impl fmt::Display for Cause {
             Self::Local(fault) => write!(f, "{fault}"),
             Self::Expired(None) => f.write_str("could not be delivered in time"),
             Self::Expired(Some(last)) => write!(f, "could not be delivered in time; last: {last}"),
-            Self::Suppressed => f.write_str("the recipient is suppressed"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Damaged => f.write_str("the stored message is damaged"),
             Self::Noted(None) => f.write_str("it failed, and why was not noted"),

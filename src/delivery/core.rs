@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::attempt::{Cause, Outcome, RunEnd};
-use crate::clock::{Now, Rng, Timestamp};
+use crate::clock::{Now, Rng};
 use crate::message::MessageId;
 use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
-use crate::smtp::params::Rcpt;
-use crate::spool::{Claim, QueueName, Token};
+use crate::spool::{Claim, Class, QueueName, Token};
 
 use super::care::Care;
 use super::lane::{Entry, Lane, Limits, Routed, Way};
 use super::options::EngineOptions;
+use super::per_class::PerClass;
 use super::retry::Retry;
 use super::routes::{Answer, Books};
-use super::schedule::Schedule;
+use super::schedule::{Part, Schedule};
 use super::settle::Verdict;
 use super::shape::{Hold, Pushed};
 use super::terms;
@@ -34,10 +34,10 @@ pub(crate) struct Core {
     pub(crate) routes: Books,
     pub(crate) lanes: BTreeMap<QueueName, Lane>,
     /// Every entry that this process has claimed and not settled.
-    // Walked only to extend leases, sorted.
-    held: HashMap<(MessageId, u32), Held>,
+    // Walked only to extend leases, sorted, and to mark all alike.
+    pub(super) held: HashMap<(MessageId, u32), Held>,
     /// Places promised to messages that are being stored.
-    reserved: usize,
+    pub(super) reserved: usize,
     /// Octets of bodies at hand.
     weight: usize,
     /// Runs that exist.
@@ -49,24 +49,17 @@ pub(crate) struct Core {
     pub(crate) halted: bool,
     /// Since when tries count for expiry: the start, or the last jump of the clock.
     since: Now,
-    options: EngineOptions,
+    pub(super) options: EngineOptions,
     retry: Retry,
     rng: Rng,
 }
 
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     number: u64,
     weight: usize,
-}
-
-/// How a message that is about to be stored is stored.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// Per entry: its queue and when it is due.
-    pub(crate) places: Vec<(QueueName, Timestamp)>,
-    /// Claimed from birth until then, and handed over in memory.
-    pub(crate) lease: Option<Timestamp>,
+    /// Somebody wanted something of it since it was claimed.
+    pub(super) wanted: bool,
 }
 
 /// What a run did.
@@ -102,13 +95,23 @@ impl Core {
         }
     }
 
-    const fn limits(&self) -> Limits {
+    pub(super) const fn limits(&self) -> Limits {
         Limits { ready: self.options.ready_per_site, weight: self.options.bodies_per_site }
     }
 
     /// How many more entries may be held.
     pub(crate) fn free(&self) -> usize {
         self.options.entries.saturating_sub(self.held.len()).saturating_sub(self.reserved)
+    }
+
+    /// The same for a class of mail: the last places are kept for what is more urgent.
+    pub(super) fn free_for(&self, class: Class) -> usize {
+        let kept = match class {
+            Class::Urgent => 0,
+            Class::Normal => self.options.entries / KEPT_FROM_NORMAL,
+            Class::Bulk => self.options.entries / KEPT_FROM_BULK,
+        };
+        self.free().saturating_sub(kept)
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -124,7 +127,7 @@ impl Core {
             };
             lane.shape.set_limit(runs);
             // Where a limit is higher now nobody else would look.
-            self.schedule.unblock(site);
+            self.schedule.unblock_all(site);
         }
         (self.options, self.retry) = (options, retry);
     }
@@ -134,63 +137,29 @@ impl Core {
         self.since = now;
     }
 
-    /// Decides how a message with these entries is stored that is not sent before `release`, and keeps
-    /// places for them. `sources` has where each goes from, where there are several.
-    pub(crate) fn plan(
-        &mut self,
-        units: &[(Domain, Vec<Rcpt>)],
-        sources: &[Option<SourceName>],
-        care: Care,
-        release: Timestamp,
-        now: Now,
-    ) -> Plan {
-        let (limits, free) = (self.limits(), self.free());
-        let routes = self.routes.of(care);
-        let mut fits = 0;
-        let mut places = Vec::with_capacity(units.len());
-        for (at, (destination, _)) in units.iter().enumerate() {
-            let Some(Ok(routed)) = routes.get(destination, now.mono) else {
-                places.push((QueueName::from(destination), release));
-                fits += usize::from(routes.waiting_for(destination) < limits.ready / 2);
-                continue;
-            };
-            let queue = routed.queue(sources.get(at).and_then(Option::as_ref));
-            let lane = self.lanes.get(&queue);
-            let held = lane.and_then(|lane| lane.held_until(now));
-            // Half of a lane is left for what waits in the spool.
-            let room = lane.is_none_or(|lane| lane.room(limits, free) > lane.ready());
-            fits += usize::from(held.is_none() && room);
-            places.push((queue, held.map_or(release, |held| held.max(release))));
-        }
-        // One lease covers the whole message: entries without room are given back afterwards.
-        let now_or_later = release <= now.wall && !self.closing;
-        let lease = now_or_later && free >= units.len() && fits > 0 && fits * 2 >= units.len();
-        if lease {
-            self.reserved += units.len();
-        }
-        Plan { places, lease: lease.then(|| now.wall.after(self.options.lease)) }
-    }
-
-    /// Gives places back that [`Core::plan`] kept.
-    pub(crate) fn unreserve(&mut self, places: usize) {
-        self.reserved = self.reserved.saturating_sub(places);
-    }
-
     /// The next queue to claim from, and how many.
-    pub(crate) fn next_claim(&mut self, now: Now) -> Option<(QueueName, usize)> {
-        let free = self.free();
-        if free == 0 || self.closing {
+    pub(crate) fn next_claim(&mut self, now: Now) -> Option<(Part, usize)> {
+        if self.free() == 0 || self.closing {
             return None;
         }
         self.schedule.advance(now.wall);
+        let mut free = PerClass::new();
+        Class::ALL.into_iter().for_each(|class| *free.of_mut(class) = self.free_for(class));
         let (lanes, limits) = (&self.lanes, self.limits());
-        let (queue, limit) = self.schedule.next(|queue| match lanes.get(queue) {
-            // What a held site's queue has due is put off, and needs no room in the lane.
-            Some(lane) if lane.shape.held(now.mono).is_none() => lane.room(limits, free).min(CLAIM),
-            _ => free.div_ceil(16).min(CLAIM),
+        let open = |class| *free.of(class) > 0;
+        let (part, limit) = self.schedule.next(open, |queue, wanted| {
+            let free = *free.of(wanted.class);
+            match lanes.get(queue) {
+                // What a held site's queue has due is put off, and needs no room in the lane; nor does
+                // what was cancelled.
+                Some(lane) if lane.shape.held(now.mono).is_none() && !wanted.cancelled => {
+                    lane.room(wanted.class, limits, free).min(CLAIM)
+                }
+                _ => free.div_ceil(16).min(CLAIM),
+            }
         })?;
         self.reserved += limit;
-        Some((queue, limit))
+        Some((part, limit))
     }
 
     /// An entry was claimed.
@@ -209,7 +178,7 @@ impl Core {
             weight = 0;
         }
         self.weight += weight;
-        self.held.insert(key, Held { number: claim.token.number, weight });
+        self.held.insert(key, Held { number: claim.token.number, weight, wanted: false });
         self.place(entry, now, todo);
     }
 
@@ -240,6 +209,10 @@ impl Core {
     /// Puts an entry where it belongs next.
     pub(crate) fn place(&mut self, entry: Entry, now: Now, todo: &mut Todo) {
         let claim = &entry.claim;
+        if claim.cancelled {
+            // Whether or not there is a route, and room.
+            return todo.finish(entry, Verdict::Cancelled);
+        }
         if self.closing {
             let due = claim.due;
             return todo.finish(entry, Verdict::Back { queue: None, due });
@@ -287,7 +260,8 @@ impl Core {
 
     fn enter_lane(&mut self, mut entry: Entry, routed: &Arc<Routed>, now: Now, todo: &mut Todo) {
         entry.routed = Some(Arc::clone(routed));
-        let (limits, free) = (self.limits(), self.free() + 1);
+        let class = entry.class();
+        let (limits, free) = (self.limits(), self.free_for(class) + 1);
         let runs = match routed.way {
             Way::Hosts(_) => self.options.runs_per_site,
             Way::Local(_) => self.options.local_runs,
@@ -305,7 +279,7 @@ impl Core {
             };
             return todo.finish(entry, verdict);
         }
-        if lane.is_full(limits, free) {
+        if lane.is_full(class, limits, free) {
             let due = entry.claim.due;
             return todo.finish(entry, Verdict::Back { queue: Some(site), due });
         }
@@ -372,7 +346,8 @@ impl Core {
         todo: &mut Todo,
     ) -> Option<Entry> {
         let limits = self.limits();
-        let (free, stopped) = (self.free(), self.closing || self.halted);
+        let stopped = self.closing || self.halted;
+        let free = Class::ALL.map(|class| (class, self.free_for(class)));
         let (retry, since) = (&self.retry, self.since);
         let lane = self.lanes.get_mut(site)?;
         if !std::mem::replace(&mut notes.asked, true) {
@@ -393,8 +368,10 @@ impl Core {
             taken = Some(entry);
             break;
         }
-        if lane.has_room(limits, free) {
-            todo.wake |= self.schedule.unblock(site);
+        for (class, free) in free {
+            if lane.has_room(class, limits, free) {
+                todo.wake |= self.schedule.unblock(&(site.clone(), class));
+            }
         }
         if lane.wants_run(now.mono, self.options.runs.saturating_sub(self.runs)) {
             todo.start(site);
@@ -456,15 +433,20 @@ impl Core {
                     lane.drain().for_each(|entry| todo.finish(entry, Verdict::All(outcome.clone())));
                 }
                 todo.news.push(SiteNews::Held { site: site.clone(), cause, wait });
-                todo.wake |= self.schedule.unblock(site);
+                todo.wake |= self.schedule.unblock_all(site);
             }
         }
         if lane.is_idle(now.mono) {
             self.lanes.remove(site);
-            todo.wake |= self.schedule.unblock(site);
+            todo.wake |= self.schedule.unblock_all(site);
         } else if lane.ready() > 0 {
             todo.start(site);
         }
+    }
+
+    /// A lane has lost entries that were not taken by a run.
+    pub(crate) fn unblock(&mut self, site: &QueueName) -> bool {
+        self.schedule.unblock_all(site)
     }
 
     /// Forgets lanes that have nothing to do and nothing to remember.
@@ -473,7 +455,7 @@ impl Core {
         self.lanes.retain(|site, lane| {
             let keep = !lane.is_idle(now);
             if !keep {
-                schedule.unblock(site);
+                schedule.unblock_all(site);
             }
             keep
         });
@@ -485,17 +467,7 @@ impl Core {
                 break;
             };
             self.lanes.remove(&site);
-            self.schedule.unblock(&site);
-        }
-    }
-
-    /// Gives back what is claimed and not being tried.
-    pub(crate) fn give_back(&mut self, todo: &mut Todo) {
-        let waiting = self.routes.drain();
-        let ready = self.lanes.values_mut().flat_map(Lane::drain);
-        for entry in waiting.into_iter().chain(ready) {
-            let due = entry.claim.due;
-            todo.finish(entry, Verdict::Back { queue: None, due });
+            self.schedule.unblock_all(&site);
         }
     }
 }
@@ -509,6 +481,9 @@ fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
 
 /// Entries per claim: enough to spread the cost of a transaction, few enough for turns to be short.
 const CLAIM: usize = 256;
+/// What part of all places normal and bulk mail leave to what is more urgent than they are.
+const KEPT_FROM_NORMAL: usize = 16;
+const KEPT_FROM_BULK: usize = 8;
 /// After so many connections that were lost before an entry was tried, that counts as a try.
 const MAX_UNTRIED: u8 = 3;
 /// Lanes that are kept for what they remember.

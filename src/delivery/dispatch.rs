@@ -20,6 +20,7 @@ use crate::spool::{Claim, ClaimRequest, Class, KeepLog, QueueName, QueueSummary,
 
 use super::care::Care;
 use super::lane::Routed;
+use super::schedule::Part;
 use super::settler::ToSettle;
 use super::shared::{Close, Shared};
 use super::trials;
@@ -54,7 +55,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
 struct Dispatcher {
     shared: Arc<Shared>,
     claims: JoinSet<Result<Vec<Claim>, SpoolError>>,
-    claiming: HashMap<Id, (QueueName, usize)>,
+    claiming: HashMap<Id, (Part, usize)>,
     lookups: JoinSet<Result<Route, RouteError>>,
     asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
@@ -118,9 +119,9 @@ impl Dispatcher {
         }
         if self.paused_until.is_none() {
             while self.claims.len() < CLAIMS
-                && let Some((queue, limit)) = shared.with(|core, now, _| core.next_claim(now))
+                && let Some((part, limit)) = shared.with(|core, now, _| core.next_claim(now))
             {
-                self.claim(queue, limit, now.wall);
+                self.claim(part, limit, now.wall);
             }
             if self.next_sweep.is_some_and(|at| now.mono >= at) {
                 self.sweep_began = now.mono;
@@ -187,28 +188,29 @@ impl Dispatcher {
         }
     }
 
-    fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
+    fn claim(&mut self, part: Part, limit: usize, now: Timestamp) {
         let spool = Arc::clone(&self.shared.spool);
         let lease = now.after(self.shared.settings().options.lease);
-        let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
+        let request = ClaimRequest { queue: part.0.clone(), class: part.1, now, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
-        self.claiming.insert(task.id(), (queue, limit));
+        self.claiming.insert(task.id(), (part, limit));
     }
 
     fn claimed(&mut self, answer: Result<(Id, Result<Vec<Claim>, SpoolError>), JoinError>) {
         let (id, answer) = by_id(answer);
-        let Some((queue, limit)) = self.claiming.remove(&id) else { return };
+        let Some((part, limit)) = self.claiming.remove(&id) else { return };
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
                 let full = claims.len() >= limit;
+                let cancelled = claims.iter().all(|claim| claim.cancelled);
                 let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
                     for entry in entries {
                         core.admit(entry, now, todo);
                     }
-                    core.schedule.claimed(&queue, full)
+                    core.schedule.claimed(&part, full, cancelled)
                 });
                 if more {
                     self.sweep_within(BETWEEN_SWEEPS);
@@ -218,7 +220,7 @@ impl Dispatcher {
                 self.failed(&error);
                 self.shared.with(|core, _, _| {
                     core.unreserve(limit);
-                    core.schedule.claimed(&queue, true);
+                    core.schedule.claimed(&part, true, true);
                 });
             }
         }

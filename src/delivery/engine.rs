@@ -16,7 +16,7 @@ use crate::message::{Handling, MessageId, SignError, Signing, by_destination};
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, KeyError, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
+use crate::spool::{Claim, Class, KeyError, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
@@ -33,7 +33,7 @@ use super::wishes::Wishes;
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -138,6 +138,8 @@ pub struct EngineStats {
     pub failed: u64,
     /// Recipients whose time ran out.
     pub expired: u64,
+    /// Recipients that were taken back.
+    pub cancelled: u64,
     /// Panics of observers that were caught.
     pub observer_panics: u64,
     /// What the spool holds.
@@ -270,6 +272,7 @@ impl Engine {
             deferred: load(&counts.deferred),
             failed: load(&counts.failed),
             expired: load(&counts.expired),
+            cancelled: load(&counts.cancelled),
             observer_panics: shared.observers.panics(),
             spool: shared.spool.stats(),
             ..EngineStats::default()
@@ -340,6 +343,9 @@ impl Engine {
         if recipients.is_empty() {
             return Err(message::SubmitError::NoRecipients.into());
         }
+        if handling.tags.len() > Handling::MAX_TAGS {
+            return Err(message::SubmitError::TooManyTags.into());
+        }
         let now = shared.now();
         self.fix_release(&mut mail, now.wall)?;
         let release = terms::release(&mail, now.wall);
@@ -349,8 +355,8 @@ impl Engine {
         let source =
             |destination| shared.carrier.source_of(&Sending::new(id, &mail.from, &handling, destination));
         let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
-        let care = Care::of(&mail, &handling);
-        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
+        let kind = (Care::of(&mail, &handling), Class::of(&mail));
+        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, kind, release, now));
         let last = shared.settings().retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.
@@ -384,8 +390,13 @@ impl Engine {
             keep: wishes.keep(&settings.options),
             log: settings.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
         };
-        let mut places =
-            Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
+        let mut places = Places {
+            shared,
+            places: plan.places,
+            class: kind.1,
+            leased: plan.lease.is_some(),
+            lease: plan.lease,
+        };
         let enqueued =
             shared.spool.enqueue(vec![message], plan.lease).await.map_err(|error| match error {
                 SpoolError::KeyConflict => SubmitError::KeyConflict,
@@ -439,6 +450,7 @@ impl From<Arc<dyn Spool>> for AnySpool {
 struct Places<'a> {
     shared: &'a Arc<Shared>,
     places: Vec<(QueueName, Timestamp)>,
+    class: Class,
     leased: bool,
     lease: Option<Timestamp>,
 }
@@ -456,8 +468,8 @@ impl Places<'_> {
                     core.admit(entry, now, todo);
                 }
             } else {
-                for (queue, due) in &places {
-                    core.schedule.note(queue, *due, now.wall);
+                for (queue, due) in places {
+                    core.schedule.note(&(queue, self.class), due, now.wall);
                 }
                 todo.wake = true;
             }
@@ -476,7 +488,7 @@ impl Drop for Places<'_> {
                 core.unreserve(self.places.len());
             }
             for (queue, due) in &self.places {
-                core.schedule.note(queue, self.lease.unwrap_or(*due), now.wall);
+                core.schedule.note(&(queue.clone(), self.class), self.lease.unwrap_or(*due), now.wall);
             }
         });
     }

@@ -76,6 +76,11 @@ pub enum Event<'a> {
         /// [`Cause::Expired`], with what was in the way last.
         cause: &'a Cause,
     },
+    /// A recipient was taken back ([`Engine::cancel`](super::Engine::cancel)). Terminal.
+    Cancelled {
+        /// Whom it is about.
+        about: About<'a>,
+    },
     /// The sender of a message is told what became of recipients.
     Reported {
         /// The message reported on.
@@ -151,6 +156,7 @@ impl Event<'_> {
             Self::Deferred { .. } => "deferred",
             Self::Failed { .. } => "failed",
             Self::Expired { .. } => "expired",
+            Self::Cancelled { .. } => "cancelled",
             Self::Reported { .. } => "reported",
             Self::TlsTried { .. } => "tls tried",
             Self::SiteHeld { .. } => "site held",
@@ -183,6 +189,7 @@ impl Event<'_> {
                 record.about(&about);
                 record.cause(cause);
             }
+            Self::Cancelled { about } => record.about(&about),
             Self::Reported { message, report, kind, recipients } => {
                 record.message = Some(message);
                 record.report = Some(report);

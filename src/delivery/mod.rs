@@ -1,10 +1,10 @@
 //! Delivery is the engine between a spool that keeps mail and attempts that try to hand it over.
 //!
 //! [`Engine`] takes messages, stores them before it says yes, and works until every recipient is in a
-//! terminal state: delivered, failed or expired. What the sender wants to know of that is reported to
+//! terminal state: delivered, failed, expired or cancelled. What the sender wants to know of that is reported to
 //! it by a message that is stored in the same transaction. What is due is found per queue (`schedule`), routed, put into the
 //! lane of its site (`lane`, `shape`), tried by runs, judged (`settle`, `retry`), reported (`report`)
-//! and told (`event`, `receipt`). When a message is released, late or overdue is `terms`'.
+//! and told (`event`, `receipt`). What waits can be looked at and changed (`orders`, `take_back`). When a message is released, late or overdue is `terms`'.
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
@@ -18,6 +18,9 @@ mod event;
 mod journal;
 mod lane;
 mod options;
+mod orders;
+mod per_class;
+mod plan;
 mod recall;
 mod receipt;
 mod report;
@@ -30,6 +33,7 @@ mod settler;
 mod shape;
 mod shared;
 mod submit;
+mod take_back;
 mod terms;
 mod todo;
 mod trials;
@@ -39,6 +43,7 @@ pub use builder::{EngineBuilder, StartError};
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};
 pub use event::{About, ChannelObserver, Event, EventRecord, Observer};
 pub use options::EngineOptions;
+pub use orders::Ordered;
 pub use receipt::{Receipt, ReceiptError};
 pub use retry::Retry;
 pub use shared::Health;

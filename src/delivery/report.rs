@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::attempt::{Cause, Outcome};
+use crate::attempt::Outcome;
 use crate::clock::Now;
 use crate::message::{Content, MessageId, Report, ReportKind, ReportRecipient, by_destination};
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -51,8 +51,7 @@ fn report(
         let recipient = decision.recipients.get(*at)?;
         let outcome = decision.news.iter().find(|(place, _)| place == at).map(|(_, outcome)| outcome);
         let mut told = told(decision, notice.kind, recipient, outcome);
-        let suppressed = matches!(outcome, Some(Outcome::Failed(Cause::Suppressed)));
-        told.last_attempt = (decision.attempted && !suppressed).then_some(now.wall);
+        told.last_attempt = decision.attempted.then_some(now.wall);
         Some(told)
     });
     let (id, sender) = (id(decision, notice.kind), sender.clone());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::route::RouteError;
 use crate::smtp::address::Domain;
+use crate::spool::Claim;
 
 use super::care::Care;
 use super::lane::{Entry, Routed};
@@ -48,6 +49,23 @@ impl Books {
         let next = turns.into_iter().find_map(|care| Some((self.of(care).ask()?, care)))?;
         self.asked = next.1;
         Some(next)
+    }
+
+    /// Takes out what waits and is meant.
+    pub(crate) fn take_out(&mut self, is_meant: impl Fn(&Claim) -> bool + Copy) -> Vec<Entry> {
+        let mut taken = self.usual.take_out(is_meant);
+        taken.extend(self.relaxed.take_out(is_meant));
+        taken.extend(self.required.take_out(is_meant));
+        taken
+    }
+
+    /// Forgets the answers at hand, so that routes are asked for anew.
+    pub(crate) fn forget(&mut self) {
+        for care in [Care::Usual, Care::Relaxed, Care::Required] {
+            let routes = self.of(care);
+            routes.known.clear();
+            routes.order.clear();
+        }
     }
 
     /// Everything that waits.
@@ -111,6 +129,12 @@ impl Routes {
             }
         }
         self.waiting.remove(destination).unwrap_or_default()
+    }
+
+    /// A destination for which nothing waits any more is still asked for.
+    fn take_out(&mut self, is_meant: impl Fn(&Claim) -> bool) -> Vec<Entry> {
+        let waiting = self.waiting.values_mut();
+        waiting.flat_map(|list| list.extract_if(.., |entry| is_meant(&entry.claim))).collect()
     }
 
     /// Everything that waits.

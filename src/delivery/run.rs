@@ -190,7 +190,7 @@ impl Drop for LaneWork {
             for (entry, _) in flight {
                 core.release(&entry.claim.token);
                 let again = now.wall.after(self.shared.settings().options.lease);
-                core.schedule.note(&entry.claim.queue, again, now.wall);
+                core.schedule.note(&entry.part(), again, now.wall);
             }
             core.run_ended(site, end, notes, now, todo);
             trials.put_off(&todo.finished);

@@ -1,10 +1,14 @@
 //! The schedule knows which queues have something due, and goes round those that also have room.
 //!
-//! It keeps one small record per queue and never an entry: what waits stays in the spool, and a
+//! It keeps one small record per queue and class of mail, and never an entry: what waits stays in the spool, and a
 //! million entries cost what their queues cost. For each queue it notes the moments at which
 //! something falls due, rounded up, so that entries put off together are claimed together. A queue
 //! that is due but whose lane is full is set aside until the lane has room: it costs the others
 //! nothing, whatever its length.
+//!
+//! Each class has a round of its own, and the more urgent one goes first. Every fourth turn is normal
+//! mail's and every sixteenth bulk mail's all the same, so that nothing waits for ever. A queue's urgent
+//! mail is due while the rest of it is set aside.
 //!
 //! What it notes may be incomplete (another process enqueued, this one was restarted); a sweep over
 //! [`Spool::queues`](crate::spool::Spool::queues) corrects it. It may also note too much: then a claim
@@ -14,17 +18,24 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::spool::{QueueName, QueueSummary};
+use crate::spool::{Class, QueueName, QueueSummary};
+
+use super::per_class::PerClass;
+
+/// A queue's mail of one class.
+pub(crate) type Part = (QueueName, Class);
 
 /// The queues, by when they are due.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     // Looked up by key only, never walked: its order decides nothing.
-    records: HashMap<QueueName, Record>,
+    records: HashMap<Part, Record>,
     /// Each resting queue that has a moment, under its first one.
-    wakes: BTreeSet<(Timestamp, QueueName)>,
+    wakes: BTreeSet<(Timestamp, Part)>,
     /// The queues that are due, in the order of their turns.
-    ring: VecDeque<QueueName>,
+    rings: PerClass<VecDeque<QueueName>>,
+    /// Turns taken.
+    turns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +44,17 @@ struct Record {
     state: State,
     /// Its moment came from a sweep: behind it there may be more that we know nothing of.
     learnt: bool,
+    /// Entries were cancelled that stand before the others in it: they are claimed without asking for room,
+    /// since they need none.
+    cancelled: bool,
+}
+
+/// A claim that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) class: Class,
+    /// There may be cancelled entries in front.
+    pub(crate) cancelled: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +72,7 @@ enum State {
 
 impl Schedule {
     /// An entry of `queue` is due at `due`.
-    pub(crate) fn note(&mut self, queue: &QueueName, due: Timestamp, now: Timestamp) {
+    pub(crate) fn note(&mut self, queue: &Part, due: Timestamp, now: Timestamp) {
         if due <= now {
             return self.fall_due(queue);
         }
@@ -63,7 +85,7 @@ impl Schedule {
 
     /// What a sweep found out about a queue.
     pub(crate) fn learn(&mut self, summary: &QueueSummary, now: Timestamp) {
-        let (queue, due) = (&summary.queue, summary.due);
+        let (queue, due) = (&(summary.queue.clone(), summary.class), summary.due);
         if due <= now {
             self.fall_due(queue);
             if let Some(record) = self.records.get_mut(queue) {
@@ -102,27 +124,46 @@ impl Schedule {
     }
 
     /// The queue whose turn it is, and how many entries it has room for. Queues without room are set
-    /// aside until [`Schedule::unblock`].
-    pub(crate) fn next(&mut self, mut room: impl FnMut(&QueueName) -> usize) -> Option<(QueueName, usize)> {
-        while let Some(queue) = self.ring.pop_front() {
-            let Some(record) = self.records.get_mut(&queue) else { continue };
-            match room(&queue) {
-                0 => record.state = State::Blocked,
-                room => {
-                    record.state = State::Claiming { again: false };
-                    return Some((queue, room));
+    /// aside until [`Schedule::unblock`]; classes that are not `open` are passed over.
+    pub(crate) fn next(
+        &mut self,
+        open: impl Fn(Class) -> bool,
+        mut room: impl FnMut(&QueueName, Wanted) -> usize,
+    ) -> Option<(Part, usize)> {
+        self.turns = self.turns.wrapping_add(1);
+        for class in order(self.turns).into_iter().filter(|class| open(*class)) {
+            while let Some(queue) = self.rings.of_mut(class).pop_front() {
+                let part = (queue, class);
+                let Some(record) = self.records.get_mut(&part) else { continue };
+                match room(&part.0, Wanted { class, cancelled: record.cancelled }) {
+                    0 => record.state = State::Blocked,
+                    room => {
+                        record.state = State::Claiming { again: false };
+                        return Some((part, room));
+                    }
                 }
             }
         }
         None
     }
 
+    /// Entries of `queue` were cancelled: they are claimed, whether or not its lane has room.
+    pub(crate) fn cancelled(&mut self, queue: &Part) {
+        self.fall_due(queue);
+        if let Some(record) = self.records.get_mut(queue) {
+            record.cancelled = true;
+        }
+        self.unblock(queue);
+    }
+
     /// A claim of `queue` came back. `full`: with as many as were asked for, so that there may be
-    /// more. Returns whether the queue may hold entries whose time is not known: sweep soon.
-    pub(crate) fn claimed(&mut self, queue: &QueueName, full: bool) -> bool {
+    /// more; `cancelled`: nothing but cancelled entries. Returns whether the queue may hold entries whose
+    /// time is not known: sweep soon.
+    pub(crate) fn claimed(&mut self, queue: &Part, full: bool, cancelled: bool) -> bool {
         let Some(record) = self.records.get_mut(queue) else { return false };
         let again = matches!(record.state, State::Claiming { again: true });
         record.state = State::Resting;
+        record.cancelled &= again || full && cancelled;
         let learnt = !full && std::mem::take(&mut record.learnt);
         if full || again {
             self.fall_due(queue);
@@ -132,16 +173,21 @@ impl Schedule {
         learnt
     }
 
-    /// A lane has room again. Returns whether its queue waited for that.
-    pub(crate) fn unblock(&mut self, queue: &QueueName) -> bool {
+    /// A lane has room again for mail of this class. Returns whether its queue waited for that.
+    pub(crate) fn unblock(&mut self, queue: &Part) -> bool {
         match self.records.get_mut(queue) {
             Some(record) if record.state == State::Blocked => {
                 record.state = State::Due;
-                self.ring.push_back(queue.clone());
+                self.rings.of_mut(queue.1).push_back(queue.0.clone());
                 true
             }
             _ => false,
         }
+    }
+
+    /// The same for all classes.
+    pub(crate) fn unblock_all(&mut self, queue: &QueueName) -> bool {
+        Class::ALL.into_iter().fold(false, |any, class| self.unblock(&(queue.clone(), class)) | any)
     }
 
     /// When the next queue falls due.
@@ -154,7 +200,7 @@ impl Schedule {
         self.records.len()
     }
 
-    fn fall_due(&mut self, queue: &QueueName) {
+    fn fall_due(&mut self, queue: &Part) {
         let record = self.records.entry(queue.clone()).or_default();
         match record.state {
             State::Resting => {
@@ -162,14 +208,14 @@ impl Schedule {
                     self.wakes.remove(&(*first, queue.clone()));
                 }
                 record.state = State::Due;
-                self.ring.push_back(queue.clone());
+                self.rings.of_mut(queue.1).push_back(queue.0.clone());
             }
             State::Claiming { .. } => record.state = State::Claiming { again: true },
             State::Due | State::Blocked => {}
         }
     }
 
-    fn insert(&mut self, queue: &QueueName, moment: Timestamp) {
+    fn insert(&mut self, queue: &Part, moment: Timestamp) {
         let record = self.records.entry(queue.clone()).or_default();
         let first = record.moments.first().copied();
         record.moments.insert(moment);
@@ -182,7 +228,7 @@ impl Schedule {
     }
 
     /// Puts a queue that is not due back under its first moment, or forgets it.
-    fn rest(&mut self, queue: &QueueName) {
+    fn rest(&mut self, queue: &Part) {
         match self.records.get(queue).map(|record| record.moments.first().copied()) {
             Some(Some(first)) => {
                 self.wakes.insert((first, queue.clone()));
@@ -195,6 +241,18 @@ impl Schedule {
     }
 }
 
+/// Who goes first in which turn.
+const fn order(turn: u64) -> [Class; 3] {
+    use Class::{Bulk, Normal, Urgent};
+    if turn.is_multiple_of(BULK_EVERY) {
+        [Bulk, Urgent, Normal]
+    } else if turn.is_multiple_of(NORMAL_EVERY) {
+        [Normal, Urgent, Bulk]
+    } else {
+        [Urgent, Normal, Bulk]
+    }
+}
+
 /// `due` on a grid that is coarser the further away it is: at most a 16th of the wait later.
 fn round_up(due: Timestamp, wait: Duration) -> Timestamp {
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -202,6 +260,9 @@ fn round_up(due: Timestamp, wait: Duration) -> Timestamp {
     Timestamp::from_millis(due.as_millis().div_ceil(grid).saturating_mul(grid))
 }
 
+/// What other mail has of the turns while there is urgent mail all the time, as in a lane.
+const NORMAL_EVERY: u64 = 4;
+const BULK_EVERY: u64 = 16;
 /// The coarsest grid, so that mail with a set time is at most about a minute late.
 const COARSEST_MS: u64 = 65_536;
 /// What is due later is left to the sweep: this bounds the moments per queue to some 500, whatever
@@ -219,8 +280,12 @@ mod tests {
         T0.after(Duration::from_secs(secs))
     }
 
-    fn queue(name: &str) -> QueueName {
-        QueueName::new(name)
+    fn queue(name: &str) -> Part {
+        (QueueName::new(name), Class::Normal)
+    }
+
+    fn next(schedule: &mut Schedule, room: impl Fn(&str) -> usize) -> Option<(Part, usize)> {
+        schedule.next(|_| true, |queue, _| room(queue.as_str()))
     }
 
     #[test]
@@ -232,10 +297,10 @@ mod tests {
         }
         let mut turns = Vec::new();
         for _ in 0..7 {
-            let Some((name, _)) = schedule.next(|_| 10) else { break };
+            let Some((name, _)) = next(&mut schedule, |_| 10) else { break };
             // Only "long" always gives as many as were asked for.
-            schedule.claimed(&name, name == names[0]);
-            turns.push(name.to_string());
+            schedule.claimed(&name, name == names[0], false);
+            turns.push(name.0.to_string());
         }
         assert_eq!(turns, ["long", "b", "c", "long", "long", "long", "long"]);
     }
@@ -246,13 +311,13 @@ mod tests {
         let (dead, live) = (queue("dead"), queue("live"));
         schedule.note(&dead, T0, T0);
         schedule.note(&live, T0, T0);
-        let room = |name: &QueueName| if name.as_str() == "dead" { 0 } else { 5 };
-        assert_eq!(schedule.next(room), Some((live.clone(), 5)));
-        assert_eq!(schedule.next(room), None);
+        let room = |name: &str| if name == "dead" { 0 } else { 5 };
+        assert_eq!(next(&mut schedule, room), Some((live.clone(), 5)));
+        assert_eq!(next(&mut schedule, room), None);
         schedule.note(&dead, T0, T0);
-        assert_eq!(schedule.next(|_| 9), None, "more mail does not put it back");
+        assert_eq!(next(&mut schedule, |_| 9), None, "more mail does not put it back");
         schedule.unblock(&dead);
-        assert_eq!(schedule.next(|_| 2), Some((dead, 2)));
+        assert_eq!(next(&mut schedule, |_| 2), Some((dead, 2)));
     }
 
     #[test]
@@ -265,9 +330,9 @@ mod tests {
         let mut woken = Vec::new();
         while let Some(wake) = schedule.wake() {
             schedule.advance(wake);
-            assert_eq!(schedule.next(|_| 1), Some((name.clone(), 1)));
-            assert_eq!(schedule.next(|_| 1), None);
-            schedule.claimed(&name, false);
+            assert_eq!(next(&mut schedule, |_| 1), Some((name.clone(), 1)));
+            assert_eq!(next(&mut schedule, |_| 1), None);
+            schedule.claimed(&name, false, false);
             woken.push(wake.since(T0).as_secs_f64());
         }
         assert_eq!(woken.len(), 3);
@@ -294,12 +359,12 @@ mod tests {
         let mut schedule = Schedule::default();
         let name = queue("q");
         schedule.note(&name, T0, T0);
-        schedule.next(|_| 1).unwrap();
+        next(&mut schedule, |_| 1).unwrap();
         schedule.note(&name, T0, T0);
         schedule.note(&name, at(60), T0);
-        schedule.claimed(&name, false);
-        assert_eq!(schedule.next(|_| 1), Some((name.clone(), 1)));
-        schedule.claimed(&name, false);
+        schedule.claimed(&name, false, false);
+        assert_eq!(next(&mut schedule, |_| 1), Some((name.clone(), 1)));
+        schedule.claimed(&name, false, false);
         assert!(schedule.wake().is_some_and(|wake| wake >= at(60)));
     }
 
@@ -307,21 +372,75 @@ mod tests {
     fn a_queue_known_only_from_a_sweep_asks_for_another_one() {
         let mut schedule = Schedule::default();
         let name = queue("q");
-        schedule.learn(&QueueSummary { queue: name.clone(), class: Class::Normal, entries: 9, due: T0 }, T0);
-        schedule.next(|_| 5).unwrap();
-        assert!(!schedule.claimed(&name, true), "there is more that is due");
-        schedule.next(|_| 5).unwrap();
-        assert!(schedule.claimed(&name, false), "and more that is not");
         schedule
-            .learn(&QueueSummary { queue: name.clone(), class: Class::Normal, entries: 9, due: at(60) }, T0);
-        schedule.note(&name, at(30), T0);
-        schedule.advance(at(40));
-        schedule.next(|_| 5).unwrap();
-        assert!(schedule.claimed(&name, false));
-        assert!(schedule.wake().is_some_and(|wake| wake >= at(60) && wake < at(64)));
+            .learn(&QueueSummary { queue: name.0.clone(), class: Class::Normal, entries: 9, due: T0 }, T0);
+        next(&mut schedule, |_| 5).unwrap();
+        assert!(!schedule.claimed(&name, true, false), "there is more that is due");
+        next(&mut schedule, |_| 5).unwrap();
+        assert!(schedule.claimed(&name, false, false), "and more that is not");
         schedule.learn(
-            &QueueSummary { queue: name, class: Class::Normal, entries: 0, due: Timestamp::NEVER },
+            &QueueSummary { queue: name.0.clone(), class: Class::Normal, entries: 9, due: at(60) },
             T0,
         );
+        schedule.note(&name, at(30), T0);
+        schedule.advance(at(40));
+        next(&mut schedule, |_| 5).unwrap();
+        assert!(schedule.claimed(&name, false, false));
+        assert!(schedule.wake().is_some_and(|wake| wake >= at(60) && wake < at(64)));
+        schedule.learn(
+            &QueueSummary { queue: name.0, class: Class::Normal, entries: 0, due: Timestamp::NEVER },
+            T0,
+        );
+    }
+
+    #[test]
+    fn urgent_mail_is_due_while_the_rest_of_its_queue_is_set_aside() {
+        let mut schedule = Schedule::default();
+        let (bulk, urgent) = ((QueueName::new("q"), Class::Bulk), (QueueName::new("q"), Class::Urgent));
+        schedule.note(&bulk, T0, T0);
+        assert_eq!(next(&mut schedule, |_| 0), None);
+        schedule.note(&urgent, T0, T0);
+        assert_eq!(next(&mut schedule, |_| 3), Some((urgent, 3)));
+        assert_eq!(next(&mut schedule, |_| 3), None);
+        schedule.unblock(&bulk);
+        assert_eq!(schedule.next(|class| class != Class::Bulk, |_, _| 3), None, "no room kept for bulk");
+        assert_eq!(next(&mut schedule, |_| 3), Some((bulk, 3)), "it was passed over, not forgotten");
+    }
+
+    #[test]
+    fn urgent_mail_goes_first_and_the_rest_has_its_turns() {
+        let mut schedule = Schedule::default();
+        let mut turns = Vec::new();
+        for class in [Class::Bulk, Class::Normal, Class::Urgent] {
+            schedule.note(&(QueueName::new("q"), class), T0, T0);
+        }
+        for _ in 0..160 {
+            let (part, _) = next(&mut schedule, |_| 1).unwrap();
+            schedule.claimed(&part, true, false);
+            turns.push(part.1);
+        }
+        let of = |class| turns.iter().filter(|turn| **turn == class).count();
+        assert_eq!(turns[..3], [Class::Urgent; 3]);
+        assert_eq!((of(Class::Urgent), of(Class::Normal), of(Class::Bulk)), (120, 30, 10));
+    }
+
+    #[test]
+    fn cancelled_entries_are_claimed_without_room_until_none_is_left() {
+        let mut schedule = Schedule::default();
+        let part = queue("full");
+        let ask = |schedule: &mut Schedule| {
+            schedule.next(|_| true, |_, wanted| if wanted.cancelled { 2 } else { 0 })
+        };
+        schedule.note(&part, T0, T0);
+        assert_eq!(ask(&mut schedule), None);
+        schedule.cancelled(&part);
+        assert_eq!(ask(&mut schedule), Some((part.clone(), 2)));
+        schedule.claimed(&part, true, true);
+        assert_eq!(ask(&mut schedule), Some((part.clone(), 2)), "there may be more");
+        schedule.cancelled(&part);
+        schedule.claimed(&part, true, false);
+        assert_eq!(ask(&mut schedule), Some((part.clone(), 2)), "more were cancelled during the claim");
+        schedule.claimed(&part, true, false);
+        assert_eq!(ask(&mut schedule), None, "the others need room");
     }
 }

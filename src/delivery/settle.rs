@@ -11,6 +11,7 @@ use crate::clock::{Rng, Timestamp};
 use crate::message::{ReportKind, wants_report};
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{ByMode, Mail, Rcpt};
+use crate::spool::altering::in_time;
 use crate::spool::rules::cut;
 use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
 
@@ -35,6 +36,10 @@ pub(crate) enum Verdict {
     All(Outcome),
     /// Its time is over.
     Expired,
+    /// It was taken back by the host program.
+    Cancelled,
+    /// Somebody wants it to wait there, until then.
+    Moved { queue: Option<QueueName>, due: Timestamp },
     /// It was not tried and waits again.
     Back { queue: Option<QueueName>, due: Timestamp },
 }
@@ -45,7 +50,7 @@ impl Verdict {
         match self {
             Self::Tried { outcomes, .. } => outcomes.iter().any(Outcome::is_by_policy),
             Self::All(outcome) => outcome.is_by_policy(),
-            Self::Expired | Self::Back { .. } => false,
+            Self::Expired | Self::Cancelled | Self::Moved { .. } | Self::Back { .. } => false,
         }
     }
 }
@@ -181,6 +186,18 @@ pub(crate) fn decide(
     let mut recipients = claim.recipients.clone();
     let waiting = waiting(&recipients);
     let (mut outcomes, attempted, queue, unoffered) = match verdict {
+        Verdict::Moved { queue, due } => {
+            return Decision {
+                attempted: false,
+                counts: false,
+                late: None,
+                queue: queue.filter(|queue| *queue != claim.queue),
+                then: Then::Retry(in_time(due, claim.expires, now)),
+                recipients,
+                news: Vec::new(),
+                entry,
+            };
+        }
         Verdict::Back { queue, due } => {
             let queue = queue.filter(|queue| *queue != claim.queue);
             // Not past the deadline, where it is still to come.
@@ -204,6 +221,7 @@ pub(crate) fn decide(
             (outcomes, true, None, offered < waiting.len())
         }
         Verdict::All(outcome) => (vec![outcome; waiting.len()], true, None, false),
+        Verdict::Cancelled => (vec![Outcome::Failed(Cause::Cancelled); waiting.len()], false, None, false),
         Verdict::Expired => {
             let cause = |at: &usize| Cause::Expired(recipients.get(*at).and_then(|r| r.note.clone()));
             (waiting.iter().map(cause).map(Outcome::Failed).collect(), false, None, false)
@@ -243,7 +261,7 @@ pub(crate) fn decide(
                 recipient.note = accepted.reply.as_ref().map(|reply| cut(&reply.to_string()).into());
             }
             // The last cause is there already, or is what it quotes.
-            Outcome::Failed(Cause::Expired(_)) if !attempted => {}
+            Outcome::Failed(Cause::Expired(_) | Cause::Cancelled) if !attempted => {}
             // Nothing was said about it.
             Outcome::Deferred(Cause::LeftOver { .. }) => {}
             Outcome::Deferred(cause) | Outcome::Failed(cause) => recipient.note = Some(note(cause)),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::{Cause, Outcome};
-use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
+use crate::spool::{Class, NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
 
 use super::event::{About, Event};
 use super::settle::{Decision, Finished, Notice, decide};
@@ -144,11 +144,11 @@ impl Settler {
                 tracing::error!(%error, "a settlement was refused");
                 if std::mem::take(&mut pending.notices).is_empty() {
                     // Not even without a report: it waits for the end of its lease.
-                    let claim = &pending.decision.entry.claim;
+                    let entry = &pending.decision.entry;
                     let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
-                        core.release(&claim.token);
-                        core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
+                        core.release(&entry.claim.token);
+                        core.schedule.note(&entry.part(), now.wall.after(lease), now.wall);
                     });
                     continue;
                 }
@@ -219,18 +219,26 @@ fn settled(shared: &Arc<Shared>, batch: Vec<Pending>, fenced: &[Token]) {
     };
     let (lost, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(fenced);
     shared.with(|core, now, todo| {
-        for pending in lost.iter().chain(&kept) {
-            core.release(&pending.decision.entry.claim.token);
-        }
         for pending in &kept {
             let decision = &pending.decision;
             if let Then::Retry(due) = decision.then {
-                let queue = decision.queue.as_ref().unwrap_or(&decision.entry.claim.queue);
-                core.schedule.note(queue, due, now.wall);
+                let (mut part, token) = (decision.entry.part(), &decision.entry.claim.token);
+                part.0 = decision.queue.clone().unwrap_or(part.0);
+                core.schedule.note(&part, due, now.wall);
+                if core.is_wanted(token) {
+                    // It may be cancelled now, and due.
+                    core.schedule.cancelled(&part);
+                }
             }
-            for entry in pending.reports.iter().flat_map(|report| &report.entries) {
-                core.schedule.note(&entry.queue, entry.due, now.wall);
+            for report in &pending.reports {
+                let class = Class::of(&report.mail);
+                for entry in &report.entries {
+                    core.schedule.note(&(entry.queue.clone(), class), entry.due, now.wall);
+                }
             }
+        }
+        for pending in lost.iter().chain(&kept) {
+            core.release(&pending.decision.entry.claim.token);
         }
         todo.wake = true;
     });
@@ -249,7 +257,8 @@ fn tell(shared: &Shared, pending: &Pending) {
             RecipientState::Delivered => &counts.delivered,
             RecipientState::Waiting => &counts.deferred,
             RecipientState::Expired => &counts.expired,
-            RecipientState::Failed | RecipientState::Cancelled => &counts.failed,
+            RecipientState::Failed => &counts.failed,
+            RecipientState::Cancelled => &counts.cancelled,
         };
         Shared::count(counter, 1);
         if shared.observers.is_empty() {
@@ -272,6 +281,7 @@ fn tell(shared: &Shared, pending: &Pending) {
             Outcome::Delivered(accepted) => Event::Delivered { about, accepted },
             Outcome::Deferred(cause) => Event::Deferred { about, cause, until },
             Outcome::Failed(cause @ Cause::Expired(_)) => Event::Expired { about, cause },
+            Outcome::Failed(Cause::Cancelled) => Event::Cancelled { about },
             Outcome::Failed(cause) => Event::Failed { about, cause },
         });
     }

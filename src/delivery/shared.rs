@@ -83,6 +83,7 @@ pub(crate) struct Counts {
     pub(crate) deferred: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) expired: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
 }
 
 /// How the engine is: whether it lives ([`Health::is_alive`]) and whether mail should be handed to it

@@ -252,8 +252,8 @@ fn write(
         return Err(SubmitError::Duplicate { field });
     }
     let utf8 = !is_seven_bit(header.octets());
-    let (mail, recipients) = envelope.seal(context, utf8, is_seven_bit(&content))?;
-    Ok(Submission::new(mail, recipients, Bytes::new(), content))
+    let (mail, recipients, handling) = envelope.seal(context, utf8, is_seven_bit(&content))?;
+    Ok(Submission { handling, ..Submission::new(mail, recipients, Bytes::new(), content) })
 }
 
 /// RFC 5322 §3.6, RFC 2045 §3: these stand once at most.

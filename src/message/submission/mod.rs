@@ -10,6 +10,7 @@
 
 mod builder;
 mod raw;
+mod wishes;
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 pub use builder::Enveloped;
 pub use raw::RawMessage;
 
-use super::handling::Handling;
+use super::handling::{Handling, Tag, Tenant};
 use super::header::{Header, HeaderError, TLS_REQUIRED};
 use super::id::MessageId;
 use crate::clock::Timestamp;
@@ -137,6 +138,10 @@ pub struct Envelope {
     /// How urgent it is: of what waits for the same hosts, it goes before what is less so
     /// (RFC 6710). Default: 0.
     pub priority: Option<Priority>,
+    /// On whose behalf it is sent, see [`Handling::tenant`]. Default: nobody's.
+    pub tenant: Option<Tenant>,
+    /// Names by which it is found again, see [`Handling::tags`]. Default: none.
+    pub tags: Vec<Tag>,
 }
 
 impl Envelope {
@@ -152,6 +157,8 @@ impl Envelope {
             by: None,
             hold: None,
             priority: None,
+            tenant: None,
+            tags: Vec::new(),
         }
     }
 
@@ -164,13 +171,13 @@ impl Envelope {
         Ok(Self::new(ReversePath::parse(from)?, recipients.collect::<Result<_, _>>()?))
     }
 
-    /// Its two sides as they go over the wire, for a message with these octets.
+    /// Its two sides as they go over the wire, for a message with these octets, and what does not.
     fn seal(
         self,
         context: &SubmitContext,
         utf8_header: bool,
         seven_bit: bool,
-    ) -> Result<(Mail, Vec<Rcpt>), SubmitError> {
+    ) -> Result<(Mail, Vec<Rcpt>, Handling), SubmitError> {
         let mut recipients = self.recipients;
         for rcpt in &mut recipients {
             if let ForwardPath::Mailbox(mailbox) = &mut rcpt.to {
@@ -189,7 +196,8 @@ impl Envelope {
         mail.envid = self.envid;
         mail.require_tls = self.require_tls;
         (mail.by, mail.hold, mail.priority) = (self.by, self.hold, self.priority);
-        Ok((mail, recipients))
+        let handling = Handling { tenant: self.tenant, tags: self.tags, ..Handling::new() };
+        Ok((mail, recipients, handling))
     }
 }
 
@@ -248,6 +256,9 @@ pub enum SubmitError {
     /// follows. Only a [`Submission`] put together by hand has the former; the others are put right.
     #[error("a line does not end in CRLF, or begins with NUL")]
     LineEnd,
+    /// More than [`Handling::MAX_TAGS`].
+    #[error("the message has more than {} tags", Handling::MAX_TAGS)]
+    TooManyTags,
     /// The header passes the limits.
     #[error(transparent)]
     Header(#[from] HeaderError),

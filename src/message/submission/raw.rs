@@ -51,8 +51,8 @@ impl IntoSubmission for RawMessage {
         // RFC 6532: a header in UTF-8 needs SMTPUTF8. One in another charset is older than that, and
         // travels as it always did.
         let utf8 = !is_seven_bit(header.octets()) && std::str::from_utf8(header.octets()).is_ok();
-        let (mail, recipients) = self.envelope.seal(context, utf8, is_seven_bit(&content))?;
-        Ok(Submission::new(mail, recipients, head, content))
+        let (mail, recipients, handling) = self.envelope.seal(context, utf8, is_seven_bit(&content))?;
+        Ok(Submission { handling, ..Submission::new(mail, recipients, head, content) })
     }
 }
 

@@ -18,11 +18,13 @@ use crate::message::{Content, Handling, MessageId, Tenant};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
+mod altering;
 mod claiming;
 mod remembering;
 mod settling;
 mod storing;
 
+pub use altering::*;
 pub use claiming::*;
 pub use remembering::*;
 pub use settling::*;

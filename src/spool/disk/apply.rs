@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::super::altering::{Mark, stays};
 use super::super::{Then, Token};
+use super::alter::{UNMARK, alter_rows};
 use super::bodies;
 use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
@@ -41,11 +43,15 @@ pub(super) fn apply(
             Ok(())
         }
         Write::Move { n, from, to: Some(to), .. } => bodies::relocate(conn, change, *n, from, to),
-        Write::SetAside { e, queue } => {
+        Write::SetAside { e, queue, class } => {
             if conn.prepare_cached(SET_ASIDE)?.execute([*e])? > 0 {
-                change.queues.push((queue.clone(), false));
+                change.queues.push((queue.clone(), *class, false));
+                change.parked += 1;
             }
             Ok(())
+        }
+        Write::Alter { rows, change: what, now, altered, .. } => {
+            alter_rows(conn, ledger, change, rows, (what, *now), altered)
         }
         Write::Prune { now, log, more, .. } => {
             *more = keys::prune(conn, *now, STEPS)?;
@@ -96,9 +102,10 @@ fn insert(
             entry.destination.as_str(),
             entry.queue.as_str(),
             entry.due,
-            entry.recipients
+            entry.recipients,
+            row.class.number()
         ])?;
-        change.queues.push((entry.queue.clone(), true));
+        change.queues.push((entry.queue.clone(), row.class, true));
     }
     bodies::insert(conn, change, row)?;
     log::note(conn, &row.log)?;
@@ -109,14 +116,7 @@ fn insert(
         let single = row.entries.len() == 1;
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease = Lease {
-                token: claim.token,
-                until,
-                queue: claim.queue.clone(),
-                size: row.size,
-                single,
-                keep: row.keep,
-            };
+            let lease = Lease::new(claim, until, row.class, single, row.keep);
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -135,7 +135,7 @@ fn settle(
         return Ok(false);
     }
     let n = e >> SHIFT;
-    change.queues.push((lease.queue.clone(), false));
+    change.queues.push((lease.queue.clone(), lease.class, false));
     let queue = row.queue.as_ref().unwrap_or(&lease.queue);
     let retry = |due: Option<i64>, parked: Option<&str>| -> rusqlite::Result<bool> {
         let mut update = conn.prepare_cached(UPDATE_ENTRY)?;
@@ -162,11 +162,17 @@ fn settle(
             }
             there
         }
-        Then::Retry(due) => {
-            change.queues.push((queue.clone(), true));
-            retry(Some(column(due.as_millis())), None)?
+        then => {
+            let (due, parked) = stays(then, lease.mark.as_ref());
+            match parked {
+                Some(_) => change.parked += 1,
+                None => change.queues.push((queue.clone(), lease.class, true)),
+            }
+            if matches!(lease.mark, Some(Mark::Hold(_))) {
+                conn.prepare_cached(UNMARK)?.execute([e])?;
+            }
+            retry(due.map(|due| column(due.as_millis())), parked)?
         }
-        Then::Park(reason) => retry(None, Some(reason))?,
     };
     // A person has removed the entry: what it would submit is then not wanted either.
     if there {
@@ -179,9 +185,9 @@ fn settle(
 const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
      len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
-    "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
-const SET_ASIDE: &str =
-    "UPDATE entry SET parked = 'damaged: this row could not be read' WHERE e = ?1 AND parked IS NULL";
+    "INSERT INTO entry (e, destination, queue, due, recipients, class) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const SET_ASIDE: &str = "UPDATE entry SET parked = iif(mark LIKE 'hold %', substr(mark, 6), 'damaged: this row could not be read'), \
+     mark = iif(mark = 'cancel', mark, NULL) WHERE e = ?1 AND parked IS NULL";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";

@@ -11,7 +11,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::super::altering::Mark;
 use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{Found, SHIFT, column, count, failure};
 use super::segments::Deltas;
@@ -24,6 +26,9 @@ pub(super) struct Lease {
     pub(super) token: Token,
     pub(super) until: Timestamp,
     pub(super) queue: QueueName,
+    pub(super) class: Class,
+    /// What was noted of it since it was claimed.
+    pub(super) mark: Option<Mark>,
     /// The size of the message's body.
     pub(super) size: u64,
     /// The message has no other entry, and will have none.
@@ -32,12 +37,25 @@ pub(super) struct Lease {
     pub(super) keep: Option<i64>,
 }
 
+impl Lease {
+    pub(super) fn new(
+        claim: &Claim,
+        until: Timestamp,
+        class: Class,
+        single: bool,
+        keep: Option<i64>,
+    ) -> Self {
+        let (queue, size) = (claim.queue.clone(), claim.body.size);
+        Self { token: claim.token, until, queue, class, mark: None, size, single, keep }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
     leases: HashMap<i64, Lease>,
     held: HashMap<(MessageId, u32), i64>,
-    queues: BTreeMap<QueueName, u64>,
+    queues: BTreeMap<(QueueName, Class), u64>,
     claims: u64,
     pub(super) stats: Stats,
 }
@@ -48,22 +66,25 @@ pub(super) struct Change {
     pub(super) leased: Vec<(i64, Lease)>,
     pub(super) settled: HashSet<i64>,
     /// Queues that gained (or lost) an entry.
-    pub(super) queues: Vec<(QueueName, bool)>,
+    pub(super) queues: Vec<(QueueName, Class, bool)>,
+    /// What is noted of entries that are claimed.
+    pub(super) marks: Vec<(i64, Option<Mark>)>,
     pub(super) messages: i64,
     pub(super) entries: i64,
+    pub(super) parked: i64,
     pub(super) octets: i64,
     /// What the files of bodies hold more or less.
     pub(super) files: Deltas,
 }
 
-/// A row that could not be read: its rowid and its queue.
-pub(super) type Damaged = (i64, QueueName);
+/// A row that is not claimed but set aside: its rowid, queue and class.
+pub(super) type Damaged = (i64, QueueName, Class);
 
 impl Ledger {
     pub(super) fn new(found: &Found) -> Self {
         let mut queues = BTreeMap::new();
-        for (name, entries) in &found.queues {
-            *queues.entry(QueueName::new(name)).or_default() += *entries;
+        for (name, class, entries) in &found.queues {
+            *queues.entry((QueueName::new(name), *class)).or_default() += *entries;
         }
         Self {
             leases: HashMap::new(),
@@ -98,7 +119,13 @@ impl Ledger {
         for (e, lease) in change.leased {
             self.lease(e, lease);
         }
-        for (queue, more) in change.queues {
+        for (e, mark) in change.marks {
+            if let Some(lease) = self.leases.get_mut(&e) {
+                lease.mark = mark;
+            }
+        }
+        for (queue, class, more) in change.queues {
+            let queue = (queue, class);
             if more {
                 *self.queues.entry(queue).or_default() += 1;
             } else if let Some(entries) = self.queues.get_mut(&queue) {
@@ -110,12 +137,18 @@ impl Ledger {
         }
         self.stats.messages = self.stats.messages.saturating_add_signed(change.messages);
         self.stats.entries = self.stats.entries.saturating_add_signed(change.entries);
+        self.stats.parked = self.stats.parked.saturating_add_signed(change.parked);
         self.stats.octets = self.stats.octets.saturating_add_signed(change.octets);
     }
 
     fn lease(&mut self, e: i64, lease: Lease) {
         self.held.insert((lease.token.message, lease.token.entry), e);
         self.leases.insert(e, lease);
+    }
+
+    /// Until when an entry is claimed, or was.
+    pub(super) fn lease_of(&self, e: i64) -> Option<Timestamp> {
+        self.leases.get(&e).map(|lease| lease.until)
     }
 
     /// Gives a claim up that nobody received.
@@ -147,14 +180,16 @@ impl Ledger {
         damaged: &mut Vec<Damaged>,
     ) -> Result<Vec<Claim>, SpoolError> {
         let mut claims = Vec::new();
-        if !self.queues.contains_key(&request.queue) || request.limit == 0 {
+        let class = request.class;
+        if !self.queues.contains_key(&(request.queue.clone(), class)) || request.limit == 0 {
             return Ok(claims);
         }
         let limit = request.limit.min(MAX_CLAIM);
         let mut places = conn.prepare_cached(DUE).map_err(failure)?;
         let mut read = conn.prepare_cached(READ).map_err(failure)?;
         let now = column(request.now.as_millis());
-        let mut places = places.query(params![request.queue.as_str(), now]).map_err(failure)?;
+        let queue = request.queue.as_str();
+        let mut places = places.query(params![queue, class.number(), now]).map_err(failure)?;
         while let Some(place) = places.next().map_err(failure)? {
             let e: i64 = place.get(0).map_err(failure)?;
             if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
@@ -163,19 +198,15 @@ impl Ledger {
             let mut rows = read.query(params![e, e >> SHIFT]).map_err(failure)?;
             let row = rows.next().map_err(failure)?;
             let Some((mut claim, single, keep)) = row.and_then(|row| read_claim(row, e)) else {
-                damaged.push((e, request.queue.clone()));
+                // Whoever had it is late.
+                if let Some(late) = self.leases.remove(&e) {
+                    self.held.remove(&(late.token.message, late.token.entry));
+                }
+                damaged.push((e, request.queue.clone(), class));
                 continue;
             };
             claim.token.number = self.next_claim();
-            let lease = Lease {
-                token: claim.token,
-                until: request.lease,
-                queue: claim.queue.clone(),
-                size: claim.body.size,
-                single,
-                keep,
-            };
-            self.lease(e, lease);
+            self.lease(e, Lease::new(&claim, request.lease, class, single, keep));
             claims.push(claim);
             if claims.len() >= limit {
                 break;
@@ -191,19 +222,20 @@ impl Ledger {
         after: Option<(QueueName, Class)>,
         limit: usize,
     ) -> Result<Vec<QueueSummary>, SpoolError> {
-        let from = after.map_or(Bound::Unbounded, |(queue, _)| Bound::Excluded(queue));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = Vec::new();
-        for (queue, entries) in self.queues.range((from, Bound::Unbounded)).take(limit.min(MAX_PAGE)) {
-            let due = self.first_due(conn, queue).map_err(failure)?;
-            page.push(QueueSummary { queue: queue.clone(), class: Class::Normal, entries: *entries, due });
+        for ((queue, class), entries) in self.queues.range((from, Bound::Unbounded)).take(limit.min(MAX_PAGE))
+        {
+            let due = self.first_due(conn, queue, *class).map_err(failure)?;
+            page.push(QueueSummary { queue: queue.clone(), class: *class, entries: *entries, due });
         }
         Ok(page)
     }
 
     /// When the first entry of a queue can be claimed.
-    fn first_due(&self, conn: &Connection, queue: &QueueName) -> rusqlite::Result<Timestamp> {
+    fn first_due(&self, conn: &Connection, queue: &QueueName, class: Class) -> rusqlite::Result<Timestamp> {
         let mut places = conn.prepare_cached(DUE)?;
-        let mut places = places.query(params![queue.as_str(), i64::MAX])?;
+        let mut places = places.query(params![queue.as_str(), class.number(), i64::MAX])?;
         let mut first = Timestamp::NEVER;
         while let Some(place) = places.next()? {
             let due = Timestamp::from_millis(count(place.get(1)?));
@@ -222,6 +254,11 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i6
     let size = u64::try_from(row.get::<_, i64>(COMMON_COLUMNS + 1).ok()?).ok()?;
     let entries: i64 = row.get(COMMON_COLUMNS + 2).ok()?;
     let keep = row.get(COMMON_COLUMNS + 3).ok()?;
+    let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 4).ok()?;
+    let mark = mark.as_deref().and_then(read_mark);
+    if matches!(mark, Some(Mark::Hold(_))) {
+        return None; // noted during a claim that is over
+    }
     let claim = Claim {
         token: Token { message: common.message, entry: entry_number(e), number: 0 },
         mail: common.mail,
@@ -234,17 +271,18 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i6
         queue: common.queue,
         due: common.due,
         attempts: common.attempts,
-        cancelled: false,
+        cancelled: mark.is_some(),
         recipients: common.recipients,
     };
     Some((claim, entries == 1, keep))
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
-const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = 1 AND parked IS NULL AND due <= ?2 ORDER BY due, e";
+const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = ?2 AND parked IS NULL AND due <= ?3 ORDER BY due, e";
 
-const READ: &str =
-    columns!(", m.head, m.size, m.entries, m.keep FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
+const READ: &str = columns!(
+    ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
+);
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.
 const MAX_CLAIM: usize = 10_000;

@@ -14,6 +14,7 @@
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
 //! answers what people ask.
 
+mod alter;
 mod apply;
 mod bodies;
 mod clean;
@@ -28,6 +29,7 @@ mod results;
 mod rows;
 mod schema;
 mod segments;
+mod select;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -347,8 +349,16 @@ impl Spool for DiskSpool {
     }
 
     fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
-        drop(alter);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            let Alter { which, change, now, after, limit } = alter;
+            let (rows, next) = self.handle.readers.page(which, after, limit).await?;
+            if rows.is_empty() {
+                return Ok(Altered { next, ..Altered::default() });
+            }
+            let altered = Altered { next, ..Altered::default() };
+            self.write(true, |reply| Write::Alter { rows, change, now, altered, reply }).await
+        })
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::{
-    Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError, Stats, Token,
+    Altered, Change, Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError,
+    Stats, Token,
 };
 use super::files::SegmentFiles;
 use super::rows::{Row, SettleRow};
@@ -50,10 +51,19 @@ pub(super) enum Write {
         octets: Bytes,
         to: Option<Place>,
     },
-    /// A row that cannot be read back.
+    /// A row that cannot be read back, or whose hold was noted by a claim that is over.
     SetAside {
         e: i64,
         queue: QueueName,
+        class: Class,
+    },
+    /// Entries that somebody wants changed. A transaction of its own.
+    Alter {
+        rows: Vec<i64>,
+        change: Change,
+        now: Timestamp,
+        altered: Altered,
+        reply: Reply<Altered>,
     },
     /// Forgets a part of what is over.
     Prune {
@@ -73,6 +83,7 @@ impl Write {
             Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
             Self::Move { octets, .. } => octets.len(),
+            Self::Alter { rows, .. } => rows.len() * size_of::<i64>(),
             Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => 0,
         }
     }
@@ -90,7 +101,11 @@ impl Write {
             Self::Enqueue { rows, .. } => of_rows(rows),
             Self::Settle { rows, .. } => rows.iter_mut().for_each(|row| of_rows(&mut row.submit)),
             Self::Move { octets, to, .. } => f(octets, to),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => {}
+            Self::Alter { .. }
+            | Self::Discard { .. }
+            | Self::SetAside { .. }
+            | Self::Prune { .. }
+            | Self::Flush { .. } => {}
         }
     }
 
@@ -101,6 +116,7 @@ impl Write {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Alter { reply, .. } => drop(reply.send(Err(error))),
             Self::Prune { reply, .. } => drop(reply.send(Err(error))),
             Self::Discard { .. } | Self::SetAside { .. } | Self::Move { .. } => {}
         }
@@ -176,6 +192,7 @@ pub(super) struct Shared {
     next: AtomicU64,
     messages: AtomicU64,
     entries: AtomicU64,
+    parked: AtomicU64,
     octets: AtomicU64,
     /// The next number for a file.
     next_segment: AtomicI64,
@@ -233,6 +250,7 @@ impl Shared {
             next: AtomicU64::new(next),
             messages: AtomicU64::new(stats.messages),
             entries: AtomicU64::new(stats.entries),
+            parked: AtomicU64::new(stats.parked),
             octets: AtomicU64::new(stats.octets),
             next_segment: AtomicI64::new(next_segment),
             database: AtomicU64::new(0),
@@ -274,7 +292,7 @@ impl Shared {
         Stats {
             messages: read(&self.messages),
             entries: read(&self.entries),
-            parked: 0,
+            parked: read(&self.parked),
             octets: read(&self.octets),
         }
     }
@@ -282,6 +300,7 @@ impl Shared {
     pub(super) fn set_stats(&self, stats: Stats) {
         self.messages.store(stats.messages, Ordering::Relaxed);
         self.entries.store(stats.entries, Ordering::Relaxed);
+        self.parked.store(stats.parked, Ordering::Relaxed);
         self.octets.store(stats.octets, Ordering::Relaxed);
     }
 

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::super::{
-    BodyRef, Claim, Key, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
-    Staged, Then, Token, rules,
+    BodyRef, Claim, Class, Key, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement,
+    SpoolError, Staged, Then, Token, rules,
 };
 use super::log::LogRow;
 use super::schema::{SHIFT, column};
@@ -48,6 +48,7 @@ pub(super) struct Row {
     pub(super) size: u64,
     pub(super) accepted: i64,
     pub(super) expires: i64,
+    pub(super) class: Class,
     pub(super) entries: Vec<EntryRow>,
     /// One per entry when they are born claimed, without their numbers.
     pub(super) claims: Vec<Claim>,
@@ -134,6 +135,7 @@ impl Row {
             size,
             accepted: column(message.accepted.as_millis()),
             expires: column(message.expires.as_millis()),
+            class: Class::of(&message.mail),
             entries,
             claims,
             key: message.key,

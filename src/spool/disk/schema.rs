@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
-use super::super::{SpoolError, Stats};
+use super::super::{Class, SpoolError, Stats};
 use super::DiskOptions;
 
 /// Opens the one connection that writes, makes the tables when there are none.
@@ -113,7 +113,7 @@ pub(super) struct Found {
     pub(super) next: u64,
     pub(super) stats: Stats,
     /// Entries that are not parked, by queue.
-    pub(super) queues: Vec<(String, u64)>,
+    pub(super) queues: Vec<(String, Class, u64)>,
 }
 
 /// Takes stock: collects staged bodies that no message named, counts what there is, notes that the
@@ -142,14 +142,17 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
     // An index alone tells how many there are; a body's row need be read only where no file counts it.
     let messages: i64 = tx.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
     let octets: i64 = tx.query_row(OCTETS, [], |row| row.get(0))?;
-    let queues: Vec<(String, u64)> = tx
-        .prepare("SELECT queue, count(*) FROM entry WHERE parked IS NULL GROUP BY queue")?
-        .query_map([], |row| Ok((row.get(0)?, count(row.get(1)?))))?
+    let queues: Vec<(String, Class, u64)> = tx
+        .prepare("SELECT queue, class, count(*) FROM entry WHERE parked IS NULL GROUP BY queue, class")?
+        .query_map([], |row| {
+            let class = Class::from_number(row.get(1)?).unwrap_or_default();
+            Ok((row.get(0)?, class, count(row.get(2)?)))
+        })?
         .collect::<Result<_, _>>()?;
     let parked: i64 =
         tx.query_row("SELECT count(*) FROM entry WHERE parked IS NOT NULL", [], |row| row.get(0))?;
     tx.commit()?;
-    let entries = count(parked) + queues.iter().map(|(_, n)| n).sum::<u64>();
+    let entries = count(parked) + queues.iter().map(|(.., n)| n).sum::<u64>();
     let stats = Stats { messages: count(messages), entries, parked: count(parked), octets: count(octets) };
     Ok(Found { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
 }

@@ -132,11 +132,12 @@ impl Writer {
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
-            turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
+            let aside = |(e, queue, class)| Write::SetAside { e, queue, class };
+            turn.writes.extend(damaged.into_iter().map(aside));
             if !turn.last {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
-            let sound = turn.writes.is_empty() || (self.group(turn.writes) && self.checkpoint_when_due());
+            let sound = turn.writes.is_empty() || (self.groups(turn.writes) && self.checkpoint_when_due());
             if !sound {
                 return false;
             }
@@ -161,6 +162,22 @@ impl Writer {
                 let _ = reply.send(self.ledger.queues(&self.conn, after, limit));
             }
         }
+    }
+
+    /// Commits what changes entries from outside behind the rest and apart: it goes by what the ledger says
+    /// is claimed. False when the spool is broken.
+    fn groups(&mut self, writes: Vec<Write>) -> bool {
+        let is_alter = |write: &Write| matches!(write, Write::Alter { .. });
+        let (alters, writes): (Vec<_>, Vec<_>) = writes.into_iter().partition(is_alter);
+        let mut sound = writes.is_empty() || self.group(writes);
+        for alter in alters {
+            if sound {
+                sound = self.group(vec![alter]);
+            } else {
+                alter.fail(SpoolError::Poisoned);
+            }
+        }
+        sound
     }
 
     /// Commits a group and answers its calls. False when the spool is broken.
@@ -290,6 +307,7 @@ impl Writer {
             }
             Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
+            Write::Alter { altered, reply, .. } => drop(reply.send(Ok(altered))),
             Write::Discard { .. } | Write::SetAside { .. } | Write::Move { .. } => {}
         }
     }

@@ -4,6 +4,7 @@
 //! what they hold, and for tests: it has no thread and no clock of its own, and the same calls give
 //! the same answers. It is bounded: what does not fit is refused with [`SpoolError::Full`].
 
+mod alter;
 mod memories;
 mod stage;
 mod state;
@@ -177,14 +178,14 @@ impl Spool for MemorySpool {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
         let state = self.state();
-        let from = after.map_or(Bound::Unbounded, |(queue, _)| Bound::Excluded(queue));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = state
             .queues
             .range((from, Bound::Unbounded))
             .take(limit)
-            .map(|(queue, places)| QueueSummary {
+            .map(|((queue, class), places)| QueueSummary {
                 queue: queue.clone(),
-                class: Class::Normal,
+                class: *class,
                 entries: places.len() as u64,
                 due: state.first(places),
             })
@@ -198,26 +199,11 @@ impl Spool for MemorySpool {
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        let state = self.state();
-        let (first, last) = match which.message {
-            Some(id) => (Bound::Included(id), Bound::Included(id)),
-            None => (after.map_or(Bound::Unbounded, |(id, _)| Bound::Included(id)), Bound::Unbounded),
-        };
-        let page = state
-            .messages
-            .range((first, last))
-            .flat_map(|(id, message)| message.entries.keys().map(move |entry| (*id, *entry)))
-            .filter(|at| after.is_none_or(|after| *at > after))
-            .filter_map(|(id, entry)| state.summary(id, entry))
-            .filter(|entry| which.has(entry))
-            .take(limit)
-            .collect();
-        Box::pin(ready(Ok(page)))
+        Box::pin(ready(Ok(self.state().scan(&which, after, limit))))
     }
 
     fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
-        drop(alter);
-        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+        Box::pin(ready(Ok(self.state().alter(&alter))))
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::super::altering::{Mark, stays};
 use super::super::{
-    BodyRef, Claim, ClaimRequest, Enqueued, EntrySummary, Known, NewBody, NewMessage, QueueName, Recipient,
-    Results, Settlement, SpoolError, Stats, Then, Token, rules,
+    BodyRef, Claim, ClaimRequest, Class, Enqueued, EntrySummary, Known, NewBody, NewMessage, QueueName,
+    Recipient, Results, Settlement, SpoolError, Stats, Then, Token, rules,
 };
 use super::MemoryOptions;
 use super::memories::Memories;
@@ -23,7 +24,7 @@ pub(super) type Place = (Timestamp, u64, u32, MessageId);
 pub(super) struct State {
     pub(super) messages: BTreeMap<MessageId, Message>,
     /// Entries that are not parked.
-    pub(super) queues: BTreeMap<QueueName, BTreeSet<Place>>,
+    pub(super) queues: BTreeMap<(QueueName, Class), BTreeSet<Place>>,
     pub(super) staged: BTreeMap<u64, BytesMut>,
     pub(super) stats: Stats,
     /// Octets of heads and staged bodies, which the statistics do not show.
@@ -38,24 +39,33 @@ pub(super) struct State {
 pub(super) struct Message {
     pub(super) number: u64,
     mail: Mail,
-    handling: Handling,
+    pub(super) handling: Handling,
     head: Bytes,
     pub(super) body: Bytes,
     accepted: Timestamp,
-    expires: Timestamp,
+    pub(super) expires: Timestamp,
     keep: Option<Duration>,
     pub(super) entries: BTreeMap<u32, Entry>,
 }
 
 pub(super) struct Entry {
-    destination: Domain,
-    queue: QueueName,
-    due: Timestamp,
+    pub(super) destination: Domain,
+    pub(super) queue: QueueName,
+    pub(super) due: Timestamp,
     attempts: u32,
-    parked: Option<Box<str>>,
+    pub(super) parked: Option<Box<str>>,
+    /// What is to be done with it, and whether that was noted since it was claimed.
+    pub(super) mark: Option<Mark>,
+    pub(super) noted: bool,
     recipients: Vec<Recipient>,
     /// The number of the last claim and until when it hides the entry.
     pub(super) lease: Option<(u64, Timestamp)>,
+}
+
+impl Message {
+    pub(super) fn class(&self) -> Class {
+        Class::of(&self.mail)
+    }
 }
 
 impl State {
@@ -135,7 +145,7 @@ impl State {
             };
             for (at, entry) in (0_u32..).zip(&new.entries) {
                 let place = (entry.due, message.number, at, new.id);
-                self.queues.entry(entry.queue.clone()).or_default().insert(place);
+                self.queues.entry((entry.queue.clone(), message.class())).or_default().insert(place);
                 self.stats.entries += 1;
                 let entry = Entry {
                     destination: entry.destination.clone(),
@@ -143,6 +153,8 @@ impl State {
                     due: entry.due,
                     attempts: 0,
                     parked: None,
+                    mark: None,
+                    noted: false,
                     recipients: entry.recipients.iter().cloned().map(Recipient::new).collect(),
                     lease: None,
                 };
@@ -159,17 +171,26 @@ impl State {
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
-        let Some(places) = self.queues.get(&request.queue) else { return Vec::new() };
+        let key = (request.queue.clone(), request.class);
+        let Some(places) = self.queues.get(&key) else { return Vec::new() };
+        let mut held = Vec::new();
         let due: Vec<_> = places
             .iter()
             .take_while(|(due, ..)| *due <= request.now)
             .map(|(_, _, at, id)| (*id, *at))
             .filter(|(id, at)| {
                 let entry = self.messages.get(id).and_then(|m| m.entries.get(at));
-                entry.is_some_and(|e| e.lease.is_none_or(|(_, until)| until <= request.now))
+                let free = entry.filter(|e| e.lease.is_none_or(|(_, until)| until <= request.now));
+                match free.map(|e| &e.mark) {
+                    Some(Some(Mark::Hold(_))) => held.push((*id, *at)),
+                    Some(_) => return true,
+                    None => {}
+                }
+                false
             })
             .take(request.limit)
             .collect();
+        held.into_iter().for_each(|(id, at)| self.keep_hold(id, at));
         due.into_iter().filter_map(|(id, at)| self.take(id, at, request.lease)).collect()
     }
 
@@ -178,6 +199,7 @@ impl State {
         let entry = message.entries.get_mut(&at)?;
         self.claims += 1;
         entry.lease = Some((self.claims, lease));
+        entry.noted = false;
         Some(Claim {
             token: Token { message: id, entry: at, number: self.claims },
             mail: message.mail.clone(),
@@ -195,7 +217,7 @@ impl State {
             queue: entry.queue.clone(),
             due: entry.due,
             attempts: entry.attempts,
-            cancelled: false,
+            cancelled: entry.mark.is_some(),
             recipients: entry.recipients.clone(),
         })
     }
@@ -218,24 +240,22 @@ impl State {
         }
         let Some(message) = self.messages.get_mut(&token.message) else { return false };
         let Some(mut entry) = message.entries.remove(&token.entry) else { return false };
-        let number = message.number;
-        if let Some(places) = self.queues.get_mut(&entry.queue) {
-            places.remove(&(entry.due, number, token.entry, token.message));
-            if places.is_empty() {
-                self.queues.remove(&entry.queue);
-            }
-        }
+        let (number, class) = (message.number, message.class());
+        let place = (entry.due, number, token.entry, token.message);
         if settlement.then == Then::Remove {
             self.stats.entries = self.stats.entries.saturating_sub(1);
+            let is_last = message.entries.is_empty();
             if let Some(keep) = message.keep {
-                let until = message.entries.is_empty().then(|| settlement.at.after(keep));
+                let until = is_last.then(|| settlement.at.after(keep));
                 let (at, recipients) = ((token.message, token.entry), &settlement.recipients);
                 self.memories.keep(options.max_remembered, at, recipients, until);
             }
-            if message.entries.is_empty() {
+            self.leave(&entry.queue, class, place);
+            if is_last {
                 self.remove(token.message);
             }
         } else {
+            let before = entry.queue.clone();
             entry.lease = None;
             entry.attempts = entry.attempts.saturating_add(u32::from(settlement.attempted));
             entry.recipients.clone_from(&settlement.recipients);
@@ -245,20 +265,38 @@ impl State {
             if let Some(queue) = &settlement.queue {
                 entry.queue = queue.clone();
             }
-            match &settlement.then {
-                Then::Park(reason) => entry.parked = Some(reason.clone()),
-                Then::Retry(due) => entry.due = *due,
-                Then::Remove => {}
+            let mark = entry.mark.clone().filter(|_| entry.noted);
+            let (due, parked) = stays(&settlement.then, mark.as_ref());
+            (entry.due, entry.parked) = (due.unwrap_or(entry.due), parked.map(Into::into));
+            if matches!(entry.mark, Some(Mark::Hold(_))) {
+                entry.mark = None;
             }
-            if entry.parked.is_none() {
-                let place = (entry.due, number, token.entry, token.message);
-                self.queues.entry(entry.queue.clone()).or_default().insert(place);
-            }
+            let (queue, due, is_parked) = (entry.queue.clone(), entry.due, entry.parked.is_some());
             message.entries.insert(token.entry, entry);
+            self.leave(&before, class, place);
+            if is_parked {
+                self.stats.parked += 1;
+            } else {
+                self.enter(queue, class, (due, number, token.entry, token.message));
+            }
         }
         self.store(options, &settlement.submit, None);
         self.memories.note(options.max_remembered, &settlement.log);
         true
+    }
+
+    pub(super) fn enter(&mut self, queue: QueueName, class: Class, place: Place) {
+        self.queues.entry((queue, class)).or_default().insert(place);
+    }
+
+    pub(super) fn leave(&mut self, queue: &QueueName, class: Class, place: Place) {
+        let key = (queue.clone(), class);
+        if let Some(places) = self.queues.get_mut(&key) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.queues.remove(&key);
+            }
+        }
     }
 
     /// How the recipients of a message stand that keeps results.
@@ -306,7 +344,7 @@ impl State {
             queue: entry.queue.clone(),
             due: entry.due,
             attempts: entry.attempts,
-            cancelled: false,
+            cancelled: entry.mark == Some(Mark::Cancel),
             parked: entry.parked.clone(),
             recipients: entry.recipients.clone(),
         })

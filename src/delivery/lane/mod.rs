@@ -9,6 +9,9 @@
 //! Every eighth time it is what came first of all, so that urgent mail slows down the rest but does
 //! not stop it.
 //!
+//! Room is by class: what is less urgent does not take the place of what is more so, neither here nor in
+//! the schedule, so that a password reset does not wait for the newsletter before it.
+//!
 //! It is bookkeeping only: it spawns nothing and asks no clock.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,9 +23,11 @@ use crate::clock::Timestamp;
 use crate::net::source::SourceName;
 use crate::route::{Hosts, LocalId, Protocol, Route, RouteError};
 use crate::smtp::params::Priority;
-use crate::spool::{Claim, QueueName};
+use crate::spool::{Claim, Class, QueueName};
 
 use super::care::Care;
+use super::per_class::PerClass;
+use super::schedule::Part;
 use super::shape::Shape;
 
 /// A claimed entry on its way through the engine.
@@ -51,6 +56,15 @@ impl Entry {
 
     pub(crate) const fn care(&self) -> Care {
         Care::of(&self.claim.mail, &self.claim.handling)
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        Class::of(&self.claim.mail)
+    }
+
+    /// The part of the schedule that it was claimed from.
+    pub(crate) fn part(&self) -> Part {
+        (self.claim.queue.clone(), self.class())
     }
 
     /// Octets of memory that its body takes.
@@ -141,8 +155,8 @@ pub(crate) struct Lane {
     pub(crate) shape: Shape,
     /// By priority, of which there are 19. A list that is empty stays, with its memory.
     ready: BTreeMap<Priority, VecDeque<Entry>>,
-    /// How many those are.
-    count: usize,
+    /// How many those are, by class.
+    counts: PerClass<usize>,
     /// How many ever came, and how many were taken.
     came: u64,
     taken: u64,
@@ -177,7 +191,7 @@ impl Lane {
             source: None,
             shape: Shape::new(runs),
             ready: BTreeMap::new(),
-            count: 0,
+            counts: PerClass::new(),
             came: 0,
             taken: 0,
             weight: 0,
@@ -188,25 +202,37 @@ impl Lane {
         }
     }
 
-    /// How many more entries it takes, when there is room for `free` in all lanes. Never all of that,
-    /// so that lanes that do not move leave room for the others whatever their number.
-    pub(crate) fn room(&self, limits: Limits, free: usize) -> usize {
-        limits.share(free).saturating_sub(self.count)
+    /// How many more entries of a class it takes, when there is room for `free` in all lanes. Never all of
+    /// that, so that lanes that do not move leave room for the others whatever their number.
+    ///
+    /// What is less urgent does not count: a lane that is full of bulk mail takes urgent mail as an empty one
+    /// does. What is more urgent leaves a little room for the rest.
+    pub(crate) fn room(&self, class: Class, limits: Limits, free: usize) -> usize {
+        let share = limits.share(free);
+        let own = least(share).saturating_sub(*self.counts.of(class));
+        share.saturating_sub(self.ahead(class)).max(own)
     }
 
     /// Whether there is room for a claim that is worth its while.
-    pub(crate) fn has_room(&self, limits: Limits, free: usize) -> bool {
-        self.count <= limits.share(free) / 2
+    pub(crate) fn has_room(&self, class: Class, limits: Limits, free: usize) -> bool {
+        let share = limits.share(free);
+        self.ahead(class) <= share / 2 || *self.counts.of(class) <= least(share) / 2
     }
 
     /// Whether it must refuse even what was claimed for it. Twice the room: what comes by way of its
     /// destinations' queues was claimed without asking, and would else go to and fro.
-    pub(crate) fn is_full(&self, limits: Limits, free: usize) -> bool {
-        self.count >= 2 * limits.share(free)
+    pub(crate) fn is_full(&self, class: Class, limits: Limits, free: usize) -> bool {
+        let share = limits.share(free);
+        self.ahead(class) >= 2 * share && *self.counts.of(class) >= 2 * least(share)
     }
 
-    pub(crate) const fn ready(&self) -> usize {
-        self.count
+    /// How many are ready that are not less urgent than this.
+    pub(crate) fn ahead(&self, class: Class) -> usize {
+        Class::ALL.into_iter().filter(|other| *other <= class).map(|other| *self.counts.of(other)).sum()
+    }
+
+    pub(crate) fn ready(&self) -> usize {
+        self.ahead(Class::Bulk)
     }
 
     pub(crate) const fn runs(&self) -> usize {
@@ -221,14 +247,14 @@ impl Lane {
         self.came += 1;
         entry.came = self.came;
         self.weight += entry.weight();
-        self.count += 1;
+        *self.counts.of_mut(entry.class()) += 1;
         self.ready.entry(priority(&entry)).or_default().push_back(entry);
     }
 
     /// Gives an entry back that a run took and did not try: it is the next of its priority.
     pub(crate) fn push_front(&mut self, entry: Entry) {
         self.weight += entry.weight();
-        self.count += 1;
+        *self.counts.of_mut(entry.class()) += 1;
         self.ready.entry(priority(&entry)).or_default().push_front(entry);
     }
 
@@ -241,20 +267,39 @@ impl Lane {
             lists.next()
         };
         let entry = list?.pop_front()?;
-        self.count = self.count.saturating_sub(1);
-        self.weight = self.weight.saturating_sub(entry.weight());
+        self.leaves(&entry);
         Some(entry)
+    }
+
+    /// Takes out what is ready and meant.
+    pub(crate) fn take_out(&mut self, mut is_meant: impl FnMut(&Claim) -> bool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for list in self.ready.values_mut() {
+            if list.iter().any(|entry| is_meant(&entry.claim)) {
+                let (meant, rest) = std::mem::take(list).into_iter().partition(|e| is_meant(&e.claim));
+                *list = rest;
+                taken.extend::<VecDeque<_>>(meant);
+            }
+        }
+        taken.iter().for_each(|entry| self.leaves(entry));
+        taken
+    }
+
+    fn leaves(&mut self, entry: &Entry) {
+        let count = self.counts.of_mut(entry.class());
+        *count = count.saturating_sub(1);
+        self.weight = self.weight.saturating_sub(entry.weight());
     }
 
     /// Takes everything that is ready.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> {
-        (self.weight, self.count) = (0, 0);
+        (self.weight, self.counts) = (0, PerClass::new());
         std::mem::take(&mut self.ready).into_values().rev().flatten()
     }
 
     /// Whether it wants one more run, when all lanes together may start `free` more.
     pub(crate) fn wants_run(&mut self, now: Instant, free: usize) -> bool {
-        if self.count <= self.starting || free == 0 {
+        if self.ready() <= self.starting || free == 0 {
             return false;
         }
         let working = self.runs - self.starting;
@@ -293,7 +338,7 @@ impl Lane {
 
     /// Whether it can be forgotten.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        self.count == 0 && self.runs == 0 && self.shape.is_plain(now)
+        self.ready() == 0 && self.runs == 0 && self.shape.is_plain(now)
     }
 
     /// When an entry that comes now is tried, if the site is held: a little behind the probe.
@@ -303,12 +348,19 @@ impl Lane {
     }
 }
 
+/// How many of a class have a place whatever is before them.
+const fn least(share: usize) -> usize {
+    share.div_ceil(LEAST_SHARE)
+}
+
 fn priority(entry: &Entry) -> Priority {
     entry.claim.mail.priority.unwrap_or_default()
 }
 
 /// Mail without priority gets an eighth of the turns at least, however much of the other there is.
 const OLDEST_EVERY: u64 = 8;
+/// What of a lane's room is kept for each class: enough to fill the turns that it has.
+const LEAST_SHARE: usize = 16;
 /// A lane takes at most this part of the room that is left: with 20,000 places, more than a hundred
 /// lanes that do not move leave room for the next one.
 const READY_SHARE: usize = 16;
@@ -318,195 +370,4 @@ const RUN_SHARE: usize = 8;
 const BEHIND_HOLD: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::clock::{Clock, Rng, SystemClock};
-    use crate::hop::{Require, Tlsa, TlsaRecord, TlsaSet};
-    use crate::message::{Handling, MessageId};
-    use crate::route::sts::{MxPattern, StsMode, StsPolicy};
-    use crate::smtp::address::Domain;
-    use crate::smtp::params::{Mail, Rcpt};
-    use crate::spool::{BodyRef, Recipient, Token};
-
-    pub(crate) const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);
-
-    pub(crate) fn claim(n: u64, from: &str, to: &[&str]) -> Claim {
-        let message = MessageId::new(T0, &Rng::seeded(n));
-        let recipient = |to: &&str| Recipient::new(Rcpt::parse(&format!("<{to}>")).unwrap());
-        Claim {
-            token: Token { message, entry: 0, number: 1 },
-            mail: Mail::parse(from).unwrap(),
-            handling: Handling::new(),
-            head: Bytes::new(),
-            body: BodyRef { message, number: n, size: 10, at_hand: Some(Bytes::from_static(b"Subject: x")) },
-            accepted: T0,
-            expires: T0.after(Duration::from_secs(86_400)),
-            destination: Domain::parse("b.test").unwrap(),
-            queue: QueueName::new("b.test"),
-            due: T0,
-            attempts: 0,
-            cancelled: false,
-            recipients: to.iter().map(recipient).collect(),
-        }
-    }
-
-    fn entry(n: u64) -> Entry {
-        Entry::new(claim(n, "<a@a.test>", &["x@b.test"]))
-    }
-
-    fn lane() -> Lane {
-        Lane::new(Way::Local(LocalId::new("x")), 20)
-    }
-
-    const LIMITS: Limits = Limits { ready: 100, weight: 25 };
-
-    #[test]
-    fn a_burst_opens_connections_by_doubling() {
-        let (mut lane, now) = (lane(), SystemClock.mono());
-        for n in 0..100 {
-            lane.push(entry(n), LIMITS);
-        }
-        let mut steps = Vec::new();
-        while lane.runs() < 20 {
-            let mut begun = 0;
-            while lane.wants_run(now, 500) {
-                lane.run_begins();
-                begun += 1;
-            }
-            (0..begun).for_each(|_| lane.run_works());
-            steps.push(begun);
-        }
-        assert_eq!(steps, [1, 1, 2, 4, 8, 4]);
-        assert!(!lane.wants_run(now, 500));
-    }
-
-    #[test]
-    fn work_that_a_starting_run_will_take_asks_for_no_other() {
-        let (mut lane, now) = (lane(), SystemClock.mono());
-        assert!(!lane.wants_run(now, 500));
-        lane.push(entry(1), LIMITS);
-        assert!(lane.wants_run(now, 500));
-        assert!(!lane.wants_run(now, 0));
-        lane.run_begins();
-        assert!(!lane.wants_run(now, 500));
-    }
-
-    #[test]
-    fn urgent_mail_goes_first_and_slows_the_rest_down_without_stopping_it() {
-        let mut lane = lane();
-        let priorities = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"];
-        for (n, priority) in (0..40).zip(priorities.into_iter().cycle()) {
-            lane.push(Entry::new(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
-        }
-        let mut pop = || lane.pop().map(|entry| entry.claim.body.number);
-        let first: Vec<_> = std::iter::from_fn(&mut pop).take(10).collect();
-        assert_eq!(first, [1, 3, 5, 7, 9, 11, 13, 0, 15, 17], "the eighth is the oldest");
-        let rest: Vec<_> = std::iter::from_fn(&mut pop).collect();
-        assert_eq!(rest.len(), 30);
-        let of = |kind| rest.iter().filter(|n| *n % 4 == kind).collect::<Vec<_>>();
-        for kind in 0..4 {
-            assert!(of(kind).is_sorted(), "within a priority what came first");
-        }
-        let at = |n| rest.iter().position(|place| *place == n).unwrap();
-        assert!(at(39) < at(28) && at(36) < at(30), "{rest:?}");
-        assert_eq!(lane.ready(), 0);
-    }
-
-    #[test]
-    fn what_was_not_tried_is_the_next_of_its_priority() {
-        let mut lane = lane();
-        (0..2).for_each(|n| lane.push(entry(n), LIMITS));
-        let taken = lane.pop().unwrap();
-        lane.push_front(taken);
-        assert_eq!((lane.ready(), lane.pop().unwrap().claim.body.number), (2, 0));
-        assert_eq!(lane.drain().count(), 1);
-        assert_eq!((lane.ready(), lane.weight), (0, 0));
-    }
-
-    #[test]
-    fn bodies_that_do_not_fit_are_let_go() {
-        let mut lane = lane();
-        for n in 0..5 {
-            lane.push(entry(n), LIMITS);
-        }
-        let kept = std::iter::from_fn(|| lane.pop()).filter(|e| e.claim.body.at_hand.is_some()).count();
-        assert_eq!((kept, lane.weight), (2, 0));
-    }
-
-    #[test]
-    fn lanes_that_do_not_move_leave_room_for_others() {
-        let (limits, mut entries, mut runs) = (Limits { ready: 2_000, weight: 0 }, 20_000, 500);
-        let now = SystemClock.mono();
-        let mut lanes: Vec<_> = (0..40).map(|_| lane()).collect();
-        for lane in &mut lanes {
-            let room = lane.room(limits, entries);
-            assert!(room > 0);
-            (0..room.min(40)).for_each(|n| lane.push(entry(n as u64), limits));
-            entries -= room;
-            while lane.wants_run(now, runs) {
-                lane.run_begins();
-                lane.run_works();
-                runs -= 1;
-            }
-        }
-        assert!(lanes.iter().all(|lane| lane.runs() > 0) && entries > 0 && runs > 0);
-        assert_eq!(lanes[0].runs(), 20);
-    }
-
-    fn domain(name: &str) -> Domain {
-        Domain::parse(name).unwrap()
-    }
-
-    /// Under a policy that allows this host.
-    fn sts(mut hosts: Hosts, mx: &str) -> Hosts {
-        hosts.sts = Some(Arc::new(StsPolicy {
-            id: "1".into(),
-            mode: StsMode::Enforce,
-            mx: vec![MxPattern { wildcard: false, name: domain(mx) }],
-            max_age: Duration::from_secs(86_400),
-            lines: Vec::new(),
-        }));
-        hosts
-    }
-
-    #[test]
-    fn a_site_asked_for_other_tls_is_another_lane() {
-        let host = || vec![crate::hop::Host::new(Domain::parse("mx.test").unwrap(), 25)];
-        let name = |hosts, care| Routed::new(Route::Hosts(hosts), care).unwrap().site.to_string();
-        let usual = |require| name(Hosts::new(host(), require), Care::Usual);
-        assert_eq!(usual(Require::Opportunistic), "mx.test:25");
-        assert_eq!(usual(Require::Encrypted), "encrypted mx.test:25");
-        assert_eq!(usual(Require::Verified), "verified mx.test:25");
-        assert_eq!(usual(Require::Cleartext), "cleartext mx.test:25");
-
-        let record = |usage| TlsaRecord::new(usage, 1, 1, Bytes::from_static(&[7; 32])).unwrap();
-        let secured = |tlsa| {
-            let mut hosts = Hosts::new(host(), Require::Opportunistic);
-            hosts.hosts[0].tlsa = tlsa;
-            hosts
-        };
-        let set = |usage, names: &[&str]| {
-            let mut set = TlsaSet::new(domain("mx.test"), vec![record(usage)]);
-            set.names.extend(names.iter().map(|name| domain(name)));
-            secured(Tlsa::Records(Arc::new(set)))
-        };
-        for (hosts, care, expected) in [
-            (set(3, &["b.test"]), Care::Usual, "dane mx.test:25"),
-            (set(2, &[]), Care::Usual, "dane mx.test:25"),
-            (set(2, &["c.test", "b.test"]), Care::Usual, "dane mx.test:25 as b.test,c.test"),
-            (secured(Tlsa::Failed), Care::Usual, "dane mx.test:25"),
-            (secured(Tlsa::Unusable), Care::Required, "requiretls dane mx.test:25"),
-            (secured(Tlsa::Unusable).unproven(), Care::Required, "requiretls unproven dane mx.test:25"),
-            (set(3, &[]), Care::Relaxed, "mx.test:25"),
-            (sts(set(3, &[]), "mx.test"), Care::Usual, "dane sts mx.test:25"),
-            (sts(secured(Tlsa::Absent), "mx.test"), Care::Usual, "sts mx.test:25"),
-            (sts(secured(Tlsa::Absent), "mx.test"), Care::Relaxed, "mx.test:25"),
-        ] {
-            assert_eq!(name(hosts, care), expected);
-        }
-        let refused = Routed::new(Route::Hosts(sts(secured(Tlsa::Absent), "mx2.test")), Care::Usual);
-        assert_eq!(refused.unwrap_err(), RouteError::Sts);
-    }
-}
+pub(crate) mod tests;
