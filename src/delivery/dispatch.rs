@@ -270,9 +270,10 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.settings().options.sweep.max(self.sweep_took * 20));
+        let sweep = self.shared.settings().options.sweep;
+        self.next_sweep = Some(now.mono + sweep.max(self.sweep_took * 20));
         if now.mono >= self.next_prune && self.prunes.is_empty() {
-            self.next_prune = now.mono + self.shared.settings().options.sweep;
+            self.next_prune = now.mono + sweep;
             self.prune();
         }
     }

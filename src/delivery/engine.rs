@@ -374,7 +374,8 @@ impl Engine {
         let watch = watched
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
-        let key = wishes.key(handling.tenant.as_ref(), &shared.settings().options, now.wall, expires)?;
+        let settings = shared.settings();
+        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall)?;
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let message = NewMessage {
             id,
@@ -386,8 +387,8 @@ impl Engine {
             expires,
             entries,
             key,
-            keep: wishes.keep(&shared.settings().options),
-            log: shared.settings().options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
+            keep: wishes.keep(&settings.options),
+            log: settings.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
         };
         let mut places = Places {
             shared,

@@ -346,9 +346,11 @@ mod tests {
         watchers.settled(id(1), 0, [delivered("a@a.test")].into_iter(), Some(Vec::new()));
         watchers.settled(id(1), 1, [delivered("b@b.test")].into_iter(), None);
         assert!(!lock(&watch.slot.state).is_done());
-        watchers.settled(id(1), 1, [delivered("c@b.test")].into_iter(), Some(Vec::new()));
+        // Of the last entry, another process has settled one, and one was seen here before.
+        let others = vec![delivered("b@b.test"), delivered("d@b.test")];
+        watchers.settled(id(1), 1, [delivered("c@b.test")].into_iter(), Some(others));
         watch.done().await;
-        assert_eq!(watch.outcomes().len(), 3);
+        assert_eq!(watch.outcomes().len(), 4);
     }
 
     #[tokio::test]

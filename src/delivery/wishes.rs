@@ -73,19 +73,19 @@ impl Wishes {
 
     /// How long its results are kept.
     pub(crate) fn keep(&self, options: &EngineOptions) -> Option<Duration> {
-        self.keep.or(self.key.as_ref().map(|_| options.keep_results)).filter(|keep| !keep.is_zero())
+        let keep = self.keep.or_else(|| self.key.as_ref().map(|_| options.keep_results));
+        keep.filter(|keep| !keep.is_zero())
     }
 
-    /// Its key, remembered for as long as it may wait at least.
+    /// Its key. The spool remembers it for as long as the message waits at least.
     pub(crate) fn key(
         &self,
         tenant: Option<&Tenant>,
         options: &EngineOptions,
         now: Timestamp,
-        expires: Timestamp,
     ) -> Result<Option<Key>, KeyError> {
         let Some((name, digest)) = &self.key else { return Ok(None) };
-        let until = now.after(options.keep_keys).max(expires);
+        let until = now.after(options.keep_keys);
         Key::new(tenant.cloned(), name, *digest, until).map(Some)
     }
 }

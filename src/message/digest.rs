@@ -3,7 +3,7 @@
 //! What is invented anew at each build does not count: Date, Message-ID, and the boundaries of multiparts,
 //! which count by their order alone. Everything else does: the envelope with its parameters, every other
 //! field, every octet of the body. What cannot be taken apart (too deep, too many parts, malformed) counts as
-//! it is. Digests are stored, so what is hashed must stay the same for ever.
+//! it is, and so do parts that are signed or encrypted. Digests are stored, so what is hashed must stay the same for ever.
 
 use sha2::{Digest, Sha256};
 

@@ -158,7 +158,7 @@ pub enum Then {
     Park(Box<str>),
 }
 
-/// When [`Spool::settle`] answers and how soon its effect is on stable storage.
+/// When [`Spool::settle`](super::Spool::settle) answers and how soon its effect is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// It rides on the next group that is synced anyway, after 50 ms at the latest. A crash in

@@ -154,6 +154,6 @@ impl Enqueued {
 pub struct Known {
     /// The id it was handed over with.
     pub given: MessageId,
-    /// The id under which it was stored before.
+    /// The id under which it was stored before; the same where the same message is handed over again.
     pub stored: MessageId,
 }

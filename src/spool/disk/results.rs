@@ -72,3 +72,38 @@ const FORGET: &str = "DELETE FROM result WHERE (message, entry) IN \
 
 /// The queries above have it in full.
 const _: () = assert!(SHIFT == 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::RecipientState;
+    use crate::spool::contract::sample;
+
+    #[test]
+    fn the_entry_of_reports_is_no_result_and_keeps_them_until_it_goes() {
+        let conn = Connection::open_in_memory().unwrap();
+        let tables = "CREATE TABLE message (n INTEGER PRIMARY KEY, id TEXT, keep INTEGER);
+             CREATE TABLE entry (e INTEGER PRIMARY KEY, recipients TEXT);
+             CREATE TABLE result (message TEXT, entry INTEGER, recipients TEXT, until INTEGER,
+               PRIMARY KEY (message, entry));
+             INSERT INTO entry VALUES (3 << 20 | 1048575, 'waiting <copy@q.test>');";
+        conn.execute_batch(tables).unwrap();
+        let message = sample(1);
+        conn.execute("INSERT INTO message VALUES (3, ?1, 9)", [message.id.to_string()]).unwrap();
+        let all: Vec<_> = message.entries[0]
+            .recipients
+            .iter()
+            .map(|rcpt| Recipient { state: RecipientState::Failed, ..Recipient::new(rcpt.clone()) })
+            .collect();
+        keep(&conn, (message.id, 0), &all, None).unwrap();
+        let results = read(&conn, message.id).unwrap().unwrap();
+        assert_eq!(results, Results::new(all.clone(), true, None), "of its reports one waits still");
+        conn.execute("DELETE FROM entry", []).unwrap();
+        let until = Timestamp::from_millis(7);
+        keep(&conn, (message.id, REPORT_ENTRY), &all, Some(until)).unwrap();
+        assert_eq!(read(&conn, message.id).unwrap(), Some(Results::new(all, true, Some(until))));
+        assert!(!prune(&conn, until, 9).unwrap());
+        conn.execute("DELETE FROM message", []).unwrap();
+        assert_eq!(read(&conn, message.id).unwrap(), None);
+    }
+}

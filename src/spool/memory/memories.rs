@@ -179,3 +179,29 @@ fn shortened(recipient: &Recipient) -> Recipient {
 
 /// Few enough for the lock to be short.
 const STEPS: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::RecipientState;
+    use crate::spool::contract::sample;
+
+    #[test]
+    fn the_entry_of_reports_is_no_result_and_keeps_them_until_it_goes() {
+        let (mut memories, message) = (Memories::default(), sample(1));
+        let all: Vec<_> = message.entries[0]
+            .recipients
+            .iter()
+            .map(|rcpt| Recipient { state: RecipientState::Failed, ..Recipient::new(rcpt.clone()) })
+            .collect();
+        let copies = BTreeMap::from([(REPORT_ENTRY, vec![Recipient::new(all[0].rcpt.clone())])]);
+        memories.keep(9, (message.id, 0), &all, None);
+        let results = memories.results(message.id, Some(copies));
+        assert_eq!(results, Some(Results::new(all.clone(), true, None)), "of its reports one waits still");
+        let until = Timestamp::from_millis(7);
+        memories.keep(9, (message.id, REPORT_ENTRY), &all, Some(until));
+        assert_eq!(memories.results(message.id, None), Some(Results::new(all, true, Some(until))));
+        assert!(!memories.prune(until, KeepLog::new(), |_| false));
+        assert_eq!(memories.results(message.id, None), None);
+    }
+}
