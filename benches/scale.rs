@@ -207,7 +207,7 @@ async fn engine(dir: &Path) {
     let engine = start(dir).await;
     let entries = engine.stats().spool.entries;
     println!("engine: started after {:.2} s, {} KiB", began.elapsed().as_secs_f64(), memory("VmRSS"));
-    while engine.stats().watched < usize::try_from(destinations()).unwrap() {
+    while engine.stats().queues < usize::try_from(destinations()).unwrap() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     println!(
