@@ -39,10 +39,14 @@ pub mod contract;
 #[cfg(feature = "disk")]
 mod disk;
 mod error;
+#[cfg(any(feature = "disk", feature = "postgres"))]
+mod lines;
 mod log;
 mod look;
 mod memory;
 mod new;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod queue;
 pub(crate) mod rules;
 
