@@ -21,10 +21,12 @@ use crate::smtp::params::{Mail, Rcpt};
 mod claiming;
 mod settling;
 mod storing;
+mod telling;
 
 pub use claiming::*;
 pub use settling::*;
 pub use storing::*;
+pub use telling::*;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

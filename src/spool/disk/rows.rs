@@ -8,6 +8,7 @@ use super::super::{
     Staged, Then, Token,
 };
 use super::schema::{SHIFT, column};
+use super::tell::TellRow;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
@@ -70,6 +71,7 @@ impl Row {
         }
         let mut entries = Vec::with_capacity(message.entries.len());
         let mut claims = Vec::new();
+        let alone = message.entries.len() == 1;
         for (at, entry) in (0_u32..).zip(message.entries) {
             let mut recipients = String::new();
             for rcpt in &entry.recipients {
@@ -95,6 +97,7 @@ impl Row {
                     due: entry.due,
                     attempts: 0,
                     cancelled: false,
+                    alone,
                     recipients: entry.recipients.into_iter().map(Recipient::new).collect(),
                 });
             }
@@ -129,11 +132,13 @@ pub(super) struct SettleRow {
     pub(super) queue: Option<QueueName>,
     pub(super) then: Then,
     pub(super) submit: Vec<Row>,
+    pub(super) tell: Option<TellRow>,
 }
 
 impl SettleRow {
     pub(super) fn weight(&self) -> usize {
-        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + ROW_WEIGHT
+        let tell = self.tell.as_ref().map_or(0, TellRow::weight);
+        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + tell + ROW_WEIGHT
     }
 
     /// Makes the row; `submit` are the rows of the messages it submits.
@@ -151,6 +156,7 @@ impl SettleRow {
             queue: settlement.queue,
             then: settlement.then,
             submit,
+            tell: settlement.tell.map(TellRow::new).transpose()?,
         })
     }
 }
