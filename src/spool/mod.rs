@@ -62,6 +62,8 @@ pub use memory::{MemoryOptions, MemorySpool};
 pub use new::{
     Enqueued, Key, KeyError, Known, NewBody, NewEntry, NewMessage, REPORT_ENTRY, Staged, StagedGuard,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresHealth, PostgresOptions, PostgresSpool};
 pub use queue::{ClaimRequest, Class, QueueName, QueueSummary};
 
 /// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart) and

@@ -18,14 +18,14 @@ use crate::message::{MessageId, Tag};
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     /// The new entries, with the numbers of their claims where they were born claimed.
-    pub(super) entries: Vec<(MessageId, u32, u64)>,
+    pub(super) entries: Vec<(MessageId, u32, Option<u64>)>,
     /// Messages that were not stored because their keys are known.
     pub(crate) known: Vec<Known>,
 }
 
 /// Refuses what can never be stored, before anything is sent.
-pub(crate) fn check(batch: &[NewMessage]) -> Result<(), SpoolError> {
-    batch.iter().try_for_each(|message| {
+pub(crate) fn check<'a>(batch: impl IntoIterator<Item = &'a NewMessage>) -> Result<(), SpoolError> {
+    batch.into_iter().try_for_each(|message| {
         rules::check_message(message)?;
         // A column takes 1 GB and an array of them no more.
         if message.head.len() as u64 + message.body.size() > MAX_OCTETS {
@@ -43,25 +43,23 @@ pub(crate) fn check(batch: &[NewMessage]) -> Result<(), SpoolError> {
 ///
 /// One statement does it all where there are no keys, no staged bodies and not too many messages (see
 /// [`is_single`]); it must be in a transaction otherwise, which must be rolled back after an error. With
-/// `lease` the entries are born claimed.
+/// a lease the entries are born claimed.
 ///
 /// # Errors
 /// [`SpoolError::KeyConflict`], [`SpoolError::Invalid`], or what the server says.
 pub(crate) async fn insert<C: GenericClient + Sync>(
     on: &On<'_, C>,
-    batch: &[NewMessage],
-    staged: &HashMap<u64, MessageId>,
-    lease: Option<Timestamp>,
+    mut batch: Vec<&NewMessage>,
+    staged: &Bodies,
+    lease: impl Fn(MessageId) -> Option<Timestamp>,
 ) -> Result<Stored, Failure> {
     let mut stored = Stored::default();
-    let mut batch: Vec<&NewMessage> = batch.iter().collect();
     stored.known = keys(on, &mut batch).await?;
     let mut ids = HashSet::with_capacity(batch.len());
     batch.retain(|message| ids.insert(message.id));
     for part in parts(&batch) {
-        let rows = Rows::new(part, staged)?;
+        let rows = Rows::new(part, staged, &lease)?;
         take_staged(on, &rows).await?;
-        let lease = lease.map(|lease| column(lease.as_millis()));
         let found = on
             .query(
                 Call::Enqueue,
@@ -96,7 +94,7 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
                     &rows.classes,
                     &rows.due,
                     &rows.recipients,
-                    &lease,
+                    &rows.leases,
                 ],
             )
             .await?;
@@ -104,16 +102,17 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
             let (Id(message), entry, claim): (Id, i32, Option<i64>) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let entry = u32::try_from(entry).unwrap_or_default();
-            stored.entries.push((message, entry, count(claim.unwrap_or_default())));
+            stored.entries.push((message, entry, claim.map(count)));
         }
+        drop_staged(on, &rows, &stored).await?;
     }
     Ok(stored)
 }
 
 /// Whether [`insert`] needs no transaction around it.
-pub(super) fn is_single(batch: &[NewMessage]) -> bool {
-    let plain = |message: &NewMessage| message.key.is_none() && matches!(message.body, NewBody::Inline(_));
-    batch.iter().all(plain) && parts(&batch.iter().collect::<Vec<_>>()).len() <= 1
+pub(super) fn is_single(batch: &[&NewMessage]) -> bool {
+    let plain = |message: &&NewMessage| message.key.is_none() && matches!(message.body, NewBody::Inline(_));
+    batch.iter().all(plain) && parts(batch).len() <= 1
 }
 
 /// The batch in parts that are one statement each.
@@ -144,11 +143,9 @@ async fn keys<C: GenericClient + Sync>(
     keyed.sort_by_key(|(key, message)| (tenant(key), &key.name, message.id));
     let tenants: Vec<_> = keyed.iter().map(|(key, _)| tenant(key)).collect();
     let names: Vec<_> = keyed.iter().map(|(key, _)| &*key.name).collect();
-    let now: Vec<_> = keyed.iter().map(|(_, message)| column(message.accepted.as_millis())).collect();
     let digests: Vec<_> = keyed.iter().map(|(key, _)| key.digest.as_slice()).collect();
     let ids: Vec<_> = keyed.iter().map(|(_, message)| Id(message.id)).collect();
     let until: Vec<_> = keyed.iter().map(|(key, _)| column(key.until.as_millis())).collect();
-    on.query(Call::DropKeys, &[&tenants, &names, &now]).await?;
     let mut new = HashSet::new();
     for row in on.query(Call::InsertKeys, &[&tenants, &names, &digests, &ids, &until]).await? {
         let (tenant, name, Id(id)): (String, String, Id) =
@@ -200,6 +197,27 @@ async fn take_staged<C: GenericClient + Sync>(on: &On<'_, C>, rows: &Rows<'_>) -
     Ok(())
 }
 
+/// The staged bodies of messages that were there already are nobody's.
+async fn drop_staged<C: GenericClient + Sync>(
+    on: &On<'_, C>,
+    rows: &Rows<'_>,
+    stored: &Stored,
+) -> Result<(), Failure> {
+    if rows.staged.is_empty() {
+        return Ok(());
+    }
+    let new: HashSet<_> = stored.entries.iter().map(|(message, ..)| *message).collect();
+    let owned = rows.ids.iter().zip(&rows.bodies).filter(|(id, _)| !new.contains(&id.0));
+    let left: Vec<_> = owned.map(|(_, body)| *body).filter(|body| rows.staged.contains(body)).collect();
+    if !left.is_empty() {
+        on.query(Call::DropBodies, &[&left]).await?;
+    }
+    Ok(())
+}
+
+/// Staged bodies that are in their table, by the numbers that the spool gave out.
+pub(crate) type Bodies = HashMap<u64, MessageId>;
+
 /// A batch as arrays, one a column.
 #[derive(Debug, Default)]
 struct Rows<'a> {
@@ -229,18 +247,28 @@ struct Rows<'a> {
     classes: Vec<i16>,
     due: Vec<i64>,
     recipients: Vec<String>,
+    leases: Vec<Option<i64>>,
 
     log: LogRows,
 }
 
 impl<'a> Rows<'a> {
-    fn new(batch: &[&'a NewMessage], staged: &HashMap<u64, MessageId>) -> Result<Self, SpoolError> {
+    fn new(
+        batch: &[&'a NewMessage],
+        staged: &Bodies,
+        lease: impl Fn(MessageId) -> Option<Timestamp>,
+    ) -> Result<Self, SpoolError> {
         let mut rows = Self::default();
-        batch.iter().try_for_each(|message| rows.add(message, staged))?;
+        batch.iter().try_for_each(|message| rows.add(message, staged, lease(message.id)))?;
         Ok(rows)
     }
 
-    fn add(&mut self, message: &'a NewMessage, staged: &HashMap<u64, MessageId>) -> Result<(), SpoolError> {
+    fn add(
+        &mut self,
+        message: &'a NewMessage,
+        staged: &Bodies,
+        lease: Option<Timestamp>,
+    ) -> Result<(), SpoolError> {
         let id = Id(message.id);
         let sender = message.mail.to_string();
         // A value that was put together by hand could not be read again.
@@ -295,6 +323,7 @@ impl<'a> Rows<'a> {
             self.classes.push(class);
             self.due.push(column(entry.due.as_millis()));
             self.recipients.push(recipients);
+            self.leases.push(lease.map(|lease| column(lease.as_millis())));
         }
         message.log.iter().for_each(|event| self.log.add(message.id, event));
         Ok(())

@@ -106,9 +106,29 @@ macro_rules! calls {
 calls! {
     Enqueue = ENQUEUE
     TakeStaged = TAKE_STAGED
-    DropKeys = DROP_KEYS
     InsertKeys = INSERT_KEYS
     FindKeys = FIND_KEYS
+    DropBodies = DROP_BODIES
+    StageBody = STAGE_BODY
+    Piece = PIECE
+    DropStaged = DROP_STAGED
+    CollectStaged = COLLECT_STAGED
+    Claim = CLAIM
+    SetAside = SET_ASIDE
+    Extend = EXTEND
+    Body = BODY
+    Settle = SETTLE
+    Hasten = HASTEN
+    Queues = QUEUES
+    Scan = SCAN
+    Results = RESULTS
+    Log = LOG
+    IsThere = IS_THERE
+    PruneKeys = PRUNE_KEYS
+    PruneResults = PRUNE_RESULTS
+    PruneLog = PRUNE_LOG
+    Count = COUNT
+    Health = HEALTH
 }
 
 /// The statements that one connection has prepared.
@@ -139,9 +159,11 @@ impl<'a, C: GenericClient + Sync> On<'a, C> {
         &self,
         call: Call,
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+    ) -> Result<Vec<Row>, Failure> {
         let text = self.tables.text(call);
-        let Some(Prepared(prepared)) = self.prepared else { return self.client.query(text, params).await };
+        let Some(Prepared(prepared)) = self.prepared else {
+            return Ok(self.client.query(text, params).await?);
+        };
         let known = prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&call).cloned();
         let statement = match known {
             Some(statement) => statement,
@@ -151,6 +173,6 @@ impl<'a, C: GenericClient + Sync> On<'a, C> {
                 statement
             }
         };
-        self.client.query(&statement, params).await
+        Ok(self.client.query(&statement, params).await?)
     }
 }
