@@ -11,6 +11,12 @@
 
 #[path = "kit/postgres.rs"]
 mod cluster;
+#[path = "postgres/crash.rs"]
+mod crash;
+#[path = "postgres/nodes.rs"]
+mod nodes;
+#[path = "postgres/tables.rs"]
+mod tables;
 
 use cluster::Cluster;
 use postroad::spool::{PostgresOptions, PostgresSpool};

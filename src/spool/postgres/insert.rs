@@ -53,8 +53,8 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
     staged: &Bodies,
     lease: impl Fn(MessageId) -> Option<Timestamp>,
 ) -> Result<Stored, Failure> {
-    let mut stored = Stored::default();
-    stored.known = keys(on, &mut batch).await?;
+    let known = keys(on, &mut batch).await?;
+    let mut stored = Stored { known, entries: Vec::new() };
     let mut ids = HashSet::with_capacity(batch.len());
     batch.retain(|message| ids.insert(message.id));
     for part in parts(&batch) {

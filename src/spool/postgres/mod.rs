@@ -57,8 +57,8 @@ use connect::Link;
 use count::Counts;
 use error::Tries;
 use stage::Staging;
-use tables::On;
 pub(crate) use tables::Tables;
+use tables::{Call, On};
 use write::Writing;
 
 /// How a [`PostgresSpool`] uses its server.
@@ -198,6 +198,7 @@ impl PostgresSpool {
             rng,
             options,
         });
+        inner.run(Call::CollectStaged, &[]).await?;
         inner.recount(true).await?;
         let tasks = vec![
             tokio::spawn(listen::run(Arc::clone(&inner))).abort_handle(),

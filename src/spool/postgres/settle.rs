@@ -84,7 +84,9 @@ fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
         if collides {
             rounds.extend(batch.get(from..at));
             from = at;
-            (entries.clear(), messages.clear(), reports.clear());
+            entries.clear();
+            messages.clear();
+            reports.clear();
         }
         entries.insert((message, entry));
         messages.insert(message);

@@ -30,7 +30,7 @@ impl Tables {
             return Err(SpoolError::Invalid("the schema's name is empty, too long, or holds a control"));
         }
         let quoted = quote(schema);
-        let texts = Call::SQL.iter().map(|text| text.replace("SCHEMA.", &format!("{quoted}."))).collect();
+        let texts = Call::SQL.iter().map(|text| in_schema(text, &quoted)).collect();
         Ok(Self { schema: schema.to_owned(), texts })
     }
 
@@ -54,7 +54,7 @@ impl Tables {
 
     async fn make(&self, client: &mut tokio_postgres::Client) -> Result<(), Failure> {
         let quoted = quote(&self.schema);
-        let of_schema = |sql: &str| sql.replace("SCHEMA.", &format!("{quoted}."));
+        let of_schema = |sql: &str| in_schema(sql, &quoted);
         let tx = client.transaction().await?;
         let encoding: String = tx.query_one("SHOW server_encoding", &[]).await?.try_get(0)?;
         if encoding != "UTF8" {
@@ -82,6 +82,12 @@ impl Tables {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// SQL with the schema's name in it, which is a part of a literal where a sequence or a table is a value.
+fn in_schema(sql: &str, quoted: &str) -> String {
+    let literal = quoted.replace('\'', "''");
+    sql.replace("'SCHEMA.", &format!("'{literal}.")).replace("SCHEMA.", &format!("{quoted}."))
 }
 
 /// A name as SQL writes it.
