@@ -6,7 +6,7 @@ use crate::smtp::address::Domain;
 use crate::smtp::params::Mail;
 
 use super::claim::{Claim, Recipient};
-use super::queue::QueueName;
+use super::queue::{Class, QueueName};
 
 /// One entry, for people.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Selection {
         self.fits((claim.token.message, &claim.destination, &claim.queue, &claim.handling), false)
     }
 
-    fn fits(&self, is: (MessageId, &Domain, &QueueName, &Handling), parked: bool) -> bool {
+    pub(crate) fn fits(&self, is: (MessageId, &Domain, &QueueName, &Handling), parked: bool) -> bool {
         let (message, destination, queue, handling) = is;
         self.message.is_none_or(|m| m == message)
             && self.destination.as_ref().is_none_or(|d| d == destination)
@@ -129,24 +129,38 @@ pub struct Alter {
     pub now: Timestamp,
     /// From behind this entry on.
     pub after: Option<(MessageId, u32)>,
-    /// How many are looked at at most.
+    /// How many are looked at at most, whether they are meant or not: a page is one short transaction,
+    /// however much waits. What a page looks for through an index may be more.
     pub limit: usize,
 }
 
-/// What can be done to an entry from outside. One that is claimed is in somebody's hands: what of the change
-/// can wait is noted with it and done when it is settled with [`Then::Retry`](super::Then::Retry).
+/// What can be done to an entry from outside.
+///
+/// One that is claimed, by a lease that has not ended at [`Alter::now`], is in somebody's hands: what of the
+/// change can wait is noted with it and done when it is settled and stays ([`Then::Retry`](super::Then::Retry)).
+/// A note outlives the claim: what is claimed next, because the lease ended or the process died, is parked
+/// instead, or comes as cancelled. Where a lease has ended, a change takes the entry as another claim would: the old
+/// token is fenced off.
+///
+/// No due time is set past the deadline of the message. What is made due at once and is past its deadline is
+/// due since the beginning of time ([`Timestamp::default`]), by which an engine sees that it was not tried
+/// since it was looked at, and owes it a try. What was cancelled is never changed again, and the
+/// [`REPORT_ENTRY`](super::REPORT_ENTRY) of a message is not changed at all: what became of recipients is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is parked, with this reason. A claimed one when it is settled for a retry.
+    /// It is parked, with this reason, of which 1,024 octets are kept. A claimed one when it is settled for a
+    /// retry. One that is parked already keeps its reason. A parked entry waits for as long as nobody
+    /// releases or cancels it, also past its deadline.
     Hold(Box<str>),
     /// It is parked no longer. It keeps its due time; what passed meanwhile is due at once. Takes a hold
     /// back that waits for a settlement.
     Release,
-    /// It is given up: it falls due at once, parked or not, and its next claim has
-    /// [`Claim::cancelled`](super::Claim::cancelled). A claimed one when it is settled for a retry.
+    /// It is given up: it falls due at once, parked or not, before all that was due in its queue, and its
+    /// next claim has [`Claim::cancelled`](super::Claim::cancelled). A claimed one when it is settled and
+    /// stays. It is cancelled until it is settled for good, also when it is put off.
     Cancel,
-    /// It falls due then. A claimed one is left as it is.
+    /// It falls due then; what is parked stays so. A claimed one is left as it is.
     Due(Timestamp),
     /// It falls due now, in its destination's own queue, so that it is routed anew; parked no longer. A
     /// claimed one is left as it is.
@@ -154,7 +168,7 @@ pub enum Change {
 }
 
 /// What [`Spool::alter`](super::Spool::alter) did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Altered {
     /// Entries that were changed.
@@ -163,4 +177,6 @@ pub struct Altered {
     pub claimed: u64,
     /// Where to go on; `None`: that was all.
     pub next: Option<(MessageId, u32)>,
+    /// Where the changed entries wait that are not parked, each once, so that they are claimed in time.
+    pub queues: Vec<(QueueName, Class)>,
 }

@@ -34,6 +34,7 @@ use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
 use bytes::Bytes;
 
+mod altering;
 mod claim;
 pub mod contract;
 #[cfg(feature = "disk")]

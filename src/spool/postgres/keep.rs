@@ -2,17 +2,20 @@
 //!
 //! # The order of the log
 //! Transactions that write to the log do so at once, and commit in any order; a reader must not see number 7
-//! and later find 6. A number is therefore the number of its transaction with 20 bits of a counter behind it,
-//! and a reader is given only what is older than the oldest transaction that is still under way: all of those
-//! are there already, or never will be. So nobody waits for anybody: the alternative, a lock around the
-//! numbers until the commit, would have one host transaction that is left open with mail in it stop every
-//! settlement. What it stops instead is the reading.
+//! and later find 6. So a writer announces, before it takes numbers, behind which number its own will be: by an
+//! advisory lock of that name, which it shares with everybody and which ends with its transaction. A reader
+//! looks at the last number first, then at what is announced, and reads up to there: what was not announced
+//! by then is committed, or will take later numbers. So no writer waits for another: a lock around the numbers
+//! until the commit would have one host transaction that is left open with mail in it stop every settlement.
+//! What it stops instead is the reading.
+
+use tokio_postgres::{GenericClient, Row};
 
 use super::super::lines::read_recipients;
 use super::super::{KeepLog, LogEvent, LogKind, Logged, REPORT_ENTRY, Recipient, Results};
 use super::Inner;
 use super::error::Failure;
-use super::tables::Call;
+use super::tables::{Call, On};
 use super::value::{Id, column, count, entry_column, time};
 use crate::clock::Timestamp;
 use crate::message::MessageId;
@@ -38,7 +41,10 @@ impl Inner {
     }
 
     pub(super) async fn log(&self, after: u64, limit: usize) -> Result<Vec<Logged>, Failure> {
-        let found = self.run_once(Call::Log, &[&column(after), &column(limit as u64)]).await?;
+        let mut held = self.link.take().await?;
+        let on = held.conn().on(&self.link.tables);
+        let found = self.link.timed(read_log(&on, after, limit)).await?;
+        held.release();
         let mut log = Vec::with_capacity(found.len());
         for row in found {
             let (Id(message), entry): (Id, Option<i32>) = (row.try_get(2)?, row.try_get(3)?);
@@ -77,6 +83,24 @@ impl Inner {
         }
         Ok(more)
     }
+}
+
+async fn read_log<C: GenericClient + Sync>(
+    on: &On<'_, C>,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Row>, Failure> {
+    let first = |rows: Vec<Row>| -> Result<i64, Failure> {
+        let first = rows.first().map(|row| row.try_get::<_, Option<i64>>(0)).transpose()?;
+        Ok(first.flatten().unwrap_or_default())
+    };
+    let last = first(on.query(Call::LogLast, &[]).await?)?;
+    if count(last) <= after {
+        return Ok(Vec::new());
+    }
+    let back = first(on.query(Call::LogHorizon, &[&last]).await?)?;
+    let until = last.saturating_sub(back);
+    on.query(Call::Log, &[&column(after), &until, &column(limit as u64)]).await
 }
 
 /// How much of each is forgotten at once: some ten milliseconds of the server's time.

@@ -19,6 +19,7 @@
 //! It has no partitions: autovacuum is told to come often, which keeps the tables small at some thousand
 //! messages a second when `autovacuum_naptime` is 5 s.
 
+mod alter;
 mod care;
 mod connect;
 mod count;
@@ -330,8 +331,7 @@ impl Spool for PostgresSpool {
     }
 
     fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
-        drop(alter);
-        Box::pin(std::future::ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move { trying!(self.inner().alter(&alter)) })
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {

@@ -93,7 +93,7 @@ CREATE TABLE SCHEMA.postroad_result (
   PRIMARY KEY (message, entry)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX postroad_result_until ON SCHEMA.postroad_result (until) WHERE until IS NOT NULL;
-CREATE SEQUENCE SCHEMA.postroad_log_order;
+CREATE SEQUENCE SCHEMA.postroad_log_number;
 CREATE TABLE SCHEMA.postroad_log (
   number bigint PRIMARY KEY,
   at bigint NOT NULL,
@@ -112,15 +112,15 @@ CREATE VIEW SCHEMA.postroad_mail AS SELECT
   CASE WHEN m.expires < 253402300800000 THEN to_timestamp(m.expires / 1000.0) ELSE 'infinity' END AS expires,
   m.size, m.tenant, m.tags, e.recipients, m.handling, encode(m.head, 'escape') AS head
 FROM SCHEMA.postroad_message m JOIN SCHEMA.postroad_entry e ON e.message = m.id;
-INSERT INTO SCHEMA.postroad_meta VALUES ('version', 1), ('log_base', 0);
+INSERT INTO SCHEMA.postroad_meta VALUES ('version', 1);
 ";
 
 /// One statement is one transaction: the batch is there or it is not. Rows are inserted in the order of
 /// their ids, so that two batches with the same ids wait for each other in one order. Returns the entries
 /// that are new, in order, with their claims.
 ///
-/// A number in the log is made of the transaction's own number and a counter: transactions that write at once
-/// need not wait for each other, and a reader stops before the first that is still under way.
+/// Whoever writes to the log announces first from where on, by a lock that stops nobody and ends with the
+/// transaction; see [`LOG_HORIZON`].
 pub(super) const ENQUEUE: &str = "
 WITH fresh AS (
   INSERT INTO SCHEMA.postroad_message
@@ -138,19 +138,20 @@ WITH fresh AS (
   SELECT b.body, b.piece, b.octets
   FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
   JOIN fresh ON fresh.id = b.body
+), announced AS MATERIALIZED (
+  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
+    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
+  FROM SCHEMA.postroad_log_number
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
-  SELECT
-    (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
-      + (pg_current_xact_id()::text::bigint << 20) + (nextval('SCHEMA.postroad_log_order') & 1048575),
-    l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
+  SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
   FROM (
     SELECT l.* FROM unnest($16::uuid[], $17::bigint[], $18::uuid[], $19::integer[], $20::text[], $21::text[],
       $22::integer[], $23::text[])
       WITH ORDINALITY AS l(owner, at, message, entry, kind, recipient, attempt, note, place)
     JOIN fresh ON fresh.id = l.owner
     ORDER BY l.place
-  ) l
+  ) l CROSS JOIN announced
 ), stored AS (
   INSERT INTO SCHEMA.postroad_entry (message, entry, destination, queue, class, due, wake, claim, recipients)
   SELECT e.message, e.entry, e.destination, e.queue, e.class, e.due, greatest(e.due, e.lease),
@@ -306,19 +307,20 @@ WITH held AS (
   FROM held h JOIN whole w ON w.id = h.message LEFT JOIN ending ON ending.id = w.id
   WHERE h.remove AND w.keep IS NOT NULL AND h.entry <> 1048575
   ON CONFLICT (message, entry) DO NOTHING
+), announced AS MATERIALIZED (
+  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
+    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
+  FROM SCHEMA.postroad_log_number
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
-  SELECT
-    (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
-      + (pg_current_xact_id()::text::bigint << 20) + (nextval('SCHEMA.postroad_log_order') & 1048575),
-    l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
+  SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
   FROM (
     SELECT l.* FROM unnest($15::uuid[], $16::integer[], $17::bigint[], $18::uuid[], $19::integer[], $20::text[],
       $21::text[], $22::integer[], $23::text[])
       WITH ORDINALITY AS l(of_message, of_entry, at, message, entry, kind, recipient, attempt, note, place)
     JOIN held h ON h.message = l.of_message AND h.entry = l.of_entry
     ORDER BY l.place
-  ) l
+  ) l CROSS JOIN announced
 )
 SELECT h.message, h.entry, w.remain, w.size, coalesce(told.is_new, false), moved.parked IS NOT NULL
 FROM held h
@@ -362,14 +364,23 @@ UNION ALL
 SELECT entry, recipients, false, until FROM SCHEMA.postroad_result WHERE message = $1
 ORDER BY 1";
 
-/// The log behind a number. What a transaction writes that is still under way has numbers from its own on,
-/// so those are left for the next time, and all that could come before is there.
+/// The last number of the log that was given out. It is read before [`LOG_HORIZON`].
+pub(super) const LOG_LAST: &str =
+    "SELECT last_value - (NOT is_called)::integer FROM SCHEMA.postroad_log_number";
+
+/// How far back from that number begins what is still under way, by what the writers have announced, of which
+/// 31 bits are seen. What is not announced by now will have later numbers, or is committed.
+pub(super) const LOG_HORIZON: &str = "
+SELECT max(back) FROM (
+  SELECT ($1::bigint - objid::bigint) & 2147483647 AS back FROM pg_locks
+  WHERE locktype = 'advisory' AND objsubid = 2 AND classid = 'SCHEMA.postroad_log'::regclass::oid
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) held WHERE back < 1073741824";
+
+/// The log behind a number, up to another.
 pub(super) const LOG: &str = "
 SELECT number, at, message, entry, kind, recipient, attempt, note FROM SCHEMA.postroad_log
-WHERE number > $1
-  AND number < (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
-    + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20)
-ORDER BY number LIMIT $2";
+WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3";
 
 /// Bodies that nobody names.
 pub(super) const DROP_BODIES: &str = "DELETE FROM SCHEMA.postroad_body WHERE body = ANY($1::uuid[])";
@@ -471,3 +482,34 @@ SELECT
     'SCHEMA.postroad_entry'::regclass, 'SCHEMA.postroad_body'::regclass, 'SCHEMA.postroad_key'::regclass,
     'SCHEMA.postroad_result'::regclass, 'SCHEMA.postroad_log'::regclass]) t),
   (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// The entries of a page that are meant, locked, and as they stand.
+pub(super) const STANDING: &str = "
+SELECT e.message, e.entry, e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires,
+  e.claim IS NOT NULL AND e.wake > $1, e.claim IS NOT NULL
+FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
+WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e.entry <> 1048575
+  AND ($6::text IS NULL OR e.destination = $6)
+  AND ($7::text IS NULL OR e.queue = $7)
+  AND ($8::text IS NULL OR m.tenant = $8)
+  AND ($9::text IS NULL OR $9 = ANY (m.tags))
+  AND ($10::boolean IS NULL OR (e.parked IS NOT NULL) = $10)
+ORDER BY e.message, e.entry
+FOR UPDATE OF e";
+
+/// The last entry of a page, and how many it has.
+pub(super) const PAGE: &str = "
+SELECT message, entry, count(*) OVER () FROM (
+  SELECT message, entry FROM SCHEMA.postroad_entry
+  WHERE (message, entry) > ($1, $2) AND ($3::uuid IS NULL OR message = $3)
+  ORDER BY message, entry LIMIT $4
+) page ORDER BY message DESC, entry DESC LIMIT 1";
+
+/// Changes entries. What nobody holds, or whose lease has ended, is claimed by nobody from then on.
+pub(super) const ALTER: &str = "
+UPDATE SCHEMA.postroad_entry e SET queue = a.queue, due = a.due, parked = a.parked, mark = a.mark,
+  claim = CASE WHEN a.claimed THEN e.claim END,
+  wake = CASE WHEN a.claimed THEN greatest(e.wake, a.due) ELSE a.due END
+FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::boolean[])
+  AS a(message, entry, queue, due, parked, mark, claimed)
+WHERE e.message = a.message AND e.entry = a.entry";

@@ -128,7 +128,12 @@ calls! {
     Queues = QUEUES
     Scan = SCAN
     Results = RESULTS
+    LogLast = LOG_LAST
+    LogHorizon = LOG_HORIZON
     Log = LOG
+    Standing = STANDING
+    Page = PAGE
+    Alter = ALTER
     IsThere = IS_THERE
     PruneKeys = PRUNE_KEYS
     PruneResults = PRUNE_RESULTS
