@@ -486,7 +486,7 @@ SELECT
 /// The entries of a page that are meant, locked, and as they stand.
 pub(super) const STANDING: &str = "
 SELECT e.message, e.entry, e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires,
-  e.claim IS NOT NULL AND e.wake > $1, e.claim IS NOT NULL
+  e.claim IS NOT NULL AND e.wake > $1
 FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
 WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e.entry <> 1048575
   AND ($6::text IS NULL OR e.destination = $6)
@@ -505,11 +505,11 @@ SELECT message, entry, count(*) OVER () FROM (
   ORDER BY message, entry LIMIT $4
 ) page ORDER BY message DESC, entry DESC LIMIT 1";
 
-/// Changes entries. What nobody holds, or whose lease has ended, is claimed by nobody from then on.
+/// Changes entries. One whose lease has ended is claimed by nobody from then on: whoever had it is late.
 pub(super) const ALTER: &str = "
 UPDATE SCHEMA.postroad_entry e SET queue = a.queue, due = a.due, parked = a.parked, mark = a.mark,
   claim = CASE WHEN a.claimed THEN e.claim END,
-  wake = CASE WHEN a.claimed THEN greatest(e.wake, a.due) ELSE a.due END
+  wake = CASE WHEN a.claimed THEN e.wake ELSE a.due END
 FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::boolean[])
   AS a(message, entry, queue, due, parked, mark, claimed)
 WHERE e.message = a.message AND e.entry = a.entry";
