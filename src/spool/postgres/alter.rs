@@ -59,6 +59,7 @@ async fn page<C: GenericClient + Sync>(on: &On<'_, C>, request: &Alter) -> Resul
                 &tenant.as_ref().map(Tenant::as_str),
                 &tag.as_ref().map(Tag::as_str),
                 parked,
+                &message.map(Id),
             ],
         )
         .await?;

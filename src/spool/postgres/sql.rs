@@ -494,6 +494,7 @@ WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e
   AND ($8::text IS NULL OR m.tenant = $8)
   AND ($9::text IS NULL OR $9 = ANY (m.tags))
   AND ($10::boolean IS NULL OR (e.parked IS NOT NULL) = $10)
+  AND ($11::uuid IS NULL OR e.message = $11)
 ORDER BY e.message, e.entry
 FOR UPDATE OF e";
 
