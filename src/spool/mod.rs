@@ -67,8 +67,8 @@ pub use new::{
 pub use postgres::{PostgresHealth, PostgresOptions, PostgresSpool};
 pub use queue::{ClaimRequest, Class, QueueName, QueueSummary};
 
-/// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart) and
-/// `DiskSpool`; `contract` is the test suite that any implementation must pass.
+/// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart), `DiskSpool` and
+/// `PostgresSpool`; `contract` is the test suite that any implementation must pass.
 pub trait Spool: Send + Sync + fmt::Debug + 'static {
     /// Starts a body whose octets are not all there yet. What was staged and is not named by an
     /// [`Spool::enqueue`] is collected: when the writer is dropped, or at the next open.
