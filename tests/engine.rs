@@ -12,6 +12,10 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/life.rs"]
+mod life;
+#[path = "engine/memories.rs"]
+mod memories;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]

@@ -74,6 +74,8 @@ pub(crate) struct Plan {
 pub(crate) struct RunNotes {
     /// It asked for work.
     pub(crate) asked: bool,
+    /// It was told that it is one too many: it gets nothing more.
+    pub(crate) leaves: bool,
     /// It tried an entry.
     pub(crate) tried: bool,
     /// It got nowhere with an entry: gave it back, or the host fell silent.
@@ -111,6 +113,20 @@ impl Core {
 
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Goes on under other options: what is beyond a new limit is finished, and no more begun.
+    pub(crate) fn reload(&mut self, options: EngineOptions, retry: Retry) {
+        for (site, lane) in &mut self.lanes {
+            let runs = match lane.way {
+                Way::Hosts(_) => options.runs_per_site,
+                Way::Local(_) => options.local_runs,
+            };
+            lane.shape.set_limit(runs);
+            // Where a limit is higher now nobody else would look.
+            self.schedule.unblock(site);
+        }
+        (self.options, self.retry) = (options, retry);
     }
 
     /// The wall clock jumped, or the process starts: what was tried before does not count.
@@ -319,7 +335,7 @@ impl Core {
     pub(crate) fn no_permit(&mut self, site: &QueueName) {
         self.runs = self.runs.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(site) {
-            lane.run_ends(false);
+            lane.run_ends(false, false);
             self.starve(site);
         }
     }
@@ -363,6 +379,8 @@ impl Core {
             lane.run_works();
         }
         let mut taken = None;
+        notes.leaves = notes.leaves || lane.run_leaves();
+        let stopped = stopped || notes.leaves;
         while !stopped && let Some(entry) = lane.pop() {
             let claim = &entry.claim;
             if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
@@ -421,7 +439,7 @@ impl Core {
             todo.start(&starved);
         }
         let Some(lane) = self.lanes.get_mut(site) else { return };
-        lane.run_ends(notes.asked);
+        lane.run_ends(notes.asked, notes.leaves);
         let cause = match end {
             Some(RunEnd::Unreachable(cause)) => Some(cause),
             // Connections that open and break, over and over, are no better than none.

@@ -7,6 +7,15 @@ use std::fmt::Write as _;
 use super::{Recipient, RecipientState, SpoolError, rules};
 use crate::smtp::params::Rcpt;
 
+/// The recipients of an entry as they are written.
+pub(crate) fn write_recipients(recipients: &[Recipient]) -> Result<String, SpoolError> {
+    let mut text = String::new();
+    for r in recipients {
+        write_line(&mut text, r.state, &r.rcpt, r.note.as_deref())?;
+    }
+    Ok(text)
+}
+
 /// Adds a recipient.
 pub(crate) fn write_line(
     to: &mut String,

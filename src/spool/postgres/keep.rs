@@ -12,7 +12,7 @@
 use tokio_postgres::{GenericClient, Row};
 
 use super::super::lines::read_recipients;
-use super::super::{KeepLog, LogEvent, LogKind, Logged, REPORT_ENTRY, Recipient, Results};
+use super::super::{KeepLog, LogEvent, LogKind, Logged, REPORT_ENTRY, Recipient, Results, rules};
 use super::Inner;
 use super::error::Failure;
 use super::tables::{Call, On};
@@ -66,7 +66,7 @@ impl Inner {
     }
 
     pub(super) async fn prune(&self, now: Timestamp, keep: KeepLog) -> Result<bool, Failure> {
-        let again = column(now.after(KEY_AGAIN).as_millis());
+        let again = column(now.after(rules::KEY_AGAIN).as_millis());
         let oldest = now.as_millis().checked_sub(u64::try_from(keep.time.as_millis()).unwrap_or(u64::MAX));
         // Before the epoch nothing happened.
         let oldest = oldest.map_or(-1, column);
@@ -105,6 +105,3 @@ async fn read_log<C: GenericClient + Sync>(
 
 /// How much of each is forgotten at once: some ten milliseconds of the server's time.
 const STEP: i64 = 1_000;
-
-/// When the time of a key is over and its message still waits, the key is looked at again after this.
-const KEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(86_400);

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::GenericClient;
 
-use super::super::lines::write_line;
-use super::super::{REPORT_ENTRY, Recipient, Settlement, SpoolError, Then, Token, rules};
+use super::super::lines::write_recipients;
+use super::super::{REPORT_ENTRY, Settlement, SpoolError, Then, Token, rules};
 use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
@@ -245,12 +245,12 @@ impl<'a> Rows<'a> {
             rows.queues.push(settlement.queue.as_ref().map(|queue| queue.as_str()));
             rows.due.push(due);
             rows.parked.push(parked);
-            rows.recipients.push(lines(&settlement.recipients)?);
+            rows.recipients.push(write_recipients(&settlement.recipients)?);
             let tell = settlement.tell.as_ref();
             rows.tell_queues.push(tell.map(|tell| tell.queue.as_str()));
             rows.tell_destinations.push(tell.map(|tell| tell.destination.as_str()));
             rows.tell_due.push(tell.map(|tell| column(tell.due.as_millis())));
-            rows.tell_recipients.push(tell.map(|tell| lines(&tell.recipients)).transpose()?);
+            rows.tell_recipients.push(tell.map(|tell| write_recipients(&tell.recipients)).transpose()?);
             for event in &settlement.log {
                 rows.log.add(token.message, event);
                 rows.log_entries.push(entry_column(token.entry));
@@ -258,14 +258,6 @@ impl<'a> Rows<'a> {
         }
         Ok(rows)
     }
-}
-
-fn lines(recipients: &[Recipient]) -> Result<String, SpoolError> {
-    let mut lines = String::new();
-    for recipient in recipients {
-        write_line(&mut lines, recipient.state, &recipient.rcpt, recipient.note.as_deref())?;
-    }
-    Ok(lines)
 }
 
 #[cfg(test)]
