@@ -34,8 +34,8 @@ mod cluster;
 
 use cluster::Cluster;
 
-/// Enough for some seconds a run.
-const MESSAGES: u64 = 16_384;
+/// Enough for a second or so a run.
+const MESSAGES: u64 = 8_192;
 
 /// Entries in one claim, and settlements in one call.
 const CLAIM: usize = 50;
@@ -56,6 +56,9 @@ fn main() {
             for (nodes, row) in [(1, 0), (2, 2)] {
                 let (enqueue, settle) = spool(&cluster, nodes).await;
                 let (by_hand, settled_by_hand) = bare(&cluster, nodes).await;
+                println!(
+                    "{nodes} node(s): enqueue {enqueue:.0}, by hand {by_hand:.0}; claim + settle {settle:.0}, by hand {settled_by_hand:.0}"
+                );
                 for (at, rates) in [(row, [enqueue, by_hand]), (row + 1, [settle, settled_by_hand])] {
                     for (best, rate) in best[at].iter_mut().zip(rates) {
                         *best = best.max(rate);
