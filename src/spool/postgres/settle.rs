@@ -6,13 +6,13 @@ use tokio_postgres::GenericClient;
 
 use super::super::lines::write_recipients;
 use super::super::{REPORT_ENTRY, Settlement, SpoolError, Then, Token, rules};
-use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
 use super::insert::{self, Bodies, LogRows};
 use super::tables::{Call, On};
 use super::value::{Id, column, entry_column, text};
 use super::write::delta;
+use super::{BATCH_MESSAGES, Inner};
 use crate::message::MessageId;
 
 /// Refuses what can never be settled, and finds the bodies of what is submitted.
@@ -69,7 +69,8 @@ impl Inner {
     }
 }
 
-/// The batch in parts that are one statement each: in one statement nothing sees what another part of it does,
+/// The batch in parts that are one statement each, and no longer than one for new messages: what the parts of a
+/// statement hand each other has no index, so its time grows with the square. And in one statement nothing sees what another part of it does,
 /// so an entry may be meant only once, and a report entry only alone with its message.
 fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
     let mut rounds = Vec::new();
@@ -78,7 +79,8 @@ fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
     for (at, settlement) in batch.iter().enumerate() {
         let (message, entry) = (settlement.token.message, settlement.token.entry);
         let is_report = entry == REPORT_ENTRY;
-        let collides = entries.contains(&(message, entry))
+        let collides = at - from >= BATCH_MESSAGES
+            || entries.contains(&(message, entry))
             || reports.contains(&message)
             || (is_report && messages.contains(&message));
         if collides {
@@ -294,5 +296,7 @@ mod tests {
             let lengths: Vec<_> = rounds(&batch).iter().map(|round| round.len()).collect();
             assert_eq!(lengths, expected);
         }
+        let many: Vec<_> = (0..130).map(|message| settlement(message, 0)).collect();
+        assert_eq!(rounds(&many).iter().map(|round| round.len()).collect::<Vec<_>>(), [64, 64, 2]);
     }
 }
