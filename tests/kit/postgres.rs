@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the kit")]
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -31,6 +32,8 @@ impl Cluster {
             .args(["-c", "cat >/dev/null; cd /; eval \"$0\"; rm -rf \"$1\""])
             .arg(cluster.shell("pg_ctl", &["-D", &cluster.data(), "-m", "immediate", "stop"]))
             .arg(&cluster.folder)
+            // Whoever ends the test with all that it started must not end this.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
