@@ -30,6 +30,7 @@
 #![cfg_attr(feature = "tokio", doc = "- [`server`]: accepting mail: sockets that listen, and a handler")]
 #![cfg_attr(feature = "tls-rpt", doc = "- [`tls_rpt`]: reports to domains about their TLS")]
 #![cfg_attr(feature = "tokio", doc = "- [`relay`]: server and delivery, joined")]
+#![cfg_attr(feature = "testing", doc = "- [`testing`]: simulated time, hosts and faults, for tests")]
 //!
 //! # Paved paths
 //!
@@ -133,7 +134,7 @@
 //!
 //! `dns` (default) is `MxResolver`, `disk` (default) is `DiskSpool`; both turn on `tokio`, which is all
 //! that does I/O. `mta-sts` and `tls-rpt` (default) add policies and reports over HTTPS, `dkim` (default)
-//! signatures, and `preflight` a look at a sender's DNS. Without features there are [`smtp`], [`message`], [`hop`] and [`clock`].
+//! signatures, and `preflight` a look at a sender's DNS. `testing` is the kit for tests. Without features there are [`smtp`], [`message`], [`hop`] and [`clock`].
 
 use std::pin::Pin;
 
@@ -164,6 +165,8 @@ pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls-rpt")]
 pub mod tls_rpt;
 

@@ -260,12 +260,12 @@ proptest! {
     fn a_report_has_the_fields_it_was_made_with(said in hostile(), text in hostile(), kind in hostile()) {
         let mut rcpt = Rcpt::parse("<ada@b.test>").unwrap();
         rcpt.orcpt = OriginalRecipient::new(&kind, "x").ok();
-        let mut recipient = ReportRecipient::new(rcpt, EnhancedCode::new(5, 1, 1), &text);
+        let mut recipient = ReportRecipient::new(ReportKind::Failure, rcpt, EnhancedCode::new(5, 1, 1), &text);
         recipient.reply = Some(Reply::plain(550, &said));
         let (name, id) = (EhloName::new("mx.b.test").unwrap(), id());
         let sender = Mailbox::parse("s@a.test").unwrap();
         let at = Timestamp::from_millis(1_790_000_000_000);
-        let octets = Report::new(ReportKind::Failure, id, name, sender, at, at, vec![recipient]).build();
+        let octets = Report::new(id, name, sender, at, at, vec![recipient]).build();
         prop_assert!(postroad::smtp::data::is_clean(&octets) && octets.is_ascii() && !octets.contains(&0));
         let header = Header::scan(&octets).unwrap();
         prop_assert!(!header.is_broken());

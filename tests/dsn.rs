@@ -7,8 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+#[path = "kit/reports.rs"]
+mod reports;
 
 use bytes::Bytes;
 use postroad::clock::{Rng, Timestamp};
@@ -17,68 +17,27 @@ use postroad::smtp::address::{EhloName, ForwardPath, Mailbox};
 use postroad::smtp::params::{Rcpt, Ret, XText};
 use postroad::smtp::reply::{EnhancedCode, Reply};
 
-/// Reads a report and prints what it found, one fact a line.
-const READER: &str = r#"
-import email, email.policy, sys
-data = sys.stdin.buffer.read()
-message = email.message_from_bytes(data, policy=email.policy.SMTPUTF8)
-def show(*words): print(*words, sep="|")
-show("type", message.get_content_type(), message.get_param("report-type"))
-show("auto", message["Auto-Submitted"])
-show("to", message["To"].addresses[0].addr_spec)
-show("defects", len(message.defects))
-text, status, returned = message.get_payload()
-show("parts", text.get_content_type(), status.get_content_type(), returned.get_content_type())
-for part in (text, status, returned): show("defects", len(part.defects))
-if status.get_content_type() == "message/delivery-status":
-    blocks = status.get_payload()
-else:
-    raw = status.get_payload(decode=True) or status.get_payload(0).as_bytes()
-    blocks = [email.message_from_bytes(b, policy=email.policy.SMTPUTF8) for b in raw.strip().split(b"\r\n\r\n")]
-for block in blocks:
-    show("block", *[name for name, _ in block.items()])
-    for name in ("Original-Envelope-Id", "Deliver-By-Date", "Final-Recipient", "Action", "Status", "Diagnostic-Code", "Will-Retry-Until"):
-        if block[name] is not None: show(name, " ".join(block[name].split()))
-if returned.get_content_type() == "message/rfc822":
-    show("subject", returned.get_payload(0)["Subject"])
-else:
-    show("subject", email.message_from_string(returned.get_payload(), policy=email.policy.SMTP)["Subject"])
-"#;
-
 /// What Python says of a report; `None` where there is no Python.
 fn read(report: &Report) -> Option<String> {
-    let mut python = Command::new("python3");
-    python.args(["-X", "utf8", "-c", READER]);
-    python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = match python.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "python3 is needed: {error}");
-            eprintln!("SKIPPED, nothing was tested: python3 does not start: {error}");
-            return None;
-        }
-    };
-    child.stdin.take().unwrap().write_all(&report.build()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&report.build()));
-    Some(String::from_utf8(output.stdout).unwrap())
+    reports::read(&report.build())
 }
 
 fn report(said: &str) -> Report {
     let now = Timestamp::from_millis(1_790_000_000_000);
     let mut gone = ReportRecipient::new(
+        ReportKind::Failure,
         Rcpt::new(ForwardPath::parse("gone@b.test").unwrap()),
         EnhancedCode::new(5, 1, 1),
         said,
     );
     gone.reply = Some(Reply::new(550, EnhancedCode::new(5, 1, 1), said));
     let late = ReportRecipient::new(
+        ReportKind::Failure,
         Rcpt::new(ForwardPath::parse("late@b.test").unwrap()),
         EnhancedCode::new(5, 4, 7),
         "could not be delivered in time",
     );
     let mut report = Report::new(
-        ReportKind::Failure,
         MessageId::new(now, &Rng::seeded(9)),
         EhloName::new("mail.a.test").unwrap(),
         Mailbox::parse("x@a.test").unwrap(),
@@ -155,7 +114,7 @@ fn another_parser_reads_each_kind_of_report() {
         (ReportKind::Expanded, "expanded"),
     ] {
         let mut report = report("ok");
-        report.kind = kind;
+        report.recipients.iter_mut().for_each(|recipient| recipient.kind = kind);
         report.deliver_by = Some(until);
         let Some(found) = read(&report) else { return };
         let parts = "parts|text/plain|message/delivery-status|text/rfc822-headers\n";

@@ -30,6 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls_rpt", &["smtp", "message", "clock", "hop", "https", "route", "attempt", "delivery"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
     ("relay", &["smtp", "message", "clock", "hop", "route", "spool", "delivery", "server"]),
+    ("testing", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool", "delivery"]),
 ];
 
 /// What the root offers to all layers. Anything else by way of the root is a detour around the

@@ -22,12 +22,10 @@ use postroad::smtp::address::{Domain, EhloName};
 use postroad::smtp::params::BodyKind;
 use postroad::smtp::server::{AuthOffer, Protocol};
 use postroad::spool::{
-    Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Logged, MemoryOptions, MemorySpool, NewMessage, QueueName, QueueSummary, Results, Selection,
-    Settlement, Spool, SpoolError, Stats, Token,
+    ClaimRequest, Class, EntrySummary, MemoryOptions, MemorySpool, Selection, Spool, Stats,
 };
+use postroad::testing::{FaultySpool, Method, SpoolFault};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::Semaphore;
 
 #[path = "kit/client.rs"]
 mod client;
@@ -339,8 +337,9 @@ async fn a_broken_off_message_leaves_nothing() {
 
 #[tokio::test]
 async fn two_hundred_and_fifty_waits_for_the_spool() {
-    let slow = Arc::new(Slow { inner: MemorySpool::new(), gate: Semaphore::new(0) });
-    let engine = engine(slow.clone()).await;
+    let slow = FaultySpool::new();
+    slow.script(|call| if call.method == Method::Enqueue { SpoolFault::Wait } else { SpoolFault::None });
+    let engine = engine(Arc::new(slow.clone())).await;
     let mut client = connect(&engine, rules(), FRIEND).await;
     client.send("MAIL FROM:<>\r\nRCPT TO:<b@far.test>\r\nDATA\r\n\r\nhi\r\n.\r\nNOOP\r\n").await;
     client.expect(&["250", "250", "354"]).await;
@@ -349,83 +348,8 @@ async fn two_hundred_and_fifty_waits_for_the_spool() {
     }
     let early = tokio::time::timeout(Duration::from_millis(50), client.reply()).await;
     assert!(early.is_err(), "{early:?}");
-    slow.gate.add_permits(1);
+    slow.clear();
     let reply = client.reply().await;
     assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
     client.expect(&["250"]).await;
-}
-
-/// A spool that stores when it is let.
-#[derive(Debug)]
-struct Slow {
-    inner: MemorySpool,
-    gate: Semaphore,
-}
-
-impl Spool for Slow {
-    fn stage(&self) -> BoxFuture<'_, Result<Box<dyn BodyWriter>, SpoolError>> {
-        self.inner.stage()
-    }
-    fn enqueue(
-        &self,
-        batch: Vec<NewMessage>,
-        lease: Option<Timestamp>,
-    ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
-        Box::pin(async move {
-            self.gate.acquire().await.unwrap().forget();
-            self.inner.enqueue(batch, lease).await
-        })
-    }
-    fn claim(&self, request: ClaimRequest) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
-        self.inner.claim(request)
-    }
-    fn body(&self, body: &BodyRef) -> BoxFuture<'_, Result<Content, SpoolError>> {
-        self.inner.body(body)
-    }
-    fn extend(&self, tokens: Vec<Token>, lease: Timestamp) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
-        self.inner.extend(tokens, lease)
-    }
-    fn settle(
-        &self,
-        batch: Vec<Settlement>,
-        durability: Durability,
-    ) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
-        self.inner.settle(batch, durability)
-    }
-    fn queues(
-        &self,
-        after: Option<(QueueName, Class)>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<QueueSummary>, SpoolError>> {
-        self.inner.queues(after, limit)
-    }
-    fn scan(
-        &self,
-        which: Selection,
-        after: Option<(MessageId, u32)>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
-        self.inner.scan(which, after, limit)
-    }
-    fn alter(&self, alter: Alter) -> BoxFuture<'_, Result<Altered, SpoolError>> {
-        self.inner.alter(alter)
-    }
-    fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
-        self.inner.results(message)
-    }
-    fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
-        self.inner.log(after, limit)
-    }
-    fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
-        self.inner.prune(now, log)
-    }
-    fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-    fn wait(&self, limit: Duration) -> BoxFuture<'_, ()> {
-        self.inner.wait(limit)
-    }
-    fn flush(&self) -> BoxFuture<'_, Result<(), SpoolError>> {
-        self.inner.flush()
-    }
 }

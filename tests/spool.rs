@@ -12,6 +12,10 @@
 mod crash;
 #[path = "spool/disk.rs"]
 mod disk;
+#[path = "spool/segments.rs"]
+mod segments;
+#[path = "spool/told.rs"]
+mod told;
 
 /// One test per promise and implementation.
 macro_rules! promises {

@@ -55,7 +55,8 @@ impl LocalItem {
 /// Delivers for good.
 pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// Stores a message durably and says for each recipient, in order, what became of it. An outcome
-    /// that is missing counts as a failure of the store.
+    /// that is missing counts as a failure of the store. Of a recipient that is an alias or a list,
+    /// [`Outcome::expanded`] says for whom it stands.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the message delivered to some of the recipients.

@@ -5,6 +5,7 @@
 //! anything for later: that is the engine's.
 mod budget;
 mod carrier;
+mod expansion;
 mod local;
 mod mailer;
 mod outcome;
@@ -15,6 +16,7 @@ mod signatory;
 mod trial;
 
 pub use carrier::{Carrier, CarrierOptions, Job, Report, RunEnd, RunPermit, Work};
+pub use expansion::Expansion;
 pub use local::{Deliver, LocalItem, Maildir};
 pub use mailer::{Mailer, MailerError, MailerOptions, SendError};
 pub use outcome::{Accepted, Cause, ConnectFault, Delivery, LocalFault, Outcome, Phase};

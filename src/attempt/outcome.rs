@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::expansion::Expansion;
 use crate::hop::{Demand, Host, PolicyKind, Refused, TlsSeen};
 use crate::route::RouteError;
 use crate::smtp::address::ForwardPath;
@@ -55,6 +56,9 @@ pub struct Accepted {
     /// Whether the host was told how much time is left: it offered DELIVERBY, and for no more time
     /// than that (RFC 2852).
     pub deliver_by: bool,
+    /// Of a local store: the recipient stands for others, who are sent the message instead; see
+    /// [`Outcome::expanded`].
+    pub expansion: Option<Arc<Expansion>>,
     /// What was noted of it, where it is recalled from the spool: then nothing else is known.
     pub noted: Option<Box<str>>,
 }
@@ -62,16 +66,8 @@ pub struct Accepted {
 impl Accepted {
     /// Taken by a host of which nothing more is known.
     #[must_use]
-    pub const fn by(host: Arc<Host>, reply: Reply, tls: Option<TlsSeen>) -> Self {
-        Self {
-            host: Some(host),
-            reply: Some(reply),
-            tls,
-            demand: None,
-            dsn: false,
-            deliver_by: false,
-            noted: None,
-        }
+    pub fn by(host: Arc<Host>, reply: Reply, tls: Option<TlsSeen>) -> Self {
+        Self { host: Some(host), reply: Some(reply), tls, ..Self::locally() }
     }
 
     /// Taken by a local store.
@@ -83,7 +79,16 @@ impl Accepted {
     /// Recalled from the spool, with what was noted.
     #[must_use]
     pub const fn noted(noted: Option<Box<str>>) -> Self {
-        Self { host: None, reply: None, tls: None, demand: None, dsn: false, deliver_by: false, noted }
+        Self {
+            host: None,
+            reply: None,
+            tls: None,
+            demand: None,
+            dsn: false,
+            deliver_by: false,
+            expansion: None,
+            noted,
+        }
     }
 }
 
@@ -147,6 +152,8 @@ pub enum Cause {
     Suppressed,
     /// The host program took it back.
     Cancelled,
+    /// The recipient stands for others who stand for others, and so on: round and round, or too deep.
+    Loop,
     /// The spool lost the body.
     Damaged,
     /// Recalled from the spool, where this was noted of the cause.
@@ -247,6 +254,14 @@ pub enum LocalFault {
 }
 
 impl Outcome {
+    /// A local store's word that a recipient stands for others. The store has taken responsibility, and an
+    /// engine keeps it: the others' messages are stored in the transaction that settles the recipient. Without
+    /// an engine nobody is sent anything.
+    #[must_use]
+    pub fn expanded(expansion: Expansion) -> Self {
+        Self::Delivered(Accepted { expansion: Some(Arc::new(expansion)), ..Accepted::locally() })
+    }
+
     /// What a reply means for a recipient: the one place where that is decided.
     ///
     /// 2xx to the end of the content is delivery. 421 is temporary whatever it answers
@@ -346,6 +361,7 @@ impl Cause {
             Self::Local(_) => EnhancedCode::new(class, 3, 0),
             Self::Expired(_) => EnhancedCode::new(class, 4, 7),
             Self::Suppressed => EnhancedCode::new(class, 7, 1),
+            Self::Loop => EnhancedCode::new(class, 4, 6),
             Self::Cancelled | Self::Damaged | Self::Noted(_) => EnhancedCode::new(class, 0, 0),
         };
         EnhancedCode { class, ..code }
@@ -402,6 +418,7 @@ impl fmt::Display for Cause {
             Self::Expired(Some(last)) => write!(f, "could not be delivered in time; last: {last}"),
             Self::Suppressed => f.write_str("the recipient is suppressed"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::Loop => f.write_str("the address stands for others without end"),
             Self::Damaged => f.write_str("the stored message is damaged"),
             Self::Noted(None) => f.write_str("it failed, and why was not noted"),
             Self::Noted(Some(note)) => f.write_str(note),

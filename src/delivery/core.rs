@@ -14,11 +14,13 @@ use crate::message::MessageId;
 use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
 use crate::smtp::params::Rcpt;
-use crate::spool::{Claim, QueueName, Token};
+use crate::spool::{Claim, QueueName, REPORT_ENTRY, Token};
 
 use super::care::Care;
+use super::gather::is_report;
 use super::lane::{Entry, Lane, Limits, Routed, Way};
 use super::options::EngineOptions;
+use super::report;
 use super::retry::Retry;
 use super::routes::{Answer, Books};
 use super::schedule::Schedule;
@@ -44,6 +46,9 @@ pub(crate) struct Core {
     pub(crate) runs: usize,
     /// Lanes that wanted a run when there was none to be had.
     starved: VecDeque<QueueName>,
+    /// Where what senders are to be told waits, and how many of those are held.
+    pub(crate) report_queue: QueueName,
+    reports: usize,
     pub(crate) closing: bool,
     /// The spool must be opened again: what is tried now could not be settled, and would be tried twice.
     pub(crate) halted: bool,
@@ -93,6 +98,8 @@ impl Core {
             weight: 0,
             runs: 0,
             starved: VecDeque::new(),
+            report_queue: report::queue(),
+            reports: 0,
             closing: false,
             halted: false,
             since: now,
@@ -184,7 +191,9 @@ impl Core {
         }
         self.schedule.advance(now.wall);
         let (lanes, limits) = (&self.lanes, self.limits());
+        let (report_queue, reports) = (&self.report_queue, self.reports);
         let (queue, limit) = self.schedule.next(|queue| match lanes.get(queue) {
+            _ if queue == report_queue => REPORTS.saturating_sub(reports).min(free),
             // What a held site's queue has due is put off, and needs no room in the lane.
             Some(lane) if lane.shape.held(now.mono).is_none() => lane.room(limits, free).min(CLAIM),
             _ => free.div_ceil(16).min(CLAIM),
@@ -197,7 +206,7 @@ impl Core {
     pub(crate) fn admit(&mut self, mut entry: Entry, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
-        if let Some(held) = self.held.get_mut(&key) {
+        if let Some(held) = self.held.get_mut(&key).filter(|_| !is_report(claim)) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
             // settle with the newer proof.
             held.number = held.number.max(claim.token.number);
@@ -209,14 +218,34 @@ impl Core {
             weight = 0;
         }
         self.weight += weight;
-        self.held.insert(key, Held { number: claim.token.number, weight });
+        // There was more to tell meanwhile: what is being reported of it was fenced off.
+        let before = self.held.insert(key, Held { number: claim.token.number, weight });
+        self.reports += usize::from(is_report(claim) && before.is_none());
+        self.weight = self.weight.saturating_sub(before.map_or(0, |held| held.weight));
         self.place(entry, now, todo);
     }
 
     /// An entry is settled, or no longer ours.
     pub(crate) fn release(&mut self, token: &Token) {
-        if let Some(held) = self.held.remove(&(token.message, token.entry)) {
+        let key = (token.message, token.entry);
+        let is_report = token.entry == REPORT_ENTRY;
+        // Of a report entry, a later claim knows more than this one.
+        if is_report && self.held.get(&key).is_some_and(|held| held.number != token.number) {
+            return;
+        }
+        if let Some(held) = self.held.remove(&key) {
             self.weight = self.weight.saturating_sub(held.weight);
+            if is_report {
+                self.reports = self.reports.saturating_sub(1);
+                self.schedule.unblock(&self.report_queue);
+            }
+        }
+    }
+
+    /// There may be something to report now, if there is anything to report at all.
+    pub(crate) fn may_report(&mut self, now: Timestamp) {
+        if self.schedule.knows(&self.report_queue) {
+            self.schedule.note(&self.report_queue, now, now);
         }
     }
 
@@ -243,6 +272,9 @@ impl Core {
         if self.closing {
             let due = claim.due;
             return todo.finish(entry, Verdict::Back { queue: None, due });
+        }
+        if is_report(claim) {
+            return todo.finish(entry, Verdict::Reported);
         }
         if self.is_over(claim, now) {
             return todo.finish(entry, Verdict::Expired);
@@ -509,6 +541,8 @@ fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
 
 /// Entries per claim: enough to spread the cost of a transaction, few enough for turns to be short.
 const CLAIM: usize = 256;
+/// Reports that are written at once: while a full spool does not take them, there is room for what empties it.
+const REPORTS: usize = 256;
 /// After so many connections that were lost before an entry was tried, that counts as a try.
 const MAX_UNTRIED: u8 = 3;
 /// Lanes that are kept for what they remember.

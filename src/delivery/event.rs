@@ -87,6 +87,13 @@ pub enum Event<'a> {
         /// How many recipients it is about.
         recipients: usize,
     },
+    /// Recipients of a message, which are delivered, stand for others: they are sent it as a message of its own.
+    Expanded {
+        /// The message.
+        message: MessageId,
+        /// What the others are sent.
+        into: MessageId,
+    },
     /// A connection was tried for mail to a destination, or one that is open is used for it too: once
     /// for each connection and destination. Not told of mail whose handling says that it is not counted,
     /// or that TLS is optional for it.
@@ -152,6 +159,7 @@ impl Event<'_> {
             Self::Failed { .. } => "failed",
             Self::Expired { .. } => "expired",
             Self::Reported { .. } => "reported",
+            Self::Expanded { .. } => "expanded",
             Self::TlsTried { .. } => "tls tried",
             Self::SiteHeld { .. } => "site held",
             Self::SiteReleased { .. } => "site released",
@@ -187,6 +195,10 @@ impl Event<'_> {
                 record.message = Some(message);
                 record.report = Some(report);
                 record.text = format!("{}, {recipients} recipients", kind.action()).into();
+            }
+            Self::Expanded { message, into } => {
+                record.message = Some(message);
+                record.report = Some(into);
             }
             Self::TlsTried { destination, trial, .. } => {
                 record.destination = Some(destination.clone());
@@ -234,7 +246,7 @@ pub struct EventRecord {
     pub attempt: Option<u32>,
     /// When it is tried again.
     pub until: Option<Timestamp>,
-    /// The message that reports it.
+    /// The message that reports it, or that others are sent.
     pub report: Option<MessageId>,
     /// The reply or the cause, for people.
     pub text: Box<str>,

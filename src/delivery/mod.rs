@@ -1,10 +1,12 @@
 //! Delivery is the engine between a spool that keeps mail and attempts that try to hand it over.
 //!
 //! [`Engine`] takes messages, stores them before it says yes, and works until every recipient is in a
-//! terminal state: delivered, failed or expired. What the sender wants to know of that is reported to
-//! it by a message that is stored in the same transaction. What is due is found per queue (`schedule`), routed, put into the
-//! lane of its site (`lane`, `shape`), tried by runs, judged (`settle`, `retry`), reported (`report`)
-//! and told (`event`, `receipt`). When a message is released, late or overdue is `terms`'.
+//! terminal state: delivered, failed or expired. What the sender wants to know of that is stored in the same
+//! transaction: as a report, or, where a message has several destinations, as a note in the message's report
+//! entry (`note`), of which one report is made when the rest is known. What is due is found per queue
+//! (`schedule`), routed, put into the lane of its site (`lane`, `shape`), tried by runs, judged (`settle`,
+//! `retry`), sent on where a recipient stands for others (`expand`), reported (`report`) and told (`event`,
+//! `receipt`). When a message is released, late or overdue is `terms`'.
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
@@ -15,8 +17,11 @@ mod core;
 mod dispatch;
 mod engine;
 mod event;
+mod expand;
+mod gather;
 mod journal;
 mod lane;
+mod note;
 mod options;
 mod recall;
 mod receipt;

@@ -45,6 +45,11 @@ pub struct EngineOptions {
     /// When a sender is told that its message is still being tried, once for every destination that
     /// is, unless it asked not to be (RFC 3461 §4.1). Default: never; people are used to 4 hours.
     pub delay_notice: Option<Duration>,
+    /// How long what a sender is to be told of a message with several destinations is gathered, from the
+    /// first of it on, so that it is told in one report. It is told sooner when there is nothing left to wait
+    /// for. Default: 60 s, in which most destinations have answered; more where reports are too many, less
+    /// where somebody waits for them.
+    pub report_wait: Duration,
     /// How far ahead the release of a message may lie (RFC 4865). Default: 30 days.
     /// [`Relay::offer`](crate::relay::Relay::offer) announces it.
     pub max_hold: Duration,
@@ -82,6 +87,7 @@ impl EngineOptions {
             durability: Durability::Soon,
             max_returned: 64 << 10,
             delay_notice: None,
+            report_wait: Duration::from_secs(60),
             max_hold: Duration::from_secs(30 * 86_400),
             keep_keys: Duration::from_secs(7 * 86_400),
             keep_results: Duration::from_secs(7 * 86_400),

@@ -202,7 +202,9 @@ impl Drop for LaneWork {
 /// Whether the message was taken from another host: then we have put Received in front
 /// (RFC 5321 §4.4).
 fn is_relayed(claim: &Claim) -> bool {
-    claim.head.get(..RECEIVED.len()).is_some_and(|front| front.eq_ignore_ascii_case(RECEIVED))
+    // Whom an alias or a list stands for was not named by whoever sent the message.
+    claim.handling.expansions == 0
+        && claim.head.get(..RECEIVED.len()).is_some_and(|front| front.eq_ignore_ascii_case(RECEIVED))
 }
 
 /// Adds the recipient's address as we were given it, for reports of hosts behind the next, where

@@ -149,6 +149,11 @@ impl Schedule {
         self.wakes.first().map(|(moment, _)| *moment)
     }
 
+    /// Whether something of a queue falls due, as far as is known.
+    pub(crate) fn knows(&self, queue: &QueueName) -> bool {
+        self.records.contains_key(queue)
+    }
+
     /// How many queues have a record.
     pub(crate) fn len(&self) -> usize {
         self.records.len()

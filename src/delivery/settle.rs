@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::attempt::{Accepted, Cause, LocalFault, Outcome};
+use crate::attempt::{Accepted, Cause, Expansion, LocalFault, Outcome};
 use crate::clock::{Rng, Timestamp};
 use crate::message::{ReportKind, wants_report};
 use crate::smtp::address::ReversePath;
@@ -14,6 +14,8 @@ use crate::smtp::params::{ByMode, Mail, Rcpt};
 use crate::spool::rules::cut;
 use crate::spool::{QueueName, Recipient, RecipientState, Settlement, Then};
 
+use super::expand;
+use super::gather::{decide_report, is_report};
 use super::lane::Entry;
 use super::retry::Retry;
 use super::terms::{Late, Notices, is_wanted};
@@ -35,6 +37,8 @@ pub(crate) enum Verdict {
     All(Outcome),
     /// Its time is over.
     Expired,
+    /// It is the entry that gathers what the sender is to be told, which is reported now.
+    Reported,
     /// It was not tried and waits again.
     Back { queue: Option<QueueName>, due: Timestamp },
 }
@@ -45,7 +49,7 @@ impl Verdict {
         match self {
             Self::Tried { outcomes, .. } => outcomes.iter().any(Outcome::is_by_policy),
             Self::All(outcome) => outcome.is_by_policy(),
-            Self::Expired | Self::Back { .. } => false,
+            Self::Expired | Self::Reported | Self::Back { .. } => false,
         }
     }
 }
@@ -69,7 +73,7 @@ pub(crate) struct Decision {
     pub(crate) then: Then,
 }
 
-/// What the sender is to be told, in one report.
+/// What the sender is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
     pub(crate) kind: ReportKind,
@@ -78,7 +82,7 @@ pub(crate) struct Notice {
 }
 
 impl Decision {
-    /// What the sender is to be told: one report of each kind at most.
+    /// What the sender is to be told: one notice of each kind at most.
     pub(crate) fn notices(&self) -> Vec<Notice> {
         let claim = &self.entry.claim;
         let mail = &claim.mail;
@@ -89,6 +93,7 @@ impl Decision {
             ReportKind::Failure,
             ReportKind::Delay { until: claim.expires },
             ReportKind::Relayed,
+            ReportKind::Expanded,
             ReportKind::Success,
         ];
         kinds.into_iter().filter_map(|kind| self.notice(mail, kind)).collect()
@@ -141,7 +146,13 @@ fn is_told(mail: &Mail, rcpt: &Rcpt, outcome: &Outcome, kind: ReportKind) -> boo
         (Outcome::Failed(Cause::Cancelled), _) => false,
         (Outcome::Failed(_), ReportKind::Failure) => wants_report(mail, rcpt, kind),
         (Outcome::Delivered(accepted), ReportKind::Success) => {
-            accepted.host.is_none() && wants_report(mail, rcpt, kind)
+            // RFC 3461 §5.2.7: a list has it, as a mailbox would; of an alias it is not known who has.
+            let is_alias = accepted.expansion.as_ref().is_some_and(|expansion| expansion.owner.is_none());
+            accepted.host.is_none() && !is_alias && wants_report(mail, rcpt, kind)
+        }
+        (Outcome::Delivered(accepted), ReportKind::Expanded) => {
+            let is_several = |expansion: &Expansion| expansion.owner.is_none() && expansion.is_several();
+            accepted.expansion.as_deref().is_some_and(is_several) && wants_report(mail, rcpt, kind)
         }
         (Outcome::Delivered(accepted), ReportKind::Relayed) => {
             accepted.host.is_some() && is_relay_told(mail, rcpt, accepted)
@@ -176,6 +187,9 @@ pub(crate) fn decide(
     rng: &Rng,
 ) -> Decision {
     let Finished { entry, verdict } = finished;
+    if is_report(&entry.claim) {
+        return decide_report(entry, verdict);
+    }
     let claim = &entry.claim;
     let notices = Notices::of(claim, delay);
     let mut recipients = claim.recipients.clone();
@@ -204,7 +218,7 @@ pub(crate) fn decide(
             (outcomes, true, None, offered < waiting.len())
         }
         Verdict::All(outcome) => (vec![outcome; waiting.len()], true, None, false),
-        Verdict::Expired => {
+        Verdict::Expired | Verdict::Reported => {
             let cause = |at: &usize| Cause::Expired(recipients.get(*at).and_then(|r| r.note.clone()));
             (waiting.iter().map(cause).map(Outcome::Failed).collect(), false, None, false)
         }
@@ -225,6 +239,7 @@ pub(crate) fn decide(
     let mut news = Vec::with_capacity(outcomes.len());
     for (at, mut outcome) in waiting.into_iter().zip(outcomes.drain(..)) {
         let Some(recipient) = recipients.get_mut(at) else { continue };
+        outcome = expand::sound(outcome, claim);
         if left_over && matches!(outcome, Outcome::Deferred(_)) {
             continue; // as if it had not been offered
         }
@@ -240,7 +255,11 @@ pub(crate) fn decide(
         };
         match &outcome {
             Outcome::Delivered(accepted) => {
-                recipient.note = accepted.reply.as_ref().map(|reply| cut(&reply.to_string()).into());
+                let others = accepted.expansion.as_ref().map(|others| others.recipients.len());
+                recipient.note = match (&accepted.reply, others) {
+                    (_, Some(others)) => Some(format!("stands for {others} others").into()),
+                    (reply, None) => reply.as_ref().map(|reply| cut(&reply.to_string()).into()),
+                };
             }
             // The last cause is there already, or is what it quotes.
             Outcome::Failed(Cause::Expired(_)) if !attempted => {}
@@ -268,7 +287,7 @@ fn are_left_over(outcomes: &[Outcome]) -> bool {
     put_off.next().is_some_and(|first| first && put_off.all(|left_over| left_over))
 }
 
-fn note(cause: &Cause) -> Box<str> {
+pub(super) fn note(cause: &Cause) -> Box<str> {
     cut(&cause.to_string()).into()
 }
 

@@ -14,13 +14,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::{Cause, Outcome};
-use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
+use crate::attempt::{Cause, LocalFault, Outcome};
+use crate::clock::Timestamp;
+use crate::message::MessageId;
+use crate::spool::{
+    NewBody, NewMessage, QueueName, RecipientState, Settlement, SpoolError, Tell, Then, Token,
+};
 
 use super::event::{About, Event};
+use super::expand;
+use super::report::{self, Reported, Told};
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
-use super::{journal, recall, report};
+use super::{journal, recall};
 
 /// What the settler is sent.
 #[derive(Debug)]
@@ -33,12 +39,80 @@ pub(crate) enum ToSettle {
 /// A decision with what is stored along with it.
 struct Pending {
     decision: Decision,
-    /// What the sender is told.
+    /// What the sender is to be told.
     notices: Vec<Notice>,
-    /// That, as messages.
-    reports: Vec<NewMessage>,
+    /// Nothing of it: the spool never takes what it would be told by.
+    mute: bool,
+    /// What is stored along with it, once it is written down. A call takes it: what has to be called again is
+    /// written again.
+    written: Option<Written>,
     /// An answer was not known: if it is fenced off now, that was by ourselves.
     unsure: bool,
+}
+
+/// What is stored along with a decision.
+#[derive(Default)]
+struct Written {
+    submit: Vec<NewMessage>,
+    tell: Option<Tell>,
+    /// What the report among these is about.
+    about: Option<Reported>,
+    /// The messages among these that go to those for whom recipients stand.
+    into: Vec<MessageId>,
+    /// Where there will be something to do.
+    due: Vec<(QueueName, Timestamp)>,
+}
+
+impl Written {
+    /// Octets of messages at hand.
+    fn weight(&self) -> usize {
+        let octets = |message: &NewMessage| match &message.body {
+            NewBody::Inline(body) => body.len(),
+            NewBody::Staged(_) => 0,
+        };
+        self.submit.iter().map(octets).sum()
+    }
+}
+
+impl Pending {
+    /// Writes down what is stored along with it.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: nothing of it can be stored now.
+    async fn write(&mut self, shared: &Shared) -> Result<(), SpoolError> {
+        let mut expanded = match expand::write(shared, &self.decision).await {
+            Err(SpoolError::Corrupt) => {
+                self.fail_expansions(Cause::Damaged);
+                Vec::new()
+            }
+            expanded => expanded?,
+        };
+        let into = expanded.iter().map(|message| message.id).collect();
+        let told = if self.mute {
+            Told::default()
+        } else {
+            report::write(shared, &self.decision, &self.notices).await
+        };
+        expanded.extend(told.report);
+        let submit = expanded;
+        let mut due: Vec<_> = submit
+            .iter()
+            .flat_map(|message| &message.entries)
+            .map(|entry| (entry.queue.clone(), entry.due))
+            .collect();
+        due.extend(told.tell.as_ref().map(|tell| (tell.queue.clone(), tell.due)));
+        self.written = Some(Written { submit, tell: told.tell, about: told.about, into, due });
+        Ok(())
+    }
+
+    fn fail_expansions(&mut self, cause: Cause) {
+        self.decision.fail_expansions(&cause);
+        self.notices = self.decision.notices();
+    }
+
+    fn weight(&self) -> usize {
+        self.written.as_ref().map_or(0, Written::weight)
+    }
 }
 
 struct Settler {
@@ -65,10 +139,22 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
             () = pause, if !settler.rest.is_empty() => settler.try_rest().await,
             _ = from.recv_many(&mut items, BATCH), if end.is_none() => {}
         }
-        let mut batch = Vec::with_capacity(items.len());
+        let (mut batch, mut weight) = (Vec::with_capacity(items.len()), 0);
         for item in items.drain(..) {
             match item {
-                ToSettle::Entry(finished) => batch.extend(prepare(&shared, *finished).await),
+                ToSettle::Entry(finished) => {
+                    let Some(mut pending) = prepare(&shared, *finished) else { continue };
+                    if let Err(error) = pending.write(&shared).await {
+                        settler.set_aside(vec![pending], &error);
+                        continue;
+                    }
+                    weight += pending.weight();
+                    batch.push(pending);
+                    if weight > BATCH_OCTETS {
+                        weight = 0;
+                        settler.store(std::mem::take(&mut batch)).await;
+                    }
+                }
                 ToSettle::End(done) => {
                     end = Some(done);
                     (settler.again, settler.pause) = (shared.mono(), FIRST_PAUSE);
@@ -84,14 +170,13 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
     }
 }
 
-/// Decides, and writes the reports if there are to be any.
-async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
+/// Decides, unless the entry is no longer ours.
+fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
     let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
     let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
-    let reports = report::write(shared, &decision, &notices).await;
-    Some(Pending { decision, notices, reports, unsure: false })
+    Some(Pending { decision, notices, mute: false, written: None, unsure: false })
 }
 
 impl Settler {
@@ -106,8 +191,12 @@ impl Settler {
             Ok(()) => {}
             // One that cannot be stored must not keep the others.
             Err((batch, error)) if many && !matches!(error, SpoolError::Poisoned | SpoolError::Closed) => {
-                for pending in batch {
-                    if let Err((single, error)) = self.call(vec![pending]).await {
+                for mut pending in batch {
+                    let stored = match pending.write(&self.shared).await {
+                        Ok(()) => self.call(vec![pending]).await,
+                        Err(error) => Err((vec![pending], error)),
+                    };
+                    if let Err((single, error)) = stored {
                         self.set_aside(single, &error);
                     }
                 }
@@ -119,9 +208,21 @@ impl Settler {
     /// Tries again what was set aside, a part at a time.
     async fn try_rest(&mut self) {
         let before = self.rest.len();
-        let mut batch: Vec<_> = self.rest.drain(..before.min(BATCH)).collect();
-        for pending in &mut batch {
-            pending.reports = report::write(&self.shared, &pending.decision, &pending.notices).await;
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        while batch.len() < BATCH
+            && weight <= BATCH_OCTETS
+            && let Some(mut pending) = self.rest.pop_front()
+        {
+            match pending.write(&self.shared).await {
+                Ok(()) => {
+                    weight += pending.weight();
+                    batch.push(pending);
+                }
+                Err(error) => {
+                    self.set_aside(vec![pending], &error);
+                    break;
+                }
+            }
         }
         self.store(batch).await;
         self.pause = if self.rest.len() < before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
@@ -138,11 +239,12 @@ impl Settler {
             shared.spool_failed(error);
         }
         for mut pending in batch {
-            // It is written again: many of them would be too much to keep.
-            pending.reports.clear();
             if never {
                 tracing::error!(%error, "a settlement was refused");
-                if std::mem::take(&mut pending.notices).is_empty() {
+                let tells = !pending.notices.is_empty() || pending.decision.is_of_report();
+                if pending.decision.expands() {
+                    pending.fail_expansions(Cause::Local(LocalFault::Storage));
+                } else if std::mem::replace(&mut pending.mute, true) || !tells {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
                     let lease = shared.settings().options.lease;
@@ -159,9 +261,13 @@ impl Settler {
 
     /// Stores all of a batch, or gives it back.
     async fn call(&self, mut batch: Vec<Pending>) -> Result<(), (Vec<Pending>, SpoolError)> {
-        match call(&self.shared, &batch).await {
+        let written: Vec<_> =
+            batch.iter_mut().map(|pending| pending.written.take().unwrap_or_default()).collect();
+        let (settlements, follow) = settlements(&self.shared, &batch, written);
+        let durability = self.shared.settings().options.durability;
+        match self.shared.spool.settle(settlements, durability).await {
             Ok(fenced) => {
-                settled(&self.shared, batch, &fenced);
+                settled(&self.shared, batch.into_iter().zip(follow).collect(), &fenced);
                 Ok(())
             }
             Err(error) => {
@@ -173,73 +279,69 @@ impl Settler {
     }
 }
 
-async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
-    let now = shared.now().wall;
-    let settlements: Vec<Settlement> = shared.look(|core| {
-        let settlement = |pending: &Pending| {
-            let token = &pending.decision.entry.claim.token;
-            // The number of a later claim of our own; an entry that is no longer ours has its old one.
-            let number = core.number(token).unwrap_or(token.number);
-            let mut settlement = pending.decision.settlement(number, now);
-            settlement.submit.extend(pending.reports.iter().filter_map(copy));
-            if shared.settings().options.log.is_some() {
-                let reports = pending.reports.iter().map(|report| report.id);
-                settlement.log = journal::settled(&pending.decision, reports, now);
-            }
-            settlement
-        };
-        batch.iter().map(settlement).collect()
-    });
-    shared.spool.settle(settlements, shared.settings().options.durability).await
-}
+/// What follows from a settlement: what is due where, what was reported, and what others are sent.
+type Follow = (Vec<(QueueName, Timestamp)>, Option<Reported>, Vec<MessageId>);
 
-/// A report once more: a call may have to be made again.
-fn copy(report: &NewMessage) -> Option<NewMessage> {
-    let NewBody::Inline(body) = &report.body else { return None };
-    Some(NewMessage {
-        id: report.id,
-        mail: report.mail.clone(),
-        handling: report.handling.clone(),
-        head: report.head.clone(),
-        body: NewBody::Inline(body.clone()),
-        accepted: report.accepted,
-        expires: report.expires,
-        entries: report.entries.clone(),
-        key: None,
-        keep: None,
-        log: report.log.clone(),
+fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Vec<Settlement>, Vec<Follow>) {
+    let (now, logs) = (shared.now().wall, shared.settings().options.log.is_some());
+    shared.look(|core| {
+        let settlement = |(pending, written): (&Pending, Written)| {
+            let decision = &pending.decision;
+            let token = &decision.entry.claim.token;
+            // The number of a later claim of our own; an entry that is no longer ours has its old one. Of a
+            // report entry, a later claim has more to tell.
+            let later = core.number(token).filter(|_| !decision.is_of_report());
+            let mut settlement = decision.settlement(later.unwrap_or(token.number), now);
+            (settlement.submit, settlement.tell) = (written.submit, written.tell);
+            if logs {
+                let reports = written.about.iter().map(|about| about.report);
+                settlement.log = journal::settled(decision, reports, now);
+            }
+            (settlement, (written.due, written.about, written.into))
+        };
+        batch.iter().zip(written).map(settlement).unzip()
     })
 }
 
 /// What follows from settlements that are stored.
-fn settled(shared: &Arc<Shared>, batch: Vec<Pending>, fenced: &[Token]) {
-    let fenced = |pending: &Pending| {
+fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]) {
+    let is_fenced = |pending: &Pending| {
         let token = &pending.decision.entry.claim.token;
-        !pending.unsure && fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
+        fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
     };
-    let (lost, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(fenced);
     shared.with(|core, now, todo| {
-        for pending in lost.iter().chain(&kept) {
-            core.release(&pending.decision.entry.claim.token);
-        }
-        for pending in &kept {
+        for (pending, (due, ..)) in &batch {
             let decision = &pending.decision;
-            if let Then::Retry(due) = decision.then {
-                let queue = decision.queue.as_ref().unwrap_or(&decision.entry.claim.queue);
-                core.schedule.note(queue, due, now.wall);
+            let (claim, is_fenced) = (&decision.entry.claim, is_fenced(pending));
+            core.release(&claim.token);
+            if is_fenced && decision.is_of_report() {
+                // There is more to tell than was known here.
+                core.schedule.note(&claim.queue, now.wall, now.wall);
             }
-            for entry in pending.reports.iter().flat_map(|report| &report.entries) {
-                core.schedule.note(&entry.queue, entry.due, now.wall);
+            if is_fenced && !pending.unsure {
+                continue;
+            }
+            for (queue, due) in due {
+                core.schedule.note(queue, *due, now.wall);
+            }
+            if let Then::Retry(due) = decision.then {
+                let queue = decision.queue.as_ref().unwrap_or(&claim.queue);
+                core.schedule.note(queue, due, now.wall);
+            } else if !claim.alone {
+                // It may be the last that a report waited for.
+                core.may_report(now.wall);
             }
         }
         todo.wake = true;
     });
-    for pending in &kept {
-        tell(shared, pending);
+    for (pending, (_, about, into)) in &batch {
+        if pending.unsure || !is_fenced(pending) {
+            tell(shared, pending, about.as_ref(), into);
+        }
     }
 }
 
-fn tell(shared: &Shared, pending: &Pending) {
+fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>, into: &[MessageId]) {
     let decision = &pending.decision;
     let claim = &decision.entry.claim;
     let counts = &shared.counts;
@@ -275,13 +377,11 @@ fn tell(shared: &Shared, pending: &Pending) {
             Outcome::Failed(cause) => Event::Failed { about, cause },
         });
     }
-    for (report, notice) in pending.reports.iter().zip(&pending.notices) {
-        shared.observers.tell(&Event::Reported {
-            message: claim.token.message,
-            report: report.id,
-            kind: notice.kind,
-            recipients: notice.recipients.len(),
-        });
+    for into in into {
+        shared.observers.tell(&Event::Expanded { message: claim.token.message, into: *into });
+    }
+    if let Some(Reported { report, kind, recipients }) = about.copied() {
+        shared.observers.tell(&Event::Reported { message: claim.token.message, report, kind, recipients });
     }
     let told = !decision.news.is_empty() || decision.then == Then::Remove;
     if told && shared.watchers.is_watched(claim.token.message) {
@@ -297,6 +397,8 @@ fn tell(shared: &Shared, pending: &Pending) {
 
 /// Settlements per call: as many as a spool writes in one transaction.
 const BATCH: usize = 512;
+/// Octets of messages that are stored along with them, roughly: many reports are too much to have at hand.
+const BATCH_OCTETS: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A spool that is full or failing is asked this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -19,6 +19,7 @@ use crate::spool::{Claim, Spool, SpoolError};
 
 use super::core::Core;
 use super::event::{Event, Observers};
+use super::gather::is_report;
 use super::lane::{Entry, Way};
 use super::options::EngineOptions;
 use super::recall::Recall;
@@ -174,6 +175,9 @@ impl Shared {
     /// A claim as an entry, with the source that it is sent from. Not under the lock: the host program
     /// may have a say in it.
     pub(crate) fn entry(&self, claim: Claim) -> Entry {
+        if is_report(&claim) {
+            return Entry::new(claim);
+        }
         let (message, destination) = (claim.token.message, &claim.destination);
         let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
         let source = self.carrier.source_of(&sending);

@@ -18,6 +18,9 @@ pub struct Handling {
     /// Names by which the host program finds it again, such as a campaign's. At most
     /// [`Handling::MAX_TAGS`]. Default: none.
     pub tags: Vec<Tag>,
+    /// Through how many aliases and lists it has come here, one behind the other. Counted by the engine, which
+    /// sends it no further when they are too many. Default: 0.
+    pub expansions: u8,
 }
 
 impl Handling {
@@ -50,6 +53,9 @@ impl Handling {
             line.push_str(tag.as_str());
             line.push(' ');
         }
+        if self.expansions > 0 {
+            line.push_str(&format!("{EXPANSIONS}{} ", self.expansions));
+        }
         line.truncate(line.trim_end().len());
         line
     }
@@ -63,6 +69,7 @@ impl Handling {
                 (TLS_OPTIONAL, _) => handling.tls_optional = true,
                 (UNCOUNTED, _) => handling.uncounted = true,
                 (_, Some(("tenant", tenant))) => handling.tenant = Some(Tenant::new(tenant)?),
+                (_, Some(("expansions", count))) => handling.expansions = count.parse().ok()?,
                 (_, Some(("tag", tag))) => handling.tags.push(Tag::new(tag)?),
                 _ => return None,
             }
@@ -120,6 +127,7 @@ const TLS_OPTIONAL: &str = "tls-optional";
 const UNCOUNTED: &str = "uncounted";
 const TENANT: &str = "tenant=";
 const TAG: &str = "tag=";
+const EXPANSIONS: &str = "expansions=";
 
 #[cfg(test)]
 mod tests {
@@ -131,7 +139,8 @@ mod tests {
         for handling in [
             Handling::new(),
             Handling { tls_optional: true, ..Handling::new() },
-            Handling { uncounted: true, tls_optional: true, tenant: tenant.clone(), tags: Vec::new() },
+            Handling { uncounted: true, tls_optional: true, tenant: tenant.clone(), ..Handling::new() },
+            Handling { expansions: 255, ..Handling::new() },
             Handling { tenant: tenant.clone(), ..Handling::new() },
             Handling { tags: vec![Tag::new("spring=1").unwrap(), Tag::new("b").unwrap()], ..Handling::new() },
             Handling { tenant, tags: vec![Tag::new("x").unwrap()], ..Handling::new() },
@@ -140,7 +149,7 @@ mod tests {
             assert_eq!(Handling::parse(&line), Some(handling), "{line:?}");
         }
         assert_eq!(Handling::new().to_line(), "");
-        for damaged in ["tls", "tenant=", "uncounted x", "tenant=ü", "tag="] {
+        for damaged in ["tls", "tenant=", "uncounted x", "tenant=ü", "tag=", "expansions=256"] {
             assert_eq!(Handling::parse(damaged), None, "{damaged:?}");
         }
     }

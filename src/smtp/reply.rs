@@ -25,6 +25,12 @@ impl EnhancedCode {
         Self { class, subject, detail }
     }
 
+    /// The code, when `text` is one and nothing else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::split(text).filter(|_| !text.contains(' ')).map(|(code, _)| code)
+    }
+
     /// Reads the code at the start of `text` and returns it with what follows it.
     fn split(text: &str) -> Option<(Self, &str)> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));

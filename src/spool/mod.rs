@@ -17,6 +17,9 @@
 //! What outlives a message is small and has a time of its own: its idempotency [`Key`], its [`Results`],
 //! and the events that were put into the log with it. [`Spool::prune`] forgets them.
 //!
+//! A message with several entries has one more while there is something to tell its sender
+//! ([`Settlement::tell`], [`REPORT_ENTRY`]): there it is gathered, until it is told in one report.
+//!
 //! # Leases and fencing
 //! A claimed entry is hidden from other claims until its lease ends. Each claim carries a [`Token`]
 //! with a number that grows with each claim of the entry; a settlement with an old token is not
@@ -56,6 +59,9 @@ pub use claim::{
 };
 #[cfg(feature = "disk")]
 pub use disk::{DiskCounters, DiskOptions, DiskSpool};
+#[cfg(feature = "disk")]
+#[doc(hidden)]
+pub use disk::{Files, SegmentFile, SegmentFiles};
 pub use error::SpoolError;
 pub use log::{KeepLog, LogEvent, LogKind, Logged};
 pub use look::{Alter, Altered, Change, EntrySummary, Selection};

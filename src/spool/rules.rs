@@ -32,6 +32,10 @@ pub(crate) fn check_settlement(settlement: &Settlement) -> Result<(), SpoolError
         }
         _ => {}
     }
+    // A conflict could not be told to anybody.
+    if settlement.submit.iter().any(|message| message.key.is_some()) {
+        return Err(SpoolError::Invalid("a message that a settlement submits has a key"));
+    }
     match &settlement.tell {
         Some(_) if settlement.token.entry == REPORT_ENTRY => {
             return Err(SpoolError::Invalid("a report entry has something to tell"));
@@ -40,10 +44,6 @@ pub(crate) fn check_settlement(settlement: &Settlement) -> Result<(), SpoolError
             return Err(SpoolError::Invalid("what is to be told is about nobody"));
         }
         _ => {}
-    }
-    // A conflict could not be told to anybody.
-    if settlement.submit.iter().any(|message| message.key.is_some()) {
-        return Err(SpoolError::Invalid("a message that a settlement submits has a key"));
     }
     settlement.submit.iter().try_for_each(check_message)
 }

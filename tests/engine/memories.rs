@@ -8,7 +8,7 @@ use postroad::message::{Tag, Tenant};
 use postroad::spool::{KeepLog, LogKind, Logged};
 
 use super::*;
-use crate::faults::Fault;
+use crate::faults::{Fault, Set};
 
 /// Built anew each time: with boundaries, a Date and a Message-ID of its own.
 fn order(subject: &str) -> MessageBuilder<'static> {
@@ -183,7 +183,7 @@ async fn a_receipt_beyond_their_number_tells_what_is_remembered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receipt_resolves_when_another_process_settles_the_message() {
-    let (world, spool) = (refusing(), Faulty::shared());
+    let (world, spool) = (refusing(), Faulty::new().shared());
     let first = faulty(&world, &spool).start().await.unwrap();
     world.down("mx.b.test");
     let receipt = first.submit_once("k", order("17")).await.unwrap();

@@ -242,19 +242,19 @@ pub fn report(data: &[u8]) {
     let (said, told) = text.split_once('/').unwrap_or((&text, "x"));
     let mut rcpt = Rcpt::parse("<ada@b.test>").expect("path");
     rcpt.orcpt = OriginalRecipient::new("rfc822", said).ok();
-    let mut recipient = ReportRecipient::new(rcpt, EnhancedCode::new(5, 1, 1), told);
-    recipient.reply = Some(Reply::plain(550, said));
-    let name = EhloName::new("mx.b.test").expect("name");
-    let sender = if kind & 1 == 0 { "s@a.test" } else { "gr\u{fc}n@a.test" };
-    let sender = Mailbox::parse(sender).expect("mailbox");
-    let id = MessageId::new(at, &Rng::seeded(1));
     let what = match kind >> 1 & 3 {
         0 => ReportKind::Failure,
         1 => ReportKind::Delay { until: at },
         2 => ReportKind::Success,
         _ => ReportKind::Relayed,
     };
-    let mut report = Report::new(what, id, name, sender, at, at, vec![recipient]);
+    let mut recipient = ReportRecipient::new(what, rcpt, EnhancedCode::new(5, 1, 1), told);
+    recipient.reply = Some(Reply::plain(550, said));
+    let name = EhloName::new("mx.b.test").expect("name");
+    let sender = if kind & 1 == 0 { "s@a.test" } else { "gr\u{fc}n@a.test" };
+    let sender = Mailbox::parse(sender).expect("mailbox");
+    let id = MessageId::new(at, &Rng::seeded(1));
+    let mut report = Report::new(id, name, sender, at, at, vec![recipient]);
     report.original = Bytes::copy_from_slice(rest);
     report.original_size = rest.len() as u64 + u64::from(kind >> 3 & 1);
     let octets = report.build();

@@ -31,6 +31,12 @@ fn shell(dir: &Path) -> Connection {
     Connection::open(dir.join("spool.db")).unwrap()
 }
 
+/// The files with bodies, and their sizes.
+fn files(dir: &Path) -> Vec<(String, u64)> {
+    let files = std::fs::read_dir(dir.join("seg")).unwrap().map(Result::unwrap);
+    files.map(|f| (f.file_name().into_string().unwrap(), f.metadata().unwrap().len())).collect()
+}
+
 /// A shell that holds the write lock until it is dropped, so that calls gather in front of the writer.
 fn holding(dir: &Path) -> Connection {
     let shell = shell(dir);
@@ -405,23 +411,42 @@ async fn staged_bodies_of_a_process_that_died_are_collected() {
     let spool = DiskSpool::open(dir.path()).unwrap();
     spool.enqueue(vec![sized(1, 300_000)], None).await.unwrap();
     let mut writer = spool.stage().await.unwrap();
-    writer.write(vec![1; 600_000].into()).await.unwrap();
+    writer.write(vec![1; 1_600_000].into()).await.unwrap();
     let staged = writer.finish().await.unwrap();
-    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get(0));
-    assert_eq!(count(), Ok(2 + 3));
+    assert_eq!(files(dir.path()).len(), 2);
     // The guard finds the spool closed, as after a crash.
     spool.close().await.unwrap();
     drop(staged);
-    assert_eq!(count(), Ok(2 + 3));
+    assert_eq!(files(dir.path()).len(), 2);
     let spool = DiskSpool::open(dir.path()).unwrap();
-    assert_eq!(count(), Ok(2));
+    assert_eq!(files(dir.path()).len(), 1);
     assert_eq!(octets(&spool, &claim(&spool, 1).await[0].body).await.unwrap(), vec![1; 300_000]);
     // In the living process the guard gives it up.
     let mut writer = spool.stage().await.unwrap();
-    writer.write(vec![1; 600_000].into()).await.unwrap();
-    drop(writer);
+    writer.write(vec![1; 1_600_000].into()).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    assert_eq!(files(dir.path()).len(), 2);
+    drop(staged);
     spool.flush().await.unwrap();
-    assert_eq!(count(), Ok(2));
+    assert_eq!(files(dir.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_of_an_earlier_version_that_were_staged_are_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
+    shell(dir.path())
+        .execute_batch(
+            "INSERT INTO staged VALUES (7); INSERT INTO body VALUES (7 << 20, x'01'), (7 << 20 | 1, x'02')",
+        )
+        .unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let left = |table| {
+        let count = format!("SELECT count(*) FROM {table}");
+        shell(dir.path()).query_row(&count, [], |row| row.get::<_, i64>(0))
+    };
+    assert_eq!((left("body"), left("staged")), (Ok(0), Ok(0)));
+    drop(spool);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -433,10 +458,9 @@ async fn staging_goes_on_in_little_memory() {
     // A body that would wait in memory goes to the disk once the memory is used up.
     let mut writer = spool.stage().await.unwrap();
     writer.write(vec![0; 60_000].into()).await.unwrap();
-    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get::<_, i64>(0));
-    assert_eq!(count(), Ok(0));
+    assert_eq!(files(dir.path()).len(), 0);
     writer.write(vec![0; 10_000].into()).await.unwrap();
-    assert_eq!(count(), Ok(1));
+    assert_eq!(files(dir.path()).len(), 1);
     drop(writer);
     let writers: Vec<_> = (0..20_u64)
         .map(|n| {
@@ -472,8 +496,8 @@ async fn the_log_is_written_back_before_it_grows_large() {
     let mut options = DiskOptions::new();
     options.wal_octets = 1 << 20;
     let spool = DiskSpool::open_with(dir.path(), options).unwrap();
-    for n in 0..40 {
-        spool.enqueue(vec![sized(n, 200_000)], None).await.unwrap();
+    for n in 0..400 {
+        spool.enqueue(vec![sized(n, 16_000)], None).await.unwrap();
     }
     assert!(spool.counters().checkpoints >= 4, "{:?}", spool.counters());
     let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();

@@ -6,6 +6,11 @@
 //! that occurs in no part. A report is seven-bit, unless it goes to an address in UTF-8; then its
 //! fields are UTF-8 too (RFC 6533).
 //!
+//! One report tells all that there is to tell at one time: RFC 3464 §2 has an action for each recipient,
+//! and RFC 3461 §4.3 and §6.2 say what is returned when only some of them failed. Its subject is the worst
+//! of it, and what is worst stands first. A sender who asked for nothing but failures gets nothing else,
+//! since nobody is listed for whom there would not be a report (RFC 3461 §5.2.8).
+//!
 //! When to report, and what is tried again, is not decided here.
 
 mod returned;
@@ -25,7 +30,7 @@ use crate::smtp::address::{Domain, EhloName, ForwardPath, Mailbox, ReversePath};
 use crate::smtp::params::{BodyKind, Mail, Notify, Rcpt, Ret, XText};
 use crate::smtp::reply::{EnhancedCode, Reply};
 
-/// What a report is about.
+/// What a report says of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReportKind {
@@ -40,7 +45,8 @@ pub enum ReportKind {
     Success,
     /// The recipients' next host has taken the message and will not report (RFC 3461 §6.2.2).
     Relayed,
-    /// The recipients are lists; their members have been sent the message (RFC 3461 §5.2.7.1).
+    /// The recipients stand for several others, who have been sent the message and of whom only failures
+    /// will be reported (RFC 3461 §5.2.7.3 (c)).
     Expanded,
 }
 
@@ -64,7 +70,18 @@ impl ReportKind {
             Self::Delay { .. } => "Your message is delayed",
             Self::Success => "Your message was delivered",
             Self::Relayed => "Your message was passed on",
-            Self::Expanded => "Your message was sent to a list",
+            Self::Expanded => "Your message was sent on",
+        }
+    }
+
+    /// The less, the worse.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Failure => 0,
+            Self::Delay { .. } => 1,
+            Self::Relayed => 2,
+            Self::Expanded => 3,
+            Self::Success => 4,
         }
     }
 }
@@ -89,8 +106,6 @@ pub fn wants_report(mail: &Mail, rcpt: &Rcpt, kind: ReportKind) -> bool {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// What it is about.
-    pub kind: ReportKind,
     /// The id of the report itself; its Message-ID and its boundary are made of it.
     pub id: MessageId,
     /// Who reports: our own name.
@@ -110,7 +125,8 @@ pub struct Report {
     pub arrived: Timestamp,
     /// When the report is made.
     pub now: Timestamp,
-    /// What became of whom; at least one.
+    /// What became of whom; at least one. What is worst is listed first, and no more than a thousand, or
+    /// 256 KiB of them: of the others a report says how many they are.
     pub recipients: Vec<ReportRecipient>,
     /// The message: all of it, or as much of its front as is at hand.
     pub original: Bytes,
@@ -123,9 +139,11 @@ pub struct Report {
 }
 
 /// What became of one recipient.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReportRecipient {
+    /// What is said of it.
+    pub kind: ReportKind,
     /// The recipient as in the message's envelope.
     pub rcpt: Rcpt,
     /// The status code.
@@ -143,8 +161,8 @@ pub struct ReportRecipient {
 impl ReportRecipient {
     /// A recipient about which no host said anything; set what else is known.
     #[must_use]
-    pub fn new(rcpt: Rcpt, status: EnhancedCode, text: &str) -> Self {
-        Self { rcpt, status, remote: None, reply: None, text: text.into(), last_attempt: None }
+    pub fn new(kind: ReportKind, rcpt: Rcpt, status: EnhancedCode, text: &str) -> Self {
+        Self { kind, rcpt, status, remote: None, reply: None, text: text.into(), last_attempt: None }
     }
 }
 
@@ -152,7 +170,6 @@ impl Report {
     /// A report that returns nothing yet; set what else is known.
     #[must_use]
     pub const fn new(
-        kind: ReportKind,
         id: MessageId,
         reporting: EhloName,
         sender: Mailbox,
@@ -161,7 +178,6 @@ impl Report {
         recipients: Vec<ReportRecipient>,
     ) -> Self {
         Self {
-            kind,
             id,
             reporting,
             sender,
@@ -178,12 +194,21 @@ impl Report {
         }
     }
 
+    /// What it is about: the worst that it says of anybody.
+    #[must_use]
+    pub fn kind(&self) -> ReportKind {
+        let kinds = self.recipients.iter().map(|recipient| recipient.kind);
+        kinds.min_by_key(|kind| kind.rank()).unwrap_or(ReportKind::Failure)
+    }
+
     /// The report as a message: its octets.
     #[must_use]
     pub fn build(&self) -> Bytes {
+        let mut recipients: Vec<_> = self.recipients.iter().collect();
+        recipients.sort_by_key(|recipient| recipient.kind.rank());
         let returned = returned::part(self);
-        let status = status::part(self);
-        let text = text::part(self, returned.as_ref().is_some_and(|part| part.whole));
+        let (status, listed) = status::part(self, &recipients);
+        let text = text::part(self, &recipients, listed, returned.as_ref().is_some_and(|part| part.whole));
         let parts: Vec<&Part> = [&text, &status].into_iter().chain(&returned).collect();
         let boundary = self.boundary(&parts);
         let size: usize = parts.iter().map(|part| part.octets.len() + 256).sum();
@@ -230,7 +255,7 @@ impl Report {
         if write_field(out, "To", &format!("<{}>", self.to())).is_err() {
             put(out, "To", "undisclosed-recipients:;");
         }
-        put(out, "Subject", self.kind.subject());
+        put(out, "Subject", self.kind().subject());
         put(out, "Message-ID", &format!("<{}@{host}>", self.id));
         if let Some(id) = self.original_id() {
             put(out, "References", &id);
@@ -284,6 +309,10 @@ fn put(out: &mut Vec<u8>, name: &str, value: &str) {
 
 /// See [`Report::max_returned`].
 const MAX_RETURNED: usize = 64 * 1024;
+/// Recipients of whom a report tells more than that there are so many: as many as a message may have by
+/// default, and what they may take, so that a report stays one that every host takes.
+const MAX_LISTED: usize = 1_000;
+const MAX_LIST: usize = 256 * 1024;
 /// Longer ids exist only to be in the way.
 const MAX_ID: usize = 250;
 /// What one value of a report may be, so that it stays within a line of 998 octets with its name.

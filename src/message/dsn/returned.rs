@@ -18,10 +18,10 @@ pub(super) fn part(report: &Report) -> Option<Part> {
 
 fn whole(report: &Report) -> Option<Part> {
     let octets = &report.original;
-    // RFC 3461 §4.3: RET speaks of failures; other reports return the header only.
+    // RFC 3461 §6.2: RET speaks of failures; a report without any returns the header only.
     // RFC 8689 §5: with REQUIRETLS it says HDRS, whatever it says.
     let wanted =
-        report.kind == ReportKind::Failure && report.ret != Some(Ret::Headers) && !report.require_tls;
+        report.kind() == ReportKind::Failure && report.ret != Some(Ret::Headers) && !report.require_tls;
     let at_hand = octets.len() as u64 == report.original_size && octets.len() <= report.max_returned;
     let sound = |octets: &[u8]| {
         is_clean_crlf(octets) && !has_long_line(octets) && memchr::memchr(0, octets).is_none()

@@ -1,13 +1,14 @@
 //! The part for programs: a block about the message, then one about each recipient (RFC 3464 §2).
 
-use super::{MAX_VALUE, Part, Report, ReportKind, ReportRecipient, put};
+use super::{MAX_LIST, MAX_LISTED, MAX_VALUE, Part, Report, ReportKind, ReportRecipient, put};
 use crate::message::date::DateTime;
 use crate::message::field::{one_line, write_field};
 use crate::smtp::address::{ForwardPath, Mailbox};
 
-pub(super) fn part(report: &Report) -> Part {
+/// The part, and how many of the recipients it lists.
+pub(super) fn part(report: &Report, recipients: &[&ReportRecipient]) -> (Part, usize) {
     let utf8 = report.is_utf8();
-    let mut out = Vec::with_capacity(256 + 512 * report.recipients.len());
+    let mut out = Vec::with_capacity(256 + 512 * recipients.len().min(MAX_LISTED));
     if let Some(envid) = &report.envid {
         field(&mut out, utf8, "Original-Envelope-Id", envid.as_str());
     }
@@ -16,14 +17,21 @@ pub(super) fn part(report: &Report) -> Part {
     if let Some(time) = report.deliver_by {
         field(&mut out, utf8, "Deliver-By-Date", &DateTime(time).to_string());
     }
-    for recipient in &report.recipients {
+    let mut listed = 0;
+    for recipient in recipients.iter().take(MAX_LISTED) {
+        let before = out.len();
         out.extend_from_slice(b"\r\n");
         block(report, recipient, utf8, &mut out);
+        if out.len() > MAX_LIST && listed > 0 {
+            out.truncate(before);
+            break;
+        }
+        listed += 1;
     }
     // RFC 6533 §4: the type whose fields may be UTF-8.
     let (kind, encoding) =
         if utf8 { ("message/global-delivery-status", "8bit") } else { ("message/delivery-status", "7bit") };
-    Part { kind, encoding, whole: false, octets: out }
+    (Part { kind, encoding, whole: false, octets: out }, listed)
 }
 
 fn block(report: &Report, recipient: &ReportRecipient, utf8: bool, out: &mut Vec<u8>) {
@@ -37,7 +45,7 @@ fn block(report: &Report, recipient: &ReportRecipient, utf8: bool, out: &mut Vec
         ForwardPath::Mailbox(mailbox) => typed(mailbox, utf8),
     };
     field("Final-Recipient", &last);
-    field("Action", report.kind.action());
+    field("Action", recipient.kind.action());
     field("Status", &recipient.status.to_string());
     if let Some(remote) = &recipient.remote {
         field("Remote-MTA", &format!("dns; {remote}"));
@@ -49,7 +57,7 @@ fn block(report: &Report, recipient: &ReportRecipient, utf8: bool, out: &mut Vec
     if let Some(at) = recipient.last_attempt {
         field("Last-Attempt-Date", &DateTime(at).to_string());
     }
-    if let ReportKind::Delay { until } = report.kind {
+    if let ReportKind::Delay { until } = recipient.kind {
         field("Will-Retry-Until", &DateTime(until).to_string());
     }
 }

@@ -16,11 +16,10 @@ fn at(secs: u64) -> Timestamp {
 
 fn report(kind: ReportKind, to: &str, text: &str, reply: Option<Reply>) -> Report {
     let rcpt = Rcpt::new(ForwardPath::parse(to).unwrap());
-    let mut recipient = ReportRecipient::new(rcpt, EnhancedCode::new(5, 1, 1), text);
+    let mut recipient = ReportRecipient::new(kind, rcpt, EnhancedCode::new(5, 1, 1), text);
     recipient.remote = reply.as_ref().map(|_| Domain::parse("mx.b.test").unwrap());
     recipient.reply = reply;
     let mut report = Report::new(
-        kind,
         MessageId::new(at(0), &Rng::seeded(1)),
         EhloName::new("mail.a.test").unwrap(),
         Mailbox::parse("x@a.test").unwrap(),
@@ -350,5 +349,135 @@ proptest! {
             let unique: HashSet<_> = parsed.header.iter().map(|(name, _)| name).collect();
             prop_assert_eq!(unique.len(), parsed.header.len());
         }
+    }
+}
+
+fn about(kind: ReportKind, to: &str) -> ReportRecipient {
+    ReportRecipient::new(kind, Rcpt::parse(&format!("<{to}>")).unwrap(), EnhancedCode::new(2, 0, 0), "x")
+}
+
+#[test]
+fn a_report_has_an_action_for_each_recipient_and_the_worst_in_its_subject() {
+    let until = at(3600);
+    let kinds = [
+        ReportKind::Success,
+        ReportKind::Expanded,
+        ReportKind::Relayed,
+        ReportKind::Delay { until },
+        ReportKind::Failure,
+    ];
+    let subjects = ["delivered", "sent on", "passed on", "delayed", "could not be delivered"];
+    let mut report = failure();
+    report.recipients.clear();
+    for (count, (kind, subject)) in (1..).zip(kinds.into_iter().zip(subjects)) {
+        report.recipients.push(about(kind, &format!("{count}@b.test")));
+        let parsed = parse(&report);
+        assert_eq!(report.kind(), kind);
+        assert!(value(&parsed.header, "Subject").unwrap().ends_with(subject));
+        // What came last is the worst, and stands first.
+        let blocks = blocks(&parsed);
+        let actions: Vec<_> = blocks[1..].iter().map(|block| value(block, "Action").unwrap()).collect();
+        let expected: Vec<_> = kinds[..count].iter().rev().map(|kind| kind.action()).collect();
+        assert_eq!(actions, expected);
+        let retried = blocks.iter().filter(|block| value(block, "Will-Retry-Until").is_some()).count();
+        assert_eq!(retried, usize::from(count > 3));
+    }
+    let text = &parse(&report).parts[0].2;
+    let places: Vec<_> = (1..=5).rev().map(|n| text.find(&format!("<{n}@b.test>")).unwrap()).collect();
+    assert!(places.is_sorted(), "{text}");
+    assert_eq!(text.matches("Your message of").count(), 1, "{text}");
+    assert!(!text.contains("\r\n\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn what_comes_back_follows_from_what_was_asked_and_from_what_failed() {
+    // RFC 3461 §4.3 and §6.2, RFC 8689 §5
+    let (whole, header) = ("message/rfc822", "text/rfc822-headers");
+    for (kinds, ret, require_tls, returned) in [
+        (&[ReportKind::Failure][..], None, false, whole),
+        (&[ReportKind::Failure], Some(Ret::Full), false, whole),
+        (&[ReportKind::Failure], Some(Ret::Headers), false, header),
+        (&[ReportKind::Failure], Some(Ret::Full), true, header),
+        (&[ReportKind::Success, ReportKind::Failure], Some(Ret::Full), false, whole),
+        (&[ReportKind::Success, ReportKind::Failure], Some(Ret::Headers), false, header),
+        (&[ReportKind::Success, ReportKind::Relayed], Some(Ret::Full), false, header),
+        (&[ReportKind::Expanded], Some(Ret::Full), false, header),
+    ] {
+        let mut report = failure();
+        report.recipients = kinds.iter().map(|kind| about(*kind, "u@b.test")).collect();
+        (report.ret, report.require_tls) = (ret, require_tls);
+        assert_eq!(parse(&report).parts[2].0, returned, "{kinds:?} {ret:?}");
+    }
+}
+
+#[test]
+fn more_recipients_than_a_report_can_list_are_counted() {
+    let mut report = failure();
+    report.original = Bytes::new();
+    let lists = |report: &Report| {
+        let parsed = parse(report);
+        let listed = blocks(&parsed).len() - 1;
+        assert_eq!(parsed.parts[0].2.matches("@b.test>").count(), listed, "the text lists the same");
+        let left = report.recipients.len() - listed;
+        let counted = format!("There are {left} more recipients");
+        assert_eq!(parsed.parts[0].2.contains(&counted), left > 0);
+        listed
+    };
+    report.recipients = (0..1_000).map(|n| about(ReportKind::Success, &format!("{n}@b.test"))).collect();
+    assert_eq!(lists(&report), 1_000);
+    report.recipients.push(about(ReportKind::Failure, "last@b.test"));
+    assert_eq!(lists(&report), 1_000);
+    assert!(parse(&report).parts[0].2.contains("<last@b.test>"), "the worst is not what is left out");
+    let said = "word ".repeat(500);
+    for recipient in &mut report.recipients {
+        recipient.reply = Some(Reply::plain(550, &said));
+        recipient.text = said.as_str().into();
+    }
+    assert!((200..400).contains(&lists(&report)));
+    assert!(report.build().len() < 600 * 1024);
+    report.recipients.truncate(1);
+    assert_eq!(lists(&report), 1);
+}
+
+#[test]
+fn the_types_of_the_parts_follow_from_who_is_told_and_what_is_returned() {
+    // RFC 6533 §4 and §6, RFC 6532 §3.7, RFC 3464 §2
+    let (ascii, header, body) =
+        ("Subject: x\r\n\r\ny\r\n", "Subject: é\r\n\r\ny\r\n", "Subject: x\r\n\r\né\r\n");
+    for (sender, original, ret, status, returned) in [
+        ("x@a.test", ascii, Ret::Full, "message/delivery-status 7bit", "message/rfc822 7bit"),
+        ("x@a.test", ascii, Ret::Headers, "message/delivery-status 7bit", "text/rfc822-headers 7bit"),
+        ("x@a.test", header, Ret::Full, "message/delivery-status 7bit", "message/global-headers base64"),
+        ("x@a.test", body, Ret::Full, "message/delivery-status 7bit", "text/rfc822-headers 7bit"),
+        // A domain in UTF-8 has a name in ASCII, so the sender can be told in ASCII.
+        (
+            "x@bücher.test",
+            header,
+            Ret::Headers,
+            "message/delivery-status 7bit",
+            "message/global-headers base64",
+        ),
+        ("é@a.test", ascii, Ret::Full, "message/global-delivery-status 8bit", "message/rfc822 7bit"),
+        ("é@a.test", ascii, Ret::Headers, "message/global-delivery-status 8bit", "text/rfc822-headers 7bit"),
+        ("é@a.test", body, Ret::Full, "message/global-delivery-status 8bit", "message/rfc822 8bit"),
+        ("é@a.test", header, Ret::Full, "message/global-delivery-status 8bit", "message/global 8bit"),
+        (
+            "é@a.test",
+            header,
+            Ret::Headers,
+            "message/global-delivery-status 8bit",
+            "message/global-headers 8bit",
+        ),
+    ] {
+        let mut report = failure();
+        (report.sender, report.ret) = (Mailbox::parse(sender).unwrap(), Some(ret));
+        report.original = Bytes::from_static(original.as_bytes());
+        report.original_size = original.len() as u64;
+        let parts: Vec<_> = parse(&report).parts.iter().map(|p| format!("{} {}", p.0, p.1)).collect();
+        assert_eq!(parts[1..], [status, returned], "{sender} {original}");
+        assert_eq!(report.to_submission().mail.smtputf8, sender == "é@a.test");
+        let kind = value(&parse(&report).header, "Content-Type").unwrap().to_owned();
+        // RFC 6522 §3
+        assert!(kind.starts_with("multipart/report; report-type=delivery-status; boundary="), "{kind}");
     }
 }

@@ -1,38 +1,49 @@
 //! The part for people.
 
-use super::{MAX_VALUE, Part, Report, ReportKind};
+use super::{MAX_VALUE, Part, Report, ReportKind, ReportRecipient};
 use crate::message::convert::base64;
 use crate::message::date::DateTime;
 use crate::message::field::one_line;
 
-pub(super) fn part(report: &Report, whole: bool) -> Part {
-    let mut out = String::with_capacity(512 + 256 * report.recipients.len());
+/// The part that names the first `listed` of the recipients, which stand in order of what is said of them.
+pub(super) fn part(report: &Report, recipients: &[&ReportRecipient], listed: usize, whole: bool) -> Part {
+    let mut out = String::with_capacity(512 + 256 * listed);
     wrap(&mut out, "", &format!("This is the mail system of {}.", report.reporting));
-    out.push_str("\r\n");
-    let arrived = DateTime(report.arrived);
-    let what = match report.kind {
-        ReportKind::Failure => "could not be delivered to:",
-        ReportKind::Delay { .. } => "could not be delivered yet to:",
-        ReportKind::Success => "was delivered to:",
-        ReportKind::Relayed => "was passed on to a host that does not report further, for:",
-        ReportKind::Expanded => "was sent to the members of these lists:",
-    };
-    wrap(&mut out, "", &format!("Your message of {arrived} {what}"));
-    for recipient in &report.recipients {
+    let mut message = format!("Your message of {}", DateTime(report.arrived));
+    let shown = recipients.get(..listed).unwrap_or(recipients);
+    for group in shown.chunk_by(|one, other| one.kind == other.kind) {
+        let Some(kind) = group.first().map(|recipient| recipient.kind) else { continue };
+        let what = match kind {
+            ReportKind::Failure => "could not be delivered to:",
+            ReportKind::Delay { .. } => "could not be delivered yet to:",
+            ReportKind::Success => "was delivered to:",
+            ReportKind::Relayed => "was passed on to a host that does not report further, for:",
+            ReportKind::Expanded => "was sent on to those for whom these addresses stand:",
+        };
         out.push_str("\r\n");
-        wrap(&mut out, "", &recipient.rcpt.to.to_string());
-        wrap(&mut out, "    ", &recipient.text);
-    }
-    out.push_str("\r\n");
-    match report.kind {
-        ReportKind::Failure => wrap(&mut out, "", "It is not tried again for these recipients."),
-        ReportKind::Delay { until } => {
-            let until = DateTime(until);
-            wrap(&mut out, "", &format!("It is tried again until {until}. You need not send it again."));
+        wrap(&mut out, "", &format!("{message} {what}"));
+        "It".clone_into(&mut message);
+        for recipient in group {
+            out.push_str("\r\n");
+            wrap(&mut out, "", &recipient.rcpt.to.to_string());
+            wrap(&mut out, "    ", &recipient.text);
         }
-        _ => {}
+        let more = match kind {
+            ReportKind::Failure => "It is not tried again for these recipients.".to_owned(),
+            ReportKind::Delay { until } => {
+                format!("It is tried again until {}. You need not send it again.", DateTime(until))
+            }
+            _ => continue,
+        };
+        out.push_str("\r\n");
+        wrap(&mut out, "", &more);
+    }
+    if let Some(left @ 1..) = recipients.len().checked_sub(listed) {
+        out.push_str("\r\n");
+        wrap(&mut out, "", &format!("There are {left} more recipients to report on, too many to list here."));
     }
     if !report.original.is_empty() {
+        out.push_str("\r\n");
         wrap(&mut out, "", if whole { "The message follows." } else { "Its header follows." });
     }
     if out.is_ascii() {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::super::{Then, Token};
-use super::PIECE;
+use super::bodies;
 use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
 use super::rows::{Row, SettleRow, entry_key};
-use super::schema::{DELETE_BODY, SHIFT, column, count};
+use super::schema::{SHIFT, column, count};
 use super::{keys, log, results, tell};
 use crate::clock::Timestamp;
 
@@ -40,18 +40,7 @@ pub(super) fn apply(
             }
             Ok(())
         }
-        Write::Piece { n, piece, octets, .. } => {
-            if *piece == 0 {
-                conn.prepare_cached("INSERT INTO staged (n) VALUES (?1)")?.execute([*n])?;
-            }
-            conn.prepare_cached(INSERT_BODY)?.execute(params![*n << SHIFT | *piece, octets.as_ref()])?;
-            Ok(())
-        }
-        Write::Discard { n } => {
-            conn.prepare_cached(DELETE_BODY)?.execute(params![*n << SHIFT, (*n + 1) << SHIFT])?;
-            conn.prepare_cached(DELETE_STAGED)?.execute([*n])?;
-            Ok(())
-        }
+        Write::Move { n, from, to: Some(to), .. } => bodies::relocate(conn, change, *n, from, to),
         Write::SetAside { e, queue } => {
             if conn.prepare_cached(SET_ASIDE)?.execute([*e])? > 0 {
                 change.queues.push((queue.clone(), false));
@@ -64,7 +53,7 @@ pub(super) fn apply(
             *more |= log::prune(conn, *now, *log, STEPS)?;
             Ok(())
         }
-        Write::Flush { .. } => Ok(()),
+        Write::Flush { .. } | Write::Discard { .. } | Write::Move { to: None, .. } => Ok(()),
     }
 }
 
@@ -91,7 +80,11 @@ fn insert(
         column(row.size),
         column(row.entries.len() as u64),
         row.head.as_ref(),
-        row.keep
+        row.keep,
+        row.place.map(|at| at.seg),
+        row.place.map(|at| column(at.off)),
+        row.place.map(|at| column(at.len)),
+        row.crc
     ])? > 0;
     if !row.inserted {
         return Ok(());
@@ -107,17 +100,7 @@ fn insert(
         ])?;
         change.queues.push((entry.queue.clone(), true));
     }
-    match &row.body {
-        Some(body) => {
-            let mut insert_body = conn.prepare_cached(INSERT_BODY)?;
-            for (piece, octets) in (0_i64..).zip(body.chunks(PIECE)) {
-                insert_body.execute(params![row.n << SHIFT | piece, octets])?;
-            }
-        }
-        None => {
-            conn.prepare_cached(DELETE_STAGED)?.execute([row.n])?;
-        }
-    }
+    bodies::insert(conn, change, row)?;
     log::note(conn, &row.log)?;
     change.messages += 1;
     change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
@@ -175,8 +158,7 @@ fn settle(
                 results::keep(conn, (row.token.message, row.token.entry), &row.gone, until)?;
             }
             if last {
-                conn.prepare_cached(DELETE_MESSAGE)?.execute([n])?;
-                conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
+                bodies::forget(conn, change, n)?;
                 change.messages -= 1;
                 change.octets -= column(lease.size);
             }
@@ -199,18 +181,15 @@ fn settle(
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING";
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
+     len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
-const DELETE_STAGED: &str = "DELETE FROM staged WHERE n = ?1";
 const SET_ASIDE: &str =
     "UPDATE entry SET parked = 'damaged: this row could not be read' WHERE e = ?1 AND parked IS NULL";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
-const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1";
 const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";
 
 /// Rows that one call forgets of each kind: a few milliseconds, in which fresh mail waits.

@@ -14,6 +14,7 @@ use rusqlite::{Connection, params};
 use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{Found, SHIFT, column, count, failure};
+use super::segments::Deltas;
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -53,6 +54,8 @@ pub(super) struct Change {
     pub(super) messages: i64,
     pub(super) entries: i64,
     pub(super) octets: i64,
+    /// What the files of bodies hold more or less.
+    pub(super) files: Deltas,
 }
 
 /// A row that could not be read: its rowid and its queue.

@@ -3,18 +3,22 @@
 //! ```text
 //! LOCK           held while the spool is open
 //! spool.db       the database; spool.db-wal and spool.db-shm stand beside it while it is open
+//! seg/           bodies, except those of small groups of mail, which are in the database
 //! ```
 //! SQLite, because its format is stable and documented, its recovery is tried like no other, and any
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
-//! (*apply* is the SQL, with *keys*, *results* and *log* for what outlives a message, *ledger* the leases and
-//! counts) → *schema* is the format. *stage* takes bodies
-//! in while they arrive, *reader* gives them out.
-//!
-//! It does not use segment files for large bodies yet: the columns for them are in the schema.
+//! (*apply* is the SQL, *bodies* that of bodies, *keys*, *results* and *log* that of what outlives a message,
+//! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
+//! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
+//! answers what people ask.
 
 mod apply;
+mod bodies;
+mod clean;
+mod content;
+mod files;
 mod keys;
 mod ledger;
 mod log;
@@ -23,6 +27,7 @@ mod reader;
 mod results;
 mod rows;
 mod schema;
+mod segments;
 mod stage;
 mod tell;
 #[cfg(test)]
@@ -32,7 +37,7 @@ mod writer;
 use std::fs::{self, File, TryLockError};
 use std::future::ready;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,10 +52,13 @@ use super::{
 use crate::BoxFuture;
 use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
+#[doc(hidden)]
+pub use files::{Files, SegmentFile, SegmentFiles};
 use ledger::Ledger;
 use queue::{Look, Shared, Write};
 use reader::Readers;
-use rows::{Row, SettleRow};
+use rows::{Octets, Row, SettleRow};
+use segments::Segments;
 use stage::StageWriter;
 use writer::{Writer, lock_staged};
 
@@ -76,6 +84,15 @@ pub struct DiskOptions {
     /// Size of the database at which new mail is refused. Default none: the disk's. Settlements and
     /// their reports may use 4 MiB more, so that a full spool can empty itself.
     pub max_octets: Option<u64>,
+    /// Size of a file with several bodies. Default 64 MiB: larger means fewer files, and longer until the
+    /// room of delivered mail can be used again; a quarter of it in use is the least that is cleaned up.
+    pub segment_octets: u64,
+    /// The SQLite VFS to use, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub vfs: Option<Box<str>>,
+    /// The files of segments, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub files: Files,
 }
 
 impl DiskOptions {
@@ -89,6 +106,9 @@ impl DiskOptions {
             lazy: Duration::from_millis(50),
             wal_octets: 32 << 20,
             max_octets: None,
+            segment_octets: 64 << 20,
+            vfs: None,
+            files: Files(None),
         }
     }
 }
@@ -109,6 +129,8 @@ pub struct DiskCounters {
     pub operations: u64,
     /// How often the log was written back.
     pub checkpoints: u64,
+    /// Bodies that were copied out of a file in which little else was in use, so that it could be removed.
+    pub moved: u64,
 }
 
 /// A [`Spool`] on disk. Clones are handles on the same spool; when the last is dropped, what was
@@ -155,19 +177,23 @@ impl DiskSpool {
     /// As [`DiskSpool::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: DiskOptions) -> Result<Self, SpoolError> {
         let directory = directory.as_ref();
-        make_directory(directory).map_err(SpoolError::Storage)?;
+        make_directory(directory, &*options.files.get()).map_err(SpoolError::Storage)?;
         let lock = lock(directory)?;
         let path = directory.join(DATABASE);
         let mut conn = schema::open_writer(&path, &options)?;
         let page = schema::page_size(&conn).map_err(schema::failure)?;
         let found = schema::take_stock(&mut conn).map_err(schema::failure)?;
-        let shared = Arc::new(Shared::new(options, found.next, found.stats));
-        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger: Ledger::new(&found) };
+        let seg = directory.join(SEGMENTS);
+        let (known, next_segment) = Segments::open(&seg, &*options.files.get(), &conn)?;
+        let shared = Arc::new(Shared::new(options, seg, found.next, next_segment, found.stats));
+        let segments = Segments::new(Arc::clone(&shared), known);
+        let ledger = Ledger::new(&found);
+        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments };
         let thread = std::thread::Builder::new()
             .name("postroad-spool".into())
             .spawn(move || writer.run())
             .map_err(SpoolError::Storage)?;
-        let readers = Arc::new(Readers::new(path));
+        let readers = Arc::new(Readers::new(path, Arc::clone(&shared)));
         let thread = Mutex::new(Some(thread));
         Ok(Self { handle: Arc::new(Handle { shared, readers, thread, clean: found.clean }) })
     }
@@ -206,14 +232,24 @@ impl DiskSpool {
 
     fn row(&self, message: NewMessage, claimed: bool) -> Result<Row, SpoolError> {
         rules::check_message(&message)?;
-        let (number, body) = match &message.body {
-            NewBody::Inline(octets) => (self.handle.shared.number(), Some(octets.clone())),
+        let body = match &message.body {
+            NewBody::Inline(octets) => Octets {
+                number: self.handle.shared.number(),
+                octets: Some(octets.clone()),
+                place: None,
+                crc: crc32fast::hash(octets),
+            },
             NewBody::Staged(staged) => match lock_staged(&self.handle.shared).get(&staged.number) {
-                Some(held) if held.size == staged.size => (staged.number, held.whole.clone()),
+                Some(held) if held.size == staged.size => Octets {
+                    number: staged.number,
+                    octets: held.whole.clone(),
+                    place: held.place,
+                    crc: held.crc,
+                },
                 _ => return Err(SpoolError::Invalid("its staged body is not one of this spool")),
             },
         };
-        Row::new(message, number, body, claimed)
+        Row::new(message, body, claimed)
     }
 
     fn rows(&self, batch: Vec<NewMessage>, claimed: bool) -> Result<Vec<Row>, SpoolError> {
@@ -356,7 +392,7 @@ async fn answered<T>(answer: oneshot::Receiver<Result<T, SpoolError>>) -> Result
 }
 
 /// Makes the directory for its owner alone, and its name durable.
-fn make_directory(directory: &Path) -> io::Result<()> {
+fn make_directory(directory: &Path, files: &dyn SegmentFiles) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -365,11 +401,10 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)?;
-    #[cfg(unix)]
-    if let Some(parent) = directory.canonicalize()?.parent().map(PathBuf::from) {
-        File::open(parent)?.sync_all()?;
+    match directory.canonicalize()?.parent() {
+        Some(parent) => files.sync_dir(parent),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, SpoolError> {
@@ -383,7 +418,17 @@ fn lock(directory: &Path) -> Result<File, SpoolError> {
     }
 }
 
+/// What an error of a file means before anything was committed.
+fn storage(error: io::Error) -> SpoolError {
+    if is_no_room(&error) { SpoolError::Full } else { SpoolError::Storage(error) }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 const DATABASE: &str = "spool.db";
+const SEGMENTS: &str = "seg";
 
 /// The size of a piece of a body: large enough that a 25 MiB message has a hundred, small enough that
 /// two per sender being received are no burden.

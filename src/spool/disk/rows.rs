@@ -9,12 +9,24 @@ use super::super::{
 };
 use super::log::LogRow;
 use super::schema::{SHIFT, column};
+use super::segments::Place;
 use super::tell::TellRow;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Mail;
 pub(super) use crate::spool::lines::{read_recipients, write_line, write_recipients};
+
+/// The body of a message that is to be inserted.
+#[derive(Debug)]
+pub(super) struct Octets {
+    /// The number of the message it was taken in for.
+    pub(super) number: u64,
+    pub(super) octets: Option<Bytes>,
+    /// The file it is in, where it is in one.
+    pub(super) place: Option<Place>,
+    pub(super) crc: u32,
+}
 
 /// A message ready to be inserted.
 #[derive(Debug)]
@@ -25,8 +37,11 @@ pub(super) struct Row {
     pub(super) sender: String,
     pub(super) handling: String,
     pub(super) head: Bytes,
-    /// The octets, unless they are in the table already.
+    /// The octets, unless they are in a file already.
     pub(super) body: Option<Bytes>,
+    /// Where they are, unless that is the table. Found anew whenever `body` is written.
+    pub(super) place: Option<Place>,
+    pub(super) crc: u32,
     pub(super) size: u64,
     pub(super) accepted: i64,
     pub(super) expires: i64,
@@ -61,13 +76,9 @@ impl Row {
         self.head.len() + self.body.as_ref().map_or(0, Bytes::len) + entries + log + ROW_WEIGHT
     }
 
-    /// Makes the row of `message`, whose octets are `body` unless they are in the table.
-    pub(super) fn new(
-        message: NewMessage,
-        number: u64,
-        body: Option<Bytes>,
-        claimed: bool,
-    ) -> Result<Self, SpoolError> {
+    /// Makes the row of `message`, whose octets are in `body`.
+    pub(super) fn new(message: NewMessage, body: Octets, claimed: bool) -> Result<Self, SpoolError> {
+        let Octets { number, octets: body, place, crc } = body;
         let size = message.body.size();
         let sender = message.mail.to_string();
         // A value that was put together by hand could break the lines of the table.
@@ -117,6 +128,8 @@ impl Row {
             handling: message.handling.to_line(),
             head: message.head,
             body,
+            place,
+            crc,
             size,
             accepted: column(message.accepted.as_millis()),
             expires: column(message.expires.as_millis()),
@@ -153,10 +166,10 @@ pub(super) struct SettleRow {
 
 impl SettleRow {
     pub(super) fn weight(&self) -> usize {
+        let tell = self.tell.as_ref().map_or(0, TellRow::weight);
         let gone: usize = self.gone.iter().map(|r| r.note.as_ref().map_or(0, |n| n.len())).sum();
         let log: usize = self.log.iter().map(LogRow::weight).sum();
         let submit: usize = self.submit.iter().map(Row::weight).sum();
-        let tell = self.tell.as_ref().map_or(0, TellRow::weight);
         self.recipients.len() + gone + log + submit + tell + ROW_WEIGHT
     }
 

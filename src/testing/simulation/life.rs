@@ -1,0 +1,248 @@
+//! One life of the process: from the start of an engine to its end, good or bad.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::ledger::{Ledger, body};
+use super::peers;
+use super::plan::{Happening, Mood, Plan, Submission};
+use crate::clock::{Clock, Rng, SystemClock, Timestamp};
+use crate::delivery::{Engine, EngineBuilder, SubmitError};
+use crate::message::{Envelope, RawMessage};
+use crate::net::tls::{ClientTls, TlsOptions};
+use crate::route::RouteError;
+use crate::smtp::address::{EhloName, ForwardPath, ReversePath};
+use crate::smtp::params::{Hold, Rcpt};
+use crate::spool::{Spool, SpoolError};
+use crate::testing::spool::{Call, FaultySpool, Method, SpoolFault};
+use crate::testing::{JumpingClock, Network};
+
+pub(super) struct Life<'a> {
+    pub(super) plan: &'a Arc<Plan>,
+    pub(super) network: &'a Network,
+    pub(super) spool: &'a FaultySpool,
+    pub(super) ledger: &'a Arc<Ledger>,
+    pub(super) change: Option<&'a dyn Fn(EngineBuilder) -> EngineBuilder>,
+    /// How far the history is.
+    pub(super) at: Duration,
+    /// What the clock on the wall shows.
+    pub(super) wall: Timestamp,
+}
+
+/// How a life ended.
+pub(super) enum End {
+    /// Everything is settled, or nothing ever will.
+    Over { at: Duration },
+    /// Another one begins then, at this event.
+    Again { at: Duration, wall: Timestamp, next: usize },
+}
+
+impl Life<'_> {
+    /// Lives from the event `next` on.
+    pub(super) async fn run(self, next: usize) -> End {
+        if self.at.is_zero() && next == 0 {
+            peers::set_up(self.plan, self.network);
+        }
+        let clock = Arc::new(JumpingClock::starting_at(self.wall));
+        let began = now();
+        self.ledger.begins(&clock, self.at, began);
+        let Some(engine) = self.engine(&clock).await else {
+            self.ledger.broken("the engine does not start");
+            return End::Over { at: self.at };
+        };
+        for (number, (at, event)) in self.plan.events.iter().enumerate().skip(next) {
+            sleep_until(began + at.saturating_sub(self.at)).await;
+            self.ledger.look();
+            if self.ledger.is_broken() {
+                return End::Over { at: *at };
+            }
+            if let Happening::End { grace, down } = event {
+                self.ledger.ends(*grace);
+                if let Some(grace) = grace {
+                    engine.shutdown(*grace).await;
+                }
+                let at = self.at + began.elapsed() + *down;
+                return End::Again { at, wall: clock.now().wall.after(*down), next: number + 1 };
+            }
+            self.happens(event, &engine, &clock).await;
+        }
+        let mut step = FIRST_LOOK;
+        while (self.spool.stats().entries > 0 || self.ledger.is_submitting()) && !self.ledger.is_broken() {
+            sleep(step).await;
+            step = (step * 3 / 2).min(LONGEST_LOOK);
+            self.ledger.check(self.spool).await;
+        }
+        // What a host takes too late to say so.
+        sleep(LAST_LOOK).await;
+        engine.shutdown(LAST_LOOK).await;
+        self.ledger.look();
+        self.ledger.finish();
+        End::Over { at: self.at + began.elapsed() }
+    }
+
+    async fn engine(&self, clock: &Arc<JumpingClock>) -> Option<Engine> {
+        for _ in 0..2 {
+            let lives = self.ledger.lives();
+            let mut builder = Engine::builder(self.spool.clone(), EhloName::new("us.test").ok()?);
+            if let Some(change) = self.change {
+                builder = change(builder);
+            } else {
+                builder = builder.options(self.plan.engine.clone());
+            }
+            let builder = builder
+                .direct(self.network.clone())
+                .connect(Arc::new(self.network.clone()))
+                .clock(Arc::<JumpingClock>::clone(clock))
+                .retry(self.plan.retry.clone())
+                .rng(Rng::seeded(self.plan.seed.rotate_left(17) ^ lives))
+                .observer(self.ledger.observer())
+                .tls(tls()?);
+            if let Ok(engine) = builder.start().await {
+                return Some(engine);
+            }
+            // It was in a mood in which nothing can start.
+            self.ledger.mood(Mood::Well);
+            self.spool.clear();
+        }
+        None
+    }
+
+    async fn happens(&self, event: &Happening, engine: &Engine, clock: &JumpingClock) {
+        let sites = &self.plan.sites;
+        match event {
+            Happening::Submit(submission) => {
+                let (engine, ledger) = (engine.clone(), Arc::clone(self.ledger));
+                ledger.will_submit();
+                tokio::spawn(submit(engine, ledger, submission.clone()));
+            }
+            Happening::Down(site) => {
+                if let Some(site) = sites.get(*site) {
+                    self.network.down(&site.host);
+                }
+            }
+            Happening::Up(site) => {
+                if let Some(site) = sites.get(*site).filter(|site| site.kind != super::plan::Kind::Dead) {
+                    self.network.up(&site.host);
+                }
+            }
+            Happening::DnsFails(site, error) => {
+                if let Some(site) = sites.get(*site) {
+                    match error {
+                        RouteError::Timeout(time) => self.network.routes().takes(&site.domain, *time),
+                        error => self.network.routes().fails(&site.domain, *error),
+                    };
+                }
+            }
+            Happening::DnsWorks(site) => {
+                if let Some(site) = sites.get(*site) {
+                    self.network.routes().recovers(&site.domain);
+                }
+            }
+            Happening::Spool(mood) => {
+                self.ledger.mood(*mood);
+                self.change_mood(*mood);
+            }
+            Happening::Jump { on, by } => {
+                if *on {
+                    clock.jump(*by)
+                } else {
+                    clock.jump_back(*by)
+                }
+                self.ledger.jumped(*on, *by);
+            }
+            Happening::Check => self.ledger.check(self.spool).await,
+            Happening::End { .. } => {}
+        }
+    }
+
+    fn change_mood(&self, mood: Mood) {
+        if mood == Mood::Well {
+            return self.spool.clear();
+        }
+        let rng = Rng::seeded(self.plan.seed.rotate_left(31) ^ self.spool.calls());
+        self.spool.script(move |call| fault(mood, call, &rng));
+    }
+}
+
+fn fault(mood: Mood, call: &Call, rng: &Rng) -> SpoolFault {
+    let any = |rng: &Rng| match rng.below(4) {
+        0 => SpoolFault::Before,
+        1 => SpoolFault::After,
+        2 => SpoolFault::Unknown,
+        _ => SpoolFault::Full,
+    };
+    match (mood, call.method) {
+        (_, Method::Wait) => SpoolFault::None,
+        (Mood::Fails(often), _) if rng.below(1_000) < often => any(rng),
+        (Mood::Poisoned, _) => SpoolFault::Poisoned,
+        (Mood::Full, _) if call.adds => SpoolFault::Full,
+        (Mood::NotSettling, Method::Settle) => any(rng),
+        (Mood::Unsure, Method::Settle | Method::Enqueue) => SpoolFault::After,
+        (Mood::NoBodies, Method::Body) => SpoolFault::Before,
+        (Mood::Slow(time), _) => SpoolFault::Delay(time, Box::new(SpoolFault::None)),
+        _ => SpoolFault::None,
+    }
+}
+
+/// Submits, and does it over where it is not known whether the message is stored.
+async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Submission) {
+    let Some(message) = message(&submission) else { return ledger.gives_up() };
+    let id = engine.new_id();
+    ledger.submits(id, &submission);
+    let mut known = true;
+    for _ in 0..SUBMIT_TIMES {
+        match engine.submit_as(id, message.clone()).await {
+            Ok(receipt) => {
+                drop(receipt);
+                return ledger.accepted(id);
+            }
+            Err(SubmitError::Spool(SpoolError::Unknown(_))) => known = false,
+            Err(_) if known => return ledger.refused(id),
+            Err(_) => {}
+        }
+        sleep(SUBMIT_AGAIN).await;
+    }
+    ledger.gives_up();
+}
+
+fn message(submission: &Submission) -> Option<RawMessage> {
+    let mut recipients = Vec::new();
+    for (to, notify) in &submission.to {
+        let mut rcpt = Rcpt::new(ForwardPath::parse(to).ok()?);
+        rcpt.notify = *notify;
+        recipients.push(rcpt);
+    }
+    let mut envelope = Envelope::new(ReversePath::parse(&submission.from).ok()?, recipients);
+    envelope.priority = submission.priority;
+    envelope.hold = submission.hold.map(Hold::For);
+    let header = format!("From: s@home.test\r\nSubject: number {}\r\n\r\n", submission.number);
+    let octets = [header.as_bytes(), &body(submission.number, submission.size)].concat();
+    Some(RawMessage::new(envelope, Bytes::from(octets)))
+}
+
+/// One for all: making it costs more than a short history.
+fn tls() -> Option<ClientTls> {
+    static TLS: OnceLock<Option<ClientTls>> = OnceLock::new();
+    let make = || {
+        let mut options = TlsOptions::new();
+        options.without_native_roots = true;
+        ClientTls::new(options, Arc::new(SystemClock)).ok()
+    };
+    TLS.get_or_init(make).clone()
+}
+
+#[allow(clippy::disallowed_methods, reason = "a simulation goes by the runtime's own time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+const FIRST_LOOK: Duration = Duration::from_secs(600);
+const LONGEST_LOOK: Duration = Duration::from_secs(6 * 3600);
+/// Longer than any host of a plan thinks.
+const LAST_LOOK: Duration = Duration::from_secs(1_000);
+/// A caller that does not know whether its message is stored asks so often, and then gives up.
+const SUBMIT_TIMES: usize = 20;
+const SUBMIT_AGAIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,243 @@
+//! A simulation is one seed, and the history that follows from it.
+//!
+//! From the seed come the messages (their sizes, recipients, priorities and wishes), the hosts and what is
+//! wrong with them and when, the spool's failures, the crashes of the process, the jumps of the clock and
+//! the engine's options. Then it runs, and after each step and at the end it is checked that
+//!
+//! - what was accepted is delivered, reported or still queued, each recipient on its own, and what was
+//!   refused is not stored;
+//! - every recipient comes to exactly one end, no later than its deadline and what it takes to try once;
+//! - an observer is told of that end once at most in the life of a process, and after it is stored;
+//! - what counts as delivered was taken by a host, with the octets that were submitted; nobody gets what is
+//!   not for him, and nobody gets it twice unless the host could not say that it took it, or the process
+//!   ended in between;
+//! - a failure is reported to the sender once, unless it did not want that, and no report is reported on;
+//! - a domain whose hosts are well is not held up by others.
+//!
+//! Each life of the process has a runtime of its own, which a crash drops as it stands.
+
+mod ledger;
+mod life;
+mod peers;
+mod plan;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::ledger::Ledger;
+use self::life::{End, Life};
+use self::plan::Plan;
+use super::time::{START, paused};
+use super::{FaultySpool, Network};
+use crate::delivery::EngineBuilder;
+use crate::spool::{MemorySpool, Spool};
+
+/// One seed, to be run.
+///
+/// ```
+/// use postroad::testing::{Simulation, SimulationOptions};
+///
+/// let mut options = SimulationOptions::new();
+/// options.messages = 10;
+/// for seed in 0..3 {
+///     // The error says what was broken and what led there.
+///     let history = Simulation::new(seed).options(options.clone()).run()?;
+///     assert!(history.messages <= 10);
+/// }
+/// # Ok::<(), postroad::testing::Broken>(())
+/// ```
+#[must_use = "nothing happens before run()"]
+pub struct Simulation {
+    seed: u64,
+    options: SimulationOptions,
+    spool: Option<Box<dyn Fn() -> Arc<dyn Spool>>>,
+    engine: Option<Box<dyn Fn(EngineBuilder) -> EngineBuilder>>,
+}
+
+/// How much happens in a simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SimulationOptions {
+    /// How many messages are submitted. Default: 12.
+    pub messages: usize,
+    /// The time in which they are, and in which things go wrong. What is queued then is waited for, as
+    /// long as messages live. Default: 6 hours.
+    pub time: Duration,
+    /// How many domains there are, of which every third or so is well. Default: 9.
+    pub destinations: usize,
+    /// How often the process ends at most: by a crash, or in good order. Default: 4.
+    pub ends: usize,
+    /// Whether hosts and routes fail. Default: yes.
+    pub peer_faults: bool,
+    /// Whether the spool fails. Default: yes.
+    pub spool_faults: bool,
+    /// Whether wall time jumps. Default: yes.
+    pub jumps: bool,
+    /// Whether every line of the history is kept, and not only the last ones of one that is broken.
+    /// Default: no.
+    pub record: bool,
+}
+
+impl SimulationOptions {
+    /// The defaults: a history that takes some ten milliseconds.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            messages: 12,
+            time: Duration::from_secs(6 * 3600),
+            destinations: 9,
+            ends: 4,
+            peer_faults: true,
+            spool_faults: true,
+            jumps: true,
+            record: false,
+        }
+    }
+}
+
+impl Default for SimulationOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct History {
+    /// The seed it came from.
+    pub seed: u64,
+    /// Messages that were accepted.
+    pub messages: u64,
+    /// Their recipients, and those of reports.
+    pub recipients: u64,
+    /// How often a host took a message for a recipient.
+    pub deliveries: u64,
+    /// Of those, how often one that had it already.
+    pub doubles: u64,
+    /// Recipients that were refused for good, and that ran out of time.
+    pub failed: u64,
+    /// Recipients that ran out of time.
+    pub expired: u64,
+    /// Reports that came into being.
+    pub reports: u64,
+    /// Lives of the process.
+    pub lives: u64,
+    /// Calls of the spool.
+    pub calls: u64,
+    /// The time that passed in it.
+    pub time: Duration,
+    /// A digest of all lines: the same for the same seed.
+    pub hash: u64,
+    /// The lines, where they are kept.
+    pub lines: Vec<String>,
+}
+
+/// A promise that was broken, or a history that could not be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Broken {
+    /// The seed.
+    pub seed: u64,
+    /// Which promise, and by what.
+    pub what: String,
+    /// What happened before.
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        write!(
+            f,
+            "the same again: POSTROAD_SEED={} cargo test --all-features --test simulation, or Simulation::new({})",
+            self.seed, self.seed
+        )
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl Simulation {
+    /// The history of this seed, with the default options.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, options: SimulationOptions::new(), spool: None, engine: None }
+    }
+
+    /// With other options. They are a part of the history: the same seed with others is another one.
+    pub fn options(mut self, options: SimulationOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Over spools that this makes, one for each history: for an implementation of one's own. It has to
+    /// keep what it is given while the process "crashes", and must not need a runtime of its own or an I/O
+    /// driver. Default: a memory spool.
+    pub fn spool(mut self, spool: impl Fn() -> Arc<dyn Spool> + 'static) -> Self {
+        self.spool = Some(Box::new(spool));
+        self
+    }
+
+    /// With engines that this has changed. Routes, connector, clock, random source and retry curve are the
+    /// simulation's.
+    pub fn engine(mut self, change: impl Fn(EngineBuilder) -> EngineBuilder + 'static) -> Self {
+        self.engine = Some(Box::new(change));
+        self
+    }
+
+    /// Runs it. To be called from a plain `#[test]`, not from within a runtime.
+    ///
+    /// # Errors
+    /// [`Broken`]: a promise does not hold.
+    pub fn run(&self) -> Result<History, Broken> {
+        let history = self.once(self.options.record);
+        match history {
+            // The same once more, to tell what led there.
+            Err(broken) if !self.options.record => Err(self.once(true).err().unwrap_or(broken)),
+            history => history,
+        }
+    }
+
+    fn once(&self, record: bool) -> Result<History, Broken> {
+        let plan = Arc::new(Plan::new(self.seed, &self.options));
+        let network = Network::new();
+        let inner = match &self.spool {
+            Some(spool) => spool(),
+            None => Arc::new(MemorySpool::new()),
+        };
+        let ledger = Ledger::new(Arc::clone(&plan), network.clone(), record);
+        let spool = FaultySpool::watched(inner, ledger.clone());
+        let (mut at, mut wall, mut next) = (Duration::ZERO, START, 0);
+        loop {
+            let life = Life {
+                plan: &plan,
+                network: &network,
+                spool: &spool,
+                ledger: &ledger,
+                change: self.engine.as_deref(),
+                at,
+                wall,
+            };
+            let runtime = paused().map_err(|error| ledger.broken(&format!("no runtime: {error}")))?;
+            let end = runtime.block_on(life.run(next));
+            // What is in there ends where it stands.
+            drop(runtime);
+            ledger.look();
+            ledger.verdict()?;
+            match end {
+                End::Over { at } => return Ok(ledger.history(at, spool.calls())),
+                End::Again { at: when, wall: shown, next: event } => (at, wall, next) = (when, shown, event),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation").field("seed", &self.seed).field("options", &self.options).finish()
+    }
+}
