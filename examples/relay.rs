@@ -48,7 +48,8 @@ struct Flags {
     /// Our name: in the greeting, in EHLO and in Received.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     hostname: String,
-    /// Where mail is kept: a directory, or `memory:`, which loses it when the program ends.
+    /// Where mail is kept: a directory; `memory:`, which loses it when the program ends; or a PostgreSQL
+    /// database that several relays share, postgres://USER:PASSWORD@HOST/DATABASE.
     #[arg(long, value_name = "DIR", default_value = "./spool")]
     spool: String,
     /// The DNS server to ask; default: the system's.
@@ -167,7 +168,7 @@ async fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     }
     let terminated = common::terminated()?;
     let hostname = EhloName::new(&flags.hostname).unwrap_or_else(|error| common::refuse(error));
-    let spool = flags.spool();
+    let spool = flags.spool().await;
     let road = flags.engine(&hostname, &spool).await.unwrap_or_else(|error| common::refuse(error));
     let (engine, reports) = (road.engine, road.reports);
     let mut rules = flags.rules(&hostname);
@@ -208,17 +209,32 @@ impl Flags {
                 "--listen, --listen-tls or --listen-lmtp is needed",
             ),
             (self.http.is_some(), "--http is not supported yet"),
-            (self.spool.starts_with("postgres:"), "--spool postgres: is not supported yet"),
-            (self.spool.starts_with("postgresql:"), "--spool postgresql: is not supported yet"),
+            (
+                self.is_postgres() && !cfg!(feature = "postgres"),
+                "--spool postgres: needs a relay that was built with --features postgres",
+            ),
             (self.auth_plaintext && self.user.is_empty(), "--auth-plaintext needs --user"),
         ]
         .into_iter()
         .find_map(|(asked, why)| asked.then_some(why))
     }
 
-    fn spool(&self) -> Arc<dyn Spool> {
+    /// Whether mail is kept in a database, with nothing beside it.
+    fn is_postgres(&self) -> bool {
+        ["postgres:", "postgresql:"].iter().any(|scheme| self.spool.starts_with(scheme))
+    }
+
+    async fn spool(&self) -> Arc<dyn Spool> {
         match self.spool.as_str() {
             "memory:" => Arc::new(MemorySpool::new()),
+            #[cfg(feature = "postgres")]
+            url if self.is_postgres() => {
+                let options = postroad::spool::PostgresOptions::new();
+                match postroad::spool::PostgresSpool::connect(url, options).await {
+                    Ok(spool) => Arc::new(spool),
+                    Err(error) => common::refuse_start(&error),
+                }
+            }
             directory => match DiskSpool::open(directory) {
                 Ok(spool) => Arc::new(spool),
                 Err(error) => common::refuse_start(&error),
@@ -280,9 +296,9 @@ impl Flags {
         Ok(Road { engine, resolver, reports })
     }
 
-    /// Where something is kept beside the spool; nowhere when that is in memory.
+    /// Where something is kept beside the spool; nowhere when that is in memory or in a database.
     fn beside(&self, folder: &str) -> Option<PathBuf> {
-        (self.spool != "memory:").then(|| PathBuf::from(&self.spool).join(folder))
+        (self.spool != "memory:" && !self.is_postgres()).then(|| PathBuf::from(&self.spool).join(folder))
     }
 
     /// Counts how hosts fare with TLS, so that their domains can be told (RFC 8460). Only under a name that

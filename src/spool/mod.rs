@@ -44,10 +44,14 @@ pub mod contract;
 #[cfg(feature = "disk")]
 mod disk;
 mod error;
+#[cfg(any(feature = "disk", feature = "postgres"))]
+mod lines;
 mod log;
 mod look;
 mod memory;
 mod new;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod queue;
 pub(crate) mod rules;
 
@@ -67,10 +71,12 @@ pub use memory::{MemoryOptions, MemorySpool};
 pub use new::{
     Enqueued, Key, KeyError, Known, NewBody, NewEntry, NewMessage, REPORT_ENTRY, Staged, StagedGuard,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresHealth, PostgresOptions, PostgresSpool};
 pub use queue::{ClaimRequest, Class, QueueName, QueueSummary};
 
-/// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart) and
-/// `DiskSpool`; `contract` is the test suite that any implementation must pass.
+/// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart), `DiskSpool` and
+/// `PostgresSpool`; `contract` is the test suite that any implementation must pass.
 pub trait Spool: Send + Sync + fmt::Debug + 'static {
     /// Starts a body whose octets are not all there yet. What was staged and is not named by an
     /// [`Spool::enqueue`] is collected: when the writer is dropped, or at the next open.
