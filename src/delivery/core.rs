@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::attempt::{Cause, Outcome, RunEnd};
-use crate::clock::{Now, Rng, Timestamp};
+use crate::clock::{Gate, Now, Rng, Timestamp};
 use crate::message::MessageId;
 use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
@@ -57,6 +57,7 @@ pub(crate) struct Core {
 #[derive(Debug)]
 struct Held {
     number: u64,
+    gate: Gate,
     weight: usize,
 }
 
@@ -177,14 +178,15 @@ impl Core {
         Some((queue, limit))
     }
 
-    /// An entry was claimed.
-    pub(crate) fn admit(&mut self, mut entry: Entry, now: Now, todo: &mut Todo) {
+    /// An entry was claimed; that was asked for at `asked`.
+    pub(crate) fn admit(&mut self, mut entry: Entry, asked: Now, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
         if let Some(held) = self.held.get_mut(&key) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
             // settle with the newer proof.
             held.number = held.number.max(claim.token.number);
+            held.gate.keep_open(self.options.gate_until(asked));
             return;
         }
         let mut weight = claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len);
@@ -193,13 +195,14 @@ impl Core {
             weight = 0;
         }
         self.weight += weight;
-        self.held.insert(key, Held { number: claim.token.number, weight });
+        self.held.insert(key, Held { number: claim.token.number, gate: entry.gate.clone(), weight });
         self.place(entry, now, todo);
     }
 
     /// An entry is settled, or no longer ours.
     pub(crate) fn release(&mut self, token: &Token) {
         if let Some(held) = self.held.remove(&(token.message, token.entry)) {
+            held.gate.shut();
             self.weight = self.weight.saturating_sub(held.weight);
         }
     }
@@ -207,6 +210,24 @@ impl Core {
     /// The number of the latest claim of an entry; `None` when it is not ours any more.
     pub(crate) fn number(&self, token: &Token) -> Option<u64> {
         self.held.get(&(token.message, token.entry)).map(|held| held.number)
+    }
+
+    /// Whether an entry is ours by this very claim. It may have been lost and claimed again since.
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        let token = &entry.claim.token;
+        self.held.get(&(token.message, token.entry)).is_some_and(|held| held.gate == entry.gate)
+    }
+
+    /// These claims were extended; that was asked for at `asked`.
+    pub(crate) fn extended(&mut self, tokens: &[Token], asked: Now) {
+        let until = self.options.gate_until(asked);
+        for token in tokens {
+            if let Some(held) = self.held.get(&(token.message, token.entry))
+                && held.number == token.number
+            {
+                held.gate.keep_open(until);
+            }
+        }
     }
 
     /// All claims that are held.
@@ -364,9 +385,15 @@ impl Core {
         }
         let mut taken = None;
         while !stopped && let Some(entry) = lane.pop() {
-            let claim = &entry.claim;
-            if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
+            let (claim, token) = (&entry.claim, &entry.claim.token);
+            if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
                 continue; // somebody else has it now
+            }
+            if !entry.gate.is_open() {
+                // It could not be ended. The spool knows whether it is ours still.
+                let due = claim.due;
+                todo.finish(entry, Verdict::Back { queue: None, due });
+                continue;
             }
             if is_over(retry, claim, now, since) {
                 todo.finish(entry, Verdict::Expired);

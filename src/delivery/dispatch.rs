@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::BoxFuture;
-use crate::clock::{Now, Timestamp};
+use crate::clock::Now;
 use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Token};
@@ -49,14 +49,18 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
     dispatcher.close(&mut close).await;
 }
 
+/// The claims that an extension was asked for, those of them that are lost, and when it was asked for: they
+/// last from then on, however long the answer took.
+type Extended = Result<(Vec<Token>, Vec<Token>, Now), SpoolError>;
+
 struct Dispatcher {
     shared: Arc<Shared>,
     claims: JoinSet<Result<Vec<Claim>, SpoolError>>,
-    claiming: HashMap<Id, (QueueName, usize)>,
+    claiming: HashMap<Id, (QueueName, usize, Now)>,
     lookups: JoinSet<Result<Route, RouteError>>,
     asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
-    leases: JoinSet<Result<Vec<Token>, SpoolError>>,
+    leases: JoinSet<Extended>,
     /// The last look at the clock.
     last: Now,
     /// When the spool is looked through next; `None` while it is.
@@ -90,7 +94,7 @@ impl Dispatcher {
                 Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
                 Some(answer) = self.lookups.join_next_with_id() => self.answered(answer),
                 Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
-                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                Some(answer) = self.leases.join_next() => self.extended(answer),
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
@@ -114,7 +118,7 @@ impl Dispatcher {
             while self.claims.len() < CLAIMS
                 && let Some((queue, limit)) = shared.with(|core, now, _| core.next_claim(now))
             {
-                self.claim(queue, limit, now.wall);
+                self.claim(queue, limit);
             }
             if self.next_sweep.is_some_and(|at| now.mono >= at) {
                 self.sweep_began = now.mono;
@@ -181,26 +185,28 @@ impl Dispatcher {
         }
     }
 
-    fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
-        let spool = Arc::clone(&self.shared.spool);
-        let lease = now.after(self.shared.options.lease);
-        let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
+    fn claim(&mut self, queue: QueueName, limit: usize) {
+        let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now());
+        let lease = now.wall.after(self.shared.options.lease);
+        let request =
+            ClaimRequest { queue: queue.clone(), class: Class::Normal, now: now.wall, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
-        self.claiming.insert(task.id(), (queue, limit));
+        self.claiming.insert(task.id(), (queue, limit, now));
     }
 
     fn claimed(&mut self, answer: Result<(Id, Result<Vec<Claim>, SpoolError>), JoinError>) {
         let (id, answer) = by_id(answer);
-        let Some((queue, limit)) = self.claiming.remove(&id) else { return };
+        let Some((queue, limit, asked)) = self.claiming.remove(&id) else { return };
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
                 let full = claims.len() >= limit;
-                let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
+                let entries: Vec<_> =
+                    claims.into_iter().map(|claim| self.shared.entry(claim, asked)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
                     for entry in entries {
-                        core.admit(entry, now, todo);
+                        core.admit(entry, asked, now, todo);
                     }
                     core.schedule.claimed(&queue, full)
                 });
@@ -280,20 +286,29 @@ impl Dispatcher {
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
             let lease = now.wall.after(self.shared.options.lease);
-            self.leases.spawn(async move { spool.extend(tokens, lease).await });
+            self.leases.spawn(async move {
+                let lost = spool.extend(tokens.clone(), lease).await?;
+                Ok((tokens, lost, now))
+            });
         }
     }
 
-    fn extended(&mut self, answer: Result<Vec<Token>, SpoolError>) {
-        match answer {
-            Ok(lost) => self.shared.with(|core, _, _| {
+    fn extended(&mut self, answer: Result<Extended, JoinError>) {
+        match answer.unwrap_or_else(|_| Err(panicked())) {
+            Ok((tokens, lost, asked)) => self.shared.with(|core, _, _| {
                 for token in &lost {
                     if core.number(token) == Some(token.number) {
                         core.release(token);
                     }
                 }
+                core.extended(&tokens, asked);
             }),
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                // Until it works the claims run out: some tries are left before they do.
+                let again = self.shared.mono() + self.shared.options.lease / 12;
+                self.next_lease = self.next_lease.min(again);
+                self.failed(&error);
+            }
         }
     }
 
@@ -336,7 +351,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
-                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                Some(answer) = self.leases.join_next() => self.extended(answer),
                 _ = close.changed() => {}
                 () = shared.wake.notified() => {}
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {

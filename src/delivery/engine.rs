@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::attempt::Signatory;
-use crate::clock::Timestamp;
+use crate::clock::{Now, Timestamp};
 use crate::message::{
     Handling, IntoSubmission, MessageId, SignError, Signing, SubmitContext, by_destination,
 };
@@ -381,8 +381,13 @@ impl Engine {
             keep: None,
             log: Vec::new(),
         };
-        let mut places =
-            Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
+        let mut places = Places {
+            shared,
+            asked: now,
+            places: plan.places,
+            leased: plan.lease.is_some(),
+            lease: plan.lease,
+        };
         let claims = shared.spool.enqueue(vec![message], plan.lease).await?.claims;
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {
@@ -428,6 +433,8 @@ impl From<Arc<dyn Spool>> for AnySpool {
 /// given back, and the schedule learns when to look for the message.
 struct Places<'a> {
     shared: &'a Arc<Shared>,
+    /// When the lease was asked for.
+    asked: Now,
     places: Vec<(QueueName, Timestamp)>,
     leased: bool,
     lease: Option<Timestamp>,
@@ -438,12 +445,12 @@ impl Places<'_> {
     fn stored(&mut self, claims: Vec<Claim>) {
         let places = std::mem::take(&mut self.places);
         let leased = std::mem::take(&mut self.leased);
-        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
+        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim, self.asked)).collect();
         self.shared.with(|core, now, todo| {
             if leased {
                 core.unreserve(places.len());
                 for entry in entries {
-                    core.admit(entry, now, todo);
+                    core.admit(entry, self.asked, now, todo);
                 }
             } else {
                 for (queue, due) in &places {

@@ -116,6 +116,7 @@ impl LaneWork {
                         content: join(claim.head.clone(), body),
                         require: self.require,
                         recipients,
+                        gate: Some(entry.gate.clone()),
                     };
                     self.trials.taken(&entry, &self.shared.observers);
                     self.flight.push_back((entry, job.recipients.len()));
@@ -170,6 +171,14 @@ impl Work for LaneWork {
                     self.shared.with(|core, _, todo| core.worked(site, todo));
                 }
                 self.shared.settle(Finished { entry, verdict: Verdict::Tried { outcomes, offered } });
+            }
+            Report::NotAttempted if !entry.gate.is_open() => {
+                // No fault of the host's. The spool knows whether it is ours still.
+                if self.shared.look(|core| core.holds(&entry)) {
+                    let due = entry.claim.due;
+                    let verdict = Verdict::Back { queue: None, due };
+                    self.shared.settle(Finished { entry, verdict });
+                }
             }
             Report::NotAttempted => {
                 self.notes.failed = true;

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::attempt::{Carrier, Deliver};
-use crate::clock::{Clock, Now, Rng};
+use crate::clock::{Clock, Gate, Now, Rng};
 use crate::message::SignError;
 use crate::net::source::Sending;
 use crate::route::{LocalId, Resolve};
@@ -141,11 +141,12 @@ impl Shared {
 
     /// A claim as an entry, with the source that it is sent from. Not under the lock: the host program
     /// may have a say in it.
-    pub(crate) fn entry(&self, claim: Claim) -> Entry {
+    pub(crate) fn entry(&self, claim: Claim, asked: Now) -> Entry {
         let (message, destination) = (claim.token.message, &claim.destination);
         let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
         let source = self.carrier.source_of(&sending);
-        Entry::new(claim).with_source(source)
+        let gate = Gate::new(Arc::clone(&self.clock), self.options.gate_until(asked));
+        Entry::new(claim, gate).with_source(source)
     }
 
     /// Looks at the core.
