@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) closing: bool,
     /// The spool must be opened again: what is tried now could not be settled, and would be tried twice.
     pub(crate) halted: bool,
+    /// Others may claim from the same spool.
+    shared: bool,
     /// Since when tries count for expiry: the start, or the last jump of the clock.
     since: Now,
     options: EngineOptions,
@@ -82,7 +84,7 @@ pub(crate) struct RunNotes {
 }
 
 impl Core {
-    pub(crate) fn new(options: EngineOptions, retry: Retry, rng: Rng, now: Now) -> Self {
+    pub(crate) fn new(options: EngineOptions, retry: Retry, shared: bool, rng: Rng, now: Now) -> Self {
         Self {
             schedule: Schedule::default(),
             routes: Books::default(),
@@ -94,6 +96,7 @@ impl Core {
             starved: VecDeque::new(),
             closing: false,
             halted: false,
+            shared,
             since: now,
             options,
             retry,
@@ -184,9 +187,13 @@ impl Core {
         let key = (claim.token.message, claim.token.entry);
         if let Some(held) = self.held.get_mut(&key) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
-            // settle with the newer proof.
+            // settle with the newer proof. But somebody else may have had it in between: what has not been
+            // ended by now is not, and starts anew.
             held.number = held.number.max(claim.token.number);
-            held.gate.keep_open(self.options.gate_until(asked));
+            match self.shared {
+                true => held.gate.shut(),
+                false => held.gate.keep_open(self.options.gate_until(asked)),
+            }
             return;
         }
         let mut weight = claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len);

@@ -46,11 +46,15 @@ pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) 
     let deliveries = async {
         while let Some(job) = work.next().await {
             let count = job.recipients.len();
-            let outcomes = match (&deliver, work.item(job.mail, job.recipients)) {
-                (Some(deliver), Some(item)) => deliver.deliver(&item, job.content).await,
-                _ => vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); count],
+            let report = match (&deliver, work.item(job.mail, job.recipients)) {
+                (Some(deliver), Some(item)) => {
+                    let outcomes = deliver.deliver(&item, job.content).await;
+                    let kept = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
+                    if kept || item.is_ours() { Report::Outcomes(outcomes) } else { Report::NotAttempted }
+                }
+                _ => Report::Outcomes(vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); count]),
             };
-            work.done(Report::Outcomes(outcomes));
+            work.done(report);
             // A store that never waits must not keep the thread.
             tokio::task::yield_now().await;
         }
@@ -88,9 +92,11 @@ impl LaneWork {
 
     /// The entry that was taken last, for a store.
     fn item(&self, mail: Mail, recipients: Vec<Rcpt>) -> Option<LocalItem> {
-        let claim = &self.flight.back()?.0.claim;
+        let entry = &self.flight.back()?.0;
+        let (claim, gate) = (&entry.claim, entry.gate.clone());
         let destination = claim.destination.clone();
-        Some(LocalItem::new(claim.token.message, mail, recipients, destination, claim.accepted))
+        let item = LocalItem::new(claim.token.message, mail, recipients, destination, claim.accepted);
+        Some(item.until(gate))
     }
 
     async fn take(&mut self) -> Option<Job> {

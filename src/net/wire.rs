@@ -165,8 +165,12 @@ impl Wire {
     /// when the stream holds none of them back, so that a reply to the last one cannot come earlier.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut sent = 0;
-        while !self.deaf && self.gates.shut().is_none() {
+        while !self.deaf {
+            let shut = self.gates.shut();
             if self.unflushed > 0 {
+                if shut.is_some_and(|(_, end)| end <= self.taken()) {
+                    break;
+                }
                 match self.stream.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {
                         let flushed = std::mem::take(&mut self.unflushed);
@@ -177,7 +181,7 @@ impl Wire {
                     Poll::Ready(Err(_)) => self.deaf = true,
                     Poll::Pending => break,
                 }
-            } else if self.output.is_empty() {
+            } else if self.output.is_empty() || shut.is_some() {
                 break;
             } else {
                 match self.stream.poll_write(cx, &self.output) {
@@ -197,7 +201,7 @@ impl Wire {
     /// front of it may still leave.
     fn bar(&mut self) -> Option<u64> {
         let (transaction, end) = self.gates.shut()?;
-        let taken = self.sent + self.unflushed as u64;
+        let taken = self.taken();
         let keep = end.saturating_sub(MARK).saturating_sub(taken);
         if end <= taken {
             self.output.clear();
@@ -214,6 +218,11 @@ impl Wire {
         self.cut = true;
         self.gates.cut(transaction);
         Some(transaction)
+    }
+
+    /// How many octets the stream has taken since the first.
+    const fn taken(&self) -> u64 {
+        self.sent + self.unflushed as u64
     }
 
     fn took(&mut self, mut taken: usize) {
@@ -283,8 +292,12 @@ impl Stream {
             Self::Tls(io) => io.is_write_vectored(),
             Self::Gone => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
+        // One record at a time: the peer can read nothing of it before it has left whole, so that what is
+        // flushed is what may be answered. Several that are held back together would be answered one by one.
+        let most = if matches!(self, Self::Tls(_)) { RECORD } else { usize::MAX };
         let Some(first) = output.front() else { return Poll::Ready(Ok(0)) };
-        if output.len() == 1 || !vectored {
+        if output.len() == 1 || !vectored || first.len() >= most {
+            let first = first.get(..most).unwrap_or(first);
             return match self {
                 Self::Plain(io) => Pin::new(io).poll_write(cx, first),
                 Self::Tls(io) => Pin::new(io).poll_write(cx, first),
@@ -292,10 +305,17 @@ impl Stream {
             };
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let (mut left, mut count) = (most, 0);
         for (slice, octets) in slices.iter_mut().zip(output) {
+            if left == 0 {
+                break;
+            }
+            let octets = octets.get(..left).unwrap_or(octets);
             *slice = IoSlice::new(octets);
+            left -= octets.len();
+            count += 1;
         }
-        let slices = slices.get(..output.len()).unwrap_or(&slices);
+        let slices = slices.get(..count).unwrap_or(&slices);
         match self {
             Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, slices),
             Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, slices),
@@ -314,6 +334,8 @@ impl Stream {
 
 /// Octets that end a message, at most: CRLF, dot, CRLF.
 const MARK: u64 = 5;
+/// Octets in one TLS record (RFC 8446 §5.1).
+const RECORD: usize = 16 * 1024;
 /// Room for one read: the replies to a full window of transactions with 100 recipients each.
 const READ_MOST: usize = 8 * 1024;
 /// Below this much room the buffer is made larger; a reply line fits.
