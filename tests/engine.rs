@@ -12,6 +12,8 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/life.rs"]
+mod life;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]

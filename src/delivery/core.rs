@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) places: Vec<(QueueName, Timestamp)>,
     /// Claimed from birth until then, and handed over in memory.
     pub(crate) lease: Option<Timestamp>,
+    /// Until when messages are ended under that claim.
+    pub(crate) until: Now,
 }
 
 /// What a run did.
@@ -77,6 +79,8 @@ pub(crate) struct Plan {
 pub(crate) struct RunNotes {
     /// It asked for work.
     pub(crate) asked: bool,
+    /// It was told that it is one too many: it gets nothing more.
+    pub(crate) leaves: bool,
     /// It tried an entry.
     pub(crate) tried: bool,
     /// It got nowhere with an entry: gave it back, or the host fell silent.
@@ -115,6 +119,20 @@ impl Core {
 
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Goes on under other options: what is beyond a new limit is finished, and no more begun.
+    pub(crate) fn reload(&mut self, options: EngineOptions, retry: Retry) {
+        for (site, lane) in &mut self.lanes {
+            let runs = match lane.way {
+                Way::Hosts(_) => options.runs_per_site,
+                Way::Local(_) => options.local_runs,
+            };
+            lane.shape.set_limit(runs);
+            // Where a limit is higher now nobody else would look.
+            self.schedule.unblock(site);
+        }
+        (self.options, self.retry) = (options, retry);
     }
 
     /// The wall clock jumped, or the process starts: what was tried before does not count.
@@ -156,7 +174,11 @@ impl Core {
         if lease {
             self.reserved += units.len();
         }
-        Plan { places, lease: lease.then(|| now.wall.after(self.options.lease)) }
+        Plan {
+            places,
+            lease: lease.then(|| now.wall.after(self.options.lease)),
+            until: self.options.gate_until(now),
+        }
     }
 
     /// Gives places back that [`Core::plan`] kept.
@@ -181,8 +203,8 @@ impl Core {
         Some((queue, limit))
     }
 
-    /// An entry was claimed; that was asked for at `asked`.
-    pub(crate) fn admit(&mut self, mut entry: Entry, asked: Now, now: Now, todo: &mut Todo) {
+    /// An entry was claimed; under that claim its message may be ended until then.
+    pub(crate) fn admit(&mut self, mut entry: Entry, until: Now, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
         if let Some(held) = self.held.get_mut(&key) {
@@ -192,7 +214,7 @@ impl Core {
             held.number = held.number.max(claim.token.number);
             match self.shared {
                 true => held.gate.shut(),
-                false => held.gate.keep_open(self.options.gate_until(asked)),
+                false => held.gate.keep_open(until),
             }
             return;
         }
@@ -225,9 +247,8 @@ impl Core {
         self.held.get(&(token.message, token.entry)).is_some_and(|held| held.gate == entry.gate)
     }
 
-    /// These claims were extended; that was asked for at `asked`.
-    pub(crate) fn extended(&mut self, tokens: &[Token], asked: Now) {
-        let until = self.options.gate_until(asked);
+    /// These claims were extended: their messages may be ended until then.
+    pub(crate) fn extended(&mut self, tokens: &[Token], until: Now) {
         for token in tokens {
             if let Some(held) = self.held.get(&(token.message, token.entry))
                 && held.number == token.number
@@ -347,7 +368,7 @@ impl Core {
     pub(crate) fn no_permit(&mut self, site: &QueueName) {
         self.runs = self.runs.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(site) {
-            lane.run_ends(false);
+            lane.run_ends(false, false);
             self.starve(site);
         }
     }
@@ -391,6 +412,8 @@ impl Core {
             lane.run_works();
         }
         let mut taken = None;
+        notes.leaves = notes.leaves || lane.run_leaves();
+        let stopped = stopped || notes.leaves;
         while !stopped && let Some(entry) = lane.pop() {
             let (claim, token) = (&entry.claim, &entry.claim.token);
             if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
@@ -455,7 +478,7 @@ impl Core {
             todo.start(&starved);
         }
         let Some(lane) = self.lanes.get_mut(site) else { return };
-        lane.run_ends(notes.asked);
+        lane.run_ends(notes.asked, notes.leaves);
         let cause = match end {
             Some(RunEnd::Unreachable(cause)) => Some(cause),
             // Connections that open and break, over and over, are no better than none.

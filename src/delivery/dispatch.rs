@@ -39,7 +39,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
         listening: true,
-        next_lease: now.mono + shared.options.lease / 3,
+        next_lease: now.mono + shared.settings().options.lease / 3,
         next_starved: None,
         failures: 0,
         paused_until: None,
@@ -49,8 +49,8 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
     dispatcher.close(&mut close).await;
 }
 
-/// The claims that an extension was asked for, those of them that are lost, and when it was asked for: they
-/// last from then on, however long the answer took.
+/// The claims that an extension was asked for, those of them that are lost, and until when messages of the
+/// others may be ended: reckoned from when it was asked for, however long the answer took.
 type Extended = Result<(Vec<Token>, Vec<Token>, Now), SpoolError>;
 
 struct Dispatcher {
@@ -85,7 +85,7 @@ impl Dispatcher {
         while *close.borrow_and_update() == Close::Open {
             self.step();
             if foreign.is_none() && self.listening {
-                foreign = Some(shared.spool.wait(shared.options.sweep));
+                foreign = Some(shared.spool.wait(shared.settings().options.sweep));
             }
             let wake = tokio::time::sleep(self.until_next());
             tokio::select! {
@@ -126,7 +126,7 @@ impl Dispatcher {
                 self.sweep_page(None);
             }
         }
-        while self.lookups.len() < shared.options.lookups
+        while self.lookups.len() < shared.settings().options.lookups
             && let Some(asking) = shared.with(|core, _, _| core.routes.ask())
         {
             let (resolver, asked) = (Arc::clone(&shared.resolver), asking.0.clone());
@@ -187,26 +187,28 @@ impl Dispatcher {
 
     fn claim(&mut self, queue: QueueName, limit: usize) {
         let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now());
-        let lease = now.wall.after(self.shared.options.lease);
+        let settings = self.shared.settings();
+        let options = &settings.options;
+        let lease = now.wall.after(options.lease);
         let request =
             ClaimRequest { queue: queue.clone(), class: Class::Normal, now: now.wall, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
-        self.claiming.insert(task.id(), (queue, limit, now));
+        self.claiming.insert(task.id(), (queue, limit, options.gate_until(now)));
     }
 
     fn claimed(&mut self, answer: Result<(Id, Result<Vec<Claim>, SpoolError>), JoinError>) {
         let (id, answer) = by_id(answer);
-        let Some((queue, limit, asked)) = self.claiming.remove(&id) else { return };
+        let Some((queue, limit, until)) = self.claiming.remove(&id) else { return };
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
                 let full = claims.len() >= limit;
                 let entries: Vec<_> =
-                    claims.into_iter().map(|claim| self.shared.entry(claim, asked)).collect();
+                    claims.into_iter().map(|claim| self.shared.entry(claim, until)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
                     for entry in entries {
-                        core.admit(entry, asked, now, todo);
+                        core.admit(entry, until, now, todo);
                     }
                     core.schedule.claimed(&queue, full)
                 });
@@ -267,7 +269,7 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.options.sweep.max(self.sweep_took * 20));
+        self.next_sweep = Some(now.mono + self.shared.settings().options.sweep.max(self.sweep_took * 20));
     }
 
     /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
@@ -281,31 +283,33 @@ impl Dispatcher {
     }
 
     fn extend_leases(&mut self, now: Now) {
-        self.next_lease = now.mono + self.shared.options.lease / 3;
+        self.next_lease = now.mono + self.shared.settings().options.lease / 3;
         let tokens = self.shared.look(super::core::Core::tokens);
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
-            let lease = now.wall.after(self.shared.options.lease);
+            let settings = self.shared.settings();
+            let options = &settings.options;
+            let (lease, until) = (now.wall.after(options.lease), options.gate_until(now));
             self.leases.spawn(async move {
                 let lost = spool.extend(tokens.clone(), lease).await?;
-                Ok((tokens, lost, now))
+                Ok((tokens, lost, until))
             });
         }
     }
 
     fn extended(&mut self, answer: Result<Extended, JoinError>) {
         match answer.unwrap_or_else(|_| Err(panicked())) {
-            Ok((tokens, lost, asked)) => self.shared.with(|core, _, _| {
+            Ok((tokens, lost, until)) => self.shared.with(|core, _, _| {
                 for token in &lost {
                     if core.number(token) == Some(token.number) {
                         core.release(token);
                     }
                 }
-                core.extended(&tokens, asked);
+                core.extended(&tokens, until);
             }),
             Err(error) => {
                 // Until it works the claims run out: some tries are left before they do.
-                let again = self.shared.mono() + self.shared.options.lease / 12;
+                let again = self.shared.mono() + self.shared.settings().options.lease / 12;
                 self.next_lease = self.next_lease.min(again);
                 self.failed(&error);
             }

@@ -4,13 +4,13 @@
 //! what is in flight, when the last handle is dropped.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::attempt::Signatory;
+use crate::attempt::{Carrier, Signatory};
 use crate::clock::{Now, Timestamp};
 use crate::message::{
     Handling, IntoSubmission, MessageId, SignError, Signing, SubmitContext, by_destination,
@@ -24,8 +24,10 @@ use crate::{message, spool};
 use super::builder::EngineBuilder;
 use super::care::Care;
 use super::event::Event;
+use super::options::EngineOptions;
 use super::receipt::{Receipt, ReceiptError, Watch};
-use super::shared::{Close, Health, Shared, in_front};
+use super::retry::Retry;
+use super::shared::{Close, Health, Settings, Shared, in_front};
 use super::terms;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
@@ -168,7 +170,7 @@ impl Engine {
     ) -> Result<Receipt, SubmitError> {
         let shared = &self.inner.shared;
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
-        context.max_recipients = shared.options.max_recipients;
+        context.max_recipients = shared.settings().options.max_recipients;
         let submission = message.into_submission(&context)?.handled();
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
@@ -254,6 +256,41 @@ impl Engine {
         let _ = closed.wait_for(|close| *close == Close::Closed).await;
     }
 
+    /// Goes on under other options and another retry curve. Nothing is closed or given up for it: what is at
+    /// work beyond a new limit is finished and no more begun; what was put off keeps the time that it was
+    /// put off to, and expires when it was told to on acceptance. Receipts that are watched stay. Unless the
+    /// builder was given a carrier, the limits of its pool follow; else change those by
+    /// [`Engine::carrier`].
+    pub fn reload(&self, options: EngineOptions, retry: Retry) {
+        let shared = &self.inner.shared;
+        let options = options.sound();
+        if shared.own_limits {
+            let mut limits = shared.carrier.limits();
+            (limits.per_key, limits.total) = (options.runs_per_site, options.runs);
+            shared.carrier.set_limits(limits);
+        }
+        shared.watchers.set_limit(options.receipts);
+        let settings = Settings { options: options.clone(), retry: retry.clone() };
+        *shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        shared.with(|core, _, todo| {
+            core.reload(options, retry);
+            todo.wake = true;
+        });
+    }
+
+    /// What the engine runs under now.
+    #[must_use]
+    pub fn settings(&self) -> (EngineOptions, Retry) {
+        let settings = self.inner.shared.settings();
+        (settings.options.clone(), settings.retry.clone())
+    }
+
+    /// What holds the engine's connections.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.inner.shared.carrier
+    }
+
     /// How the engine is.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -303,7 +340,7 @@ impl Engine {
 
     /// How long it holds messages: [`EngineOptions::max_hold`](super::EngineOptions::max_hold).
     pub(crate) fn max_hold(&self) -> Duration {
-        self.inner.shared.options.max_hold
+        self.inner.shared.settings().options.max_hold
     }
 
     /// Whether a message with this envelope would be held and delivered in time.
@@ -321,7 +358,7 @@ impl Engine {
     fn fix_release(&self, mail: &mut Mail, now: Timestamp) -> Result<(), SubmitError> {
         terms::fix_release(mail, now);
         let release = terms::release(mail, now);
-        if release.since(now) > self.inner.shared.options.max_hold.saturating_add(ROUNDED) {
+        if release.since(now) > self.inner.shared.settings().options.max_hold.saturating_add(ROUNDED) {
             return Err(SubmitError::Hold);
         }
         match terms::deliver_by(mail, now) {
@@ -342,7 +379,7 @@ impl Engine {
         let now = shared.now();
         self.fix_release(&mut mail, now.wall)?;
         let release = terms::release(&mail, now.wall);
-        let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
+        let notices = terms::Notices::of_message(&mail, now.wall, shared.settings().options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
         let source =
@@ -350,7 +387,7 @@ impl Engine {
         let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
         let care = Care::of(&mail, &handling);
         let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
-        let last = shared.retry.expires(release, &mail.from);
+        let last = shared.settings().retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.
         plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall).min(expires));
@@ -383,7 +420,7 @@ impl Engine {
         };
         let mut places = Places {
             shared,
-            asked: now,
+            until: plan.until,
             places: plan.places,
             leased: plan.lease.is_some(),
             lease: plan.lease,
@@ -433,8 +470,8 @@ impl From<Arc<dyn Spool>> for AnySpool {
 /// given back, and the schedule learns when to look for the message.
 struct Places<'a> {
     shared: &'a Arc<Shared>,
-    /// When the lease was asked for.
-    asked: Now,
+    /// Until when messages are ended under the lease.
+    until: Now,
     places: Vec<(QueueName, Timestamp)>,
     leased: bool,
     lease: Option<Timestamp>,
@@ -445,12 +482,12 @@ impl Places<'_> {
     fn stored(&mut self, claims: Vec<Claim>) {
         let places = std::mem::take(&mut self.places);
         let leased = std::mem::take(&mut self.leased);
-        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim, self.asked)).collect();
+        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim, self.until)).collect();
         self.shared.with(|core, now, todo| {
             if leased {
                 core.unreserve(places.len());
                 for entry in entries {
-                    core.admit(entry, self.asked, now, todo);
+                    core.admit(entry, self.until, now, todo);
                 }
             } else {
                 for (queue, due) in &places {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ pub enum ReceiptError {
 pub(crate) struct Watchers {
     // Looked up by key only.
     slots: Mutex<HashMap<MessageId, Arc<Slot>>>,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 /// One watched message, until dropped.
@@ -142,7 +143,7 @@ impl SlotState {
 
 impl Watchers {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { slots: Mutex::default(), limit })
+        Arc::new(Self { slots: Mutex::default(), limit: limit.into() })
     }
 
     /// Watches a message whose entries are numbered from 0 to `entries`. `None`: too many.
@@ -166,7 +167,7 @@ impl Watchers {
             lock(&slot.state).receipts += 1;
             Arc::clone(slot)
         } else {
-            if slots.len() >= self.limit {
+            if slots.len() >= self.limit.load(Ordering::Relaxed) {
                 return None;
             }
             let state = SlotState { receipts: 1, open, closed, outcomes: Vec::new() };
@@ -176,6 +177,11 @@ impl Watchers {
         };
         drop(slots);
         Some(Watch { id, slot, watchers: Arc::clone(self) })
+    }
+
+    /// Watches so many from now on; those that are watched stay.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     pub(crate) fn len(&self) -> usize {

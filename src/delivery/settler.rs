@@ -87,8 +87,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 /// Decides, and writes the reports if there are to be any.
 async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
-    let (now, delay) = (shared.now().wall, shared.options.delay_notice);
-    let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
+    let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
+    let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
     let reports = report::write(shared, &decision, &notices).await;
     Some(Pending { decision, notices, reports, unsure: false })
@@ -145,7 +145,7 @@ impl Settler {
                 if std::mem::take(&mut pending.notices).is_empty() {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
-                    let lease = shared.options.lease;
+                    let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
                         core.release(&claim.token);
                         core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
@@ -185,7 +185,7 @@ async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolErr
         };
         batch.iter().map(settlement).collect()
     });
-    shared.spool.settle(settlements, shared.options.durability).await
+    shared.spool.settle(settlements, shared.settings().options.durability).await
 }
 
 /// A report once more: a call may have to be made again.
