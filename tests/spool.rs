@@ -40,6 +40,7 @@ macro_rules! promises {
                 include_str!("../src/spool/contract/claiming.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
                 include_str!("../src/spool/contract/storing.rs"),
+                include_str!("../src/spool/contract/telling.rs"),
             ];
             let promised = source.concat().matches("(spool: &dyn Spool) -> Kept").count();
             assert_eq!(promised, [$(stringify!($promise)),*].len());
@@ -72,4 +73,9 @@ promises! {
     a_scan_goes_through_everything
     everything_about_a_message_comes_back
     flush_and_wait_return
+    what_is_told_is_gathered_in_one_entry
+    what_is_told_last_is_due_at_once_and_keeps_the_message
+    telling_more_ends_the_claim_of_what_was_told
+    what_is_told_after_a_report_is_another_one
+    what_is_fenced_off_tells_nothing
 }

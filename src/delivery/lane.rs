@@ -359,6 +359,7 @@ pub(crate) mod tests {
             due: T0,
             attempts: 0,
             cancelled: false,
+            alone: true,
             recipients: to.iter().map(recipient).collect(),
         }
     }

@@ -174,12 +174,13 @@ impl Settler {
 }
 
 async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
+    let now = shared.now().wall;
     let settlements: Vec<Settlement> = shared.look(|core| {
         let settlement = |pending: &Pending| {
             let token = &pending.decision.entry.claim.token;
             // The number of a later claim of our own; an entry that is no longer ours has its old one.
             let number = core.number(token).unwrap_or(token.number);
-            let mut settlement = pending.decision.settlement(number);
+            let mut settlement = pending.decision.settlement(number, now);
             settlement.submit.extend(pending.reports.iter().filter_map(copy));
             settlement
         };

@@ -49,6 +49,9 @@ pub struct Claim {
     pub attempts: u32,
     /// It was cancelled ([`Change::Cancel`](super::Change::Cancel)): it is not to be tried, only settled.
     pub cancelled: bool,
+    /// The message had no other entry when this was claimed, so that it will have none that this does not
+    /// make: what its sender is to be told can be told at once. `false` where that is not known.
+    pub alone: bool,
     /// All recipients of the entry and how they stand.
     pub recipients: Vec<Recipient>,
 }
@@ -125,6 +128,8 @@ impl RecipientState {
 pub struct Settlement {
     /// Proof of the claim.
     pub token: Token,
+    /// When it was decided: from when on results are kept ([`NewMessage::keep`]).
+    pub at: Timestamp,
     /// The recipients as they stand now, all of the entry's.
     pub recipients: Vec<Recipient>,
     /// Whether an attempt was made, so that it counts.
@@ -165,7 +170,11 @@ pub enum Durability {
 }
 
 /// What is added to a message's [`REPORT_ENTRY`](super::REPORT_ENTRY), which comes into being with the first
-/// of these and is claimed and settled like any other. It falls due at once when no other entry is left.
+/// of these and is claimed and settled like any other, in the class `Normal`. The message and its body stay
+/// until it is settled. It falls due at once, which is at 0, when no other entry of the message is left.
+///
+/// Where it is claimed already, adding to it ends that claim: the token is an old one from then on, so that
+/// whoever reports what was there cannot remove what came behind it.
 #[derive(Debug, Clone)]
 pub struct Tell {
     /// Where the report entry waits. Used when there is none yet, as is the next.

@@ -39,10 +39,14 @@ pub mod contract;
 #[cfg(feature = "disk")]
 mod disk;
 mod error;
+#[cfg(any(feature = "disk", feature = "postgres"))]
+mod lines;
 mod log;
 mod look;
 mod memory;
 mod new;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod queue;
 pub(crate) mod rules;
 
@@ -58,6 +62,8 @@ pub use memory::{MemoryOptions, MemorySpool};
 pub use new::{
     Enqueued, Key, KeyError, Known, NewBody, NewEntry, NewMessage, REPORT_ENTRY, Staged, StagedGuard,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresHealth, PostgresOptions, PostgresSpool};
 pub use queue::{ClaimRequest, Class, QueueName, QueueSummary};
 
 /// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart) and

@@ -2,7 +2,7 @@
 //!
 //! A wrong message is refused as a whole at the call that brought it, never found later.
 
-use super::{NewMessage, RecipientState, Settlement, SpoolError, Then};
+use super::{NewMessage, REPORT_ENTRY, RecipientState, Settlement, SpoolError, Then};
 
 /// Refuses a message that could never be delivered or settled.
 pub(crate) fn check_message(message: &NewMessage) -> Result<(), SpoolError> {
@@ -27,6 +27,15 @@ pub(crate) fn check_settlement(settlement: &Settlement) -> Result<(), SpoolError
         }
         Then::Retry(_) | Then::Park(_) if settlement.recipients.is_empty() => {
             return Err(SpoolError::Invalid("an entry has no recipient"));
+        }
+        _ => {}
+    }
+    match &settlement.tell {
+        Some(_) if settlement.token.entry == REPORT_ENTRY => {
+            return Err(SpoolError::Invalid("a report entry has something to tell"));
+        }
+        Some(tell) if tell.recipients.is_empty() => {
+            return Err(SpoolError::Invalid("what is to be told is about nobody"));
         }
         _ => {}
     }

@@ -21,10 +21,12 @@ use crate::smtp::params::{Mail, Rcpt};
 mod claiming;
 mod settling;
 mod storing;
+mod telling;
 
 pub use claiming::*;
 pub use settling::*;
 pub use storing::*;
+pub use telling::*;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,7 @@ pub fn remove(claim: &Claim) -> Settlement {
     let delivered = |r: &Recipient| Recipient { state: RecipientState::Delivered, ..r.clone() };
     Settlement {
         token: claim.token,
+        at: Timestamp::from_millis(SETTLED),
         recipients: claim.recipients.iter().map(delivered).collect(),
         attempted: true,
         queue: None,
@@ -173,6 +176,9 @@ const SAMPLE: Broken = Broken::Promise("the sample can be parsed");
 
 /// The body of a sample.
 const BODY: &[u8] = b"Subject: x\r\n\r\nHello.\r\n";
+
+/// When everything is settled, in the suite's time.
+const SETTLED: u64 = 500;
 
 /// When leases end, in the suite's time.
 const LEASE: u64 = 1_000;

@@ -11,6 +11,7 @@ use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
 use super::rows::{Row, SettleRow, entry_key};
 use super::schema::{DELETE_BODY, SHIFT, column};
+use super::tell;
 use crate::clock::Timestamp;
 
 /// Applies one call.
@@ -122,7 +123,7 @@ fn settle(
     row: &mut SettleRow,
 ) -> rusqlite::Result<bool> {
     let Some((e, lease)) = ledger.find(&row.token) else { return Ok(false) };
-    if !change.settled.insert(e) {
+    if change.told.contains(&e) || !change.settled.insert(e) {
         return Ok(false);
     }
     let n = e >> SHIFT;
@@ -136,10 +137,12 @@ fn settle(
         Then::Remove => {
             let there = conn.prepare_cached(DELETE_ENTRY)?.execute([e])? > 0;
             change.entries -= 1;
-            let last = lease.single || {
+            let told = there && tell::tell(conn, change, n, row.tell.as_ref())?;
+            let last = lease.single && !told || {
                 let mut left = conn.prepare_cached(ONE_LESS)?;
                 let mut left = left.query([n])?;
                 let left = left.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0))?;
+                tell::hasten(conn, n, left)?;
                 left <= 0
             };
             if last {
@@ -158,6 +161,9 @@ fn settle(
     };
     // A person has removed the entry: what it would submit is then not wanted either.
     if there {
+        if row.then != Then::Remove {
+            tell::tell(conn, change, n, row.tell.as_ref())?;
+        }
         row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
     }
     Ok(there)

@@ -44,6 +44,8 @@ pub(super) struct Ledger {
 pub(super) struct Change {
     pub(super) leased: Vec<(i64, Lease)>,
     pub(super) settled: HashSet<i64>,
+    /// Report entries that were added to: whoever has claimed one has done so for nothing.
+    pub(super) told: HashSet<i64>,
     /// Queues that gained (or lost) an entry.
     pub(super) queues: Vec<(QueueName, bool)>,
     pub(super) messages: i64,
@@ -85,7 +87,7 @@ impl Ledger {
 
     /// Takes over what was committed.
     pub(super) fn apply(&mut self, change: Change) {
-        for e in &change.settled {
+        for e in change.settled.iter().chain(&change.told) {
             if let Some(lease) = self.leases.remove(e) {
                 self.held.remove(&(lease.token.message, lease.token.entry));
             }
@@ -228,6 +230,7 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
         due: common.due,
         attempts: common.attempts,
         cancelled: false,
+        alone: entries == 1,
         recipients: common.recipients,
     };
     Some((claim, entries == 1))

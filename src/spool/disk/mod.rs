@@ -20,6 +20,7 @@ mod reader;
 mod rows;
 mod schema;
 mod stage;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -1,22 +1,19 @@
 //! Rows are messages and settlements as they are written down, made by the caller's task so that the
 //! writer thread has nothing to format; and the way back from a row to a claim.
-//!
-//! Recipients are one line each: state, argument of RCPT, and behind a tab the note, with backslash,
-//! line end and tab escaped.
-
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 
 use super::super::{
     BodyRef, Claim, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
-    Staged, Then, Token, rules,
+    Staged, Then, Token,
 };
 use super::schema::{SHIFT, column};
+use super::tell::TellRow;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
-use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::params::Mail;
+pub(super) use crate::spool::lines::{read_recipients, write_line};
 
 /// A message ready to be inserted.
 #[derive(Debug)]
@@ -74,6 +71,7 @@ impl Row {
         }
         let mut entries = Vec::with_capacity(message.entries.len());
         let mut claims = Vec::new();
+        let alone = message.entries.len() == 1;
         for (at, entry) in (0_u32..).zip(message.entries) {
             let mut recipients = String::new();
             for rcpt in &entry.recipients {
@@ -99,6 +97,7 @@ impl Row {
                     due: entry.due,
                     attempts: 0,
                     cancelled: false,
+                    alone,
                     recipients: entry.recipients.into_iter().map(Recipient::new).collect(),
                 });
             }
@@ -133,11 +132,13 @@ pub(super) struct SettleRow {
     pub(super) queue: Option<QueueName>,
     pub(super) then: Then,
     pub(super) submit: Vec<Row>,
+    pub(super) tell: Option<TellRow>,
 }
 
 impl SettleRow {
     pub(super) fn weight(&self) -> usize {
-        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + ROW_WEIGHT
+        let tell = self.tell.as_ref().map_or(0, TellRow::weight);
+        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + tell + ROW_WEIGHT
     }
 
     /// Makes the row; `submit` are the rows of the messages it submits.
@@ -155,6 +156,7 @@ impl SettleRow {
             queue: settlement.queue,
             then: settlement.then,
             submit,
+            tell: settlement.tell.map(TellRow::new).transpose()?,
         })
     }
 }
@@ -167,75 +169,6 @@ pub(super) const fn entry_key(n: i64, entry: u32) -> i64 {
 /// Which entry of its message has this rowid.
 pub(super) fn entry_number(e: i64) -> u32 {
     u32::try_from(e & ((1 << SHIFT) - 1)).unwrap_or_default()
-}
-
-fn write_line(
-    to: &mut String,
-    state: RecipientState,
-    rcpt: &Rcpt,
-    note: Option<&str>,
-) -> Result<(), SpoolError> {
-    if !to.is_empty() {
-        to.push('\n');
-    }
-    to.push_str(state.as_str());
-    let from = to.len();
-    // Writing to a string does not fail.
-    let _ = write!(to, " {rcpt}");
-    if to.get(from..).is_some_and(|written| written.contains(char::is_control)) {
-        return Err(SpoolError::Invalid("a recipient holds a control character"));
-    }
-    if let Some(note) = note {
-        to.push('\t');
-        for c in rules::cut(note).chars() {
-            match c {
-                '\\' => to.push_str("\\\\"),
-                '\n' => to.push_str("\\n"),
-                '\r' => to.push_str("\\r"),
-                '\t' => to.push_str("\\t"),
-                '\0' => to.push_str("\\0"),
-                c => to.push(c),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The recipients of an entry as they were written; `None` when a line is damaged.
-pub(super) fn read_recipients(text: &str) -> Option<Vec<Recipient>> {
-    text.split('\n').map(read_line).collect()
-}
-
-fn read_line(line: &str) -> Option<Recipient> {
-    let (rest, note) = match line.split_once('\t') {
-        Some((rest, note)) => (rest, Some(unescape(note)?)),
-        None => (line, None),
-    };
-    let (state, rcpt) = rest.split_once(' ')?;
-    let state = STATES.into_iter().find(|s| s.as_str() == state)?;
-    Some(Recipient { rcpt: Rcpt::parse(rcpt).ok()?, state, note })
-}
-
-fn unescape(text: &str) -> Option<Box<str>> {
-    if !text.contains('\\') {
-        return Some(text.into());
-    }
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        plain.push(match c {
-            '\\' => match chars.next()? {
-                '\\' => '\\',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                '0' => '\0',
-                _ => return None,
-            },
-            c => c,
-        });
-    }
-    Some(plain.into())
 }
 
 /// The columns that a claim and a summary share, in the order in which both queries name them.
@@ -287,59 +220,6 @@ impl Common {
     }
 }
 
-const STATES: [RecipientState; 5] = [
-    RecipientState::Waiting,
-    RecipientState::Delivered,
-    RecipientState::Failed,
-    RecipientState::Expired,
-    RecipientState::Cancelled,
-];
-
 /// What a row and an entry take in memory besides their octets, roughly.
 const ROW_WEIGHT: usize = 512;
 const ENTRY_WEIGHT: usize = 128;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(state: RecipientState, rcpt: &str, note: Option<&str>) -> String {
-        let mut text = String::new();
-        write_line(&mut text, state, &Rcpt::parse(rcpt).unwrap(), note).unwrap();
-        text
-    }
-
-    #[test]
-    fn a_recipient_is_one_readable_line() {
-        assert_eq!(line(RecipientState::Waiting, "<a@b.test>", None), "waiting <a@b.test>");
-        assert_eq!(
-            line(RecipientState::Failed, "<a@b.test> NOTIFY=NEVER", Some("550 5.1.1 no\nsuch \\user")),
-            "failed <a@b.test> NOTIFY=NEVER\t550 5.1.1 no\\nsuch \\\\user"
-        );
-    }
-
-    #[test]
-    fn lines_come_back_as_they_were() {
-        for note in [None, Some(""), Some("\t\n\r\\n\\\0é")] {
-            for state in STATES {
-                let read = read_recipients(&line(state, "<\"x y\"@b.test>", note)).unwrap();
-                assert_eq!(read[0].state, state);
-                assert_eq!(read[0].note.as_deref(), note);
-            }
-        }
-    }
-
-    #[test]
-    fn a_damaged_line_is_noticed() {
-        for text in [
-            "",
-            "waiting",
-            "later <a@b.test>",
-            "waiting a@b.test",
-            "waiting <a@b.test>\tx\\y",
-            "waiting <a@b>\n",
-        ] {
-            assert_eq!(read_recipients(text), None, "{text:?}");
-        }
-    }
-}

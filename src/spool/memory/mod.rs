@@ -282,6 +282,7 @@ mod tests {
         drop(writer);
         let done = Settlement {
             token: claims[0].token,
+            at: Timestamp::from_millis(1),
             recipients: Vec::new(),
             attempted: true,
             queue: None,
@@ -305,6 +306,7 @@ mod tests {
         assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
         let failed = |(n, claim): (u64, &Claim)| Settlement {
             token: claim.token,
+            at: Timestamp::from_millis(1),
             recipients: Vec::new(),
             attempted: true,
             queue: None,

@@ -14,6 +14,8 @@ use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::Mail;
 
+mod tell;
+
 /// Where an entry stands in its queue; entries due at the same time keep the order they came in.
 pub(super) type Place = (Timestamp, u64, u32, MessageId);
 
@@ -155,6 +157,7 @@ impl State {
 
     pub(super) fn take(&mut self, id: MessageId, at: u32, lease: Timestamp) -> Option<Claim> {
         let message = self.messages.get_mut(&id)?;
+        let alone = message.entries.len() == 1;
         let entry = message.entries.get_mut(&at)?;
         self.claims += 1;
         entry.lease = Some((self.claims, lease));
@@ -176,6 +179,7 @@ impl State {
             due: entry.due,
             attempts: entry.attempts,
             cancelled: false,
+            alone,
             recipients: entry.recipients.clone(),
         })
     }
@@ -196,6 +200,9 @@ impl State {
         if !self.is_held(&token) {
             return false;
         }
+        if let Some(tell) = &settlement.tell {
+            self.tell(token.message, tell);
+        }
         let Some(message) = self.messages.get_mut(&token.message) else { return false };
         let Some(mut entry) = message.entries.remove(&token.entry) else { return false };
         let number = message.number;
@@ -210,6 +217,7 @@ impl State {
             if message.entries.is_empty() {
                 self.remove(token.message);
             }
+            self.hasten(token.message);
         } else {
             entry.lease = None;
             entry.attempts = entry.attempts.saturating_add(u32::from(settlement.attempted));

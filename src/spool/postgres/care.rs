@@ -1,0 +1,102 @@
+//! Care is what is done now and then by every node: counting, and collecting what a dead one had staged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{SpoolError, Stats};
+use super::Inner;
+use super::tables::Call;
+use super::value::count;
+use crate::clock::{Clock, SystemClock};
+
+/// How a database is, see [`PostgresSpool::health`](super::PostgresSpool::health).
+///
+/// Of sessions of other users it says nothing where ours may not see them (`pg_read_all_stats`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct PostgresHealth {
+    /// How many transactions have begun since the oldest that somebody may still see as it was: an open
+    /// transaction, a replica, a prepared transaction. What was deleted since then cannot be cleaned up. Worth
+    /// an alarm above a million.
+    pub oldest_snapshot: u64,
+    /// For how long the oldest transaction in this database has been open. Worth an alarm above some minutes.
+    pub oldest_transaction: Duration,
+    /// Deleted rows that are not cleaned up yet, as the server guesses.
+    pub dead_rows: u64,
+    /// What the tables take on disk, in octets.
+    pub size: u64,
+    /// How far our clock and the server's are apart. Nodes should agree to within a second or two: leases are
+    /// written down as times.
+    pub clock_off: Duration,
+}
+
+/// Runs until it is aborted.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let (mut wait, mut missed, mut collected) = (LOOK, 0, COLLECT);
+    loop {
+        tokio::time::sleep(wait).await;
+        if inner.link.is_closed() {
+            return;
+        }
+        let began = SystemClock.mono();
+        match inner.recount(missed >= MISSES).await {
+            Ok(true) => missed = 0,
+            Ok(false) => missed += 1,
+            Err(error) => tracing::debug!(%error, "the spool was not counted"),
+        }
+        let took = SystemClock.mono().saturating_duration_since(began);
+        collected += wait + took;
+        if collected >= COLLECT {
+            collected = Duration::ZERO;
+            if let Err(error) = inner.run(Call::CollectStaged, &[]).await {
+                tracing::debug!(%error, "staged bodies were not collected");
+            }
+        }
+        wait = LOOK.max(took * SHARE);
+    }
+}
+
+impl Inner {
+    /// Counts; false when that was in vain, because something happened meanwhile.
+    pub(super) async fn recount(&self, in_any_case: bool) -> Result<bool, SpoolError> {
+        let mark = self.counts.mark();
+        if mark.is_none() && !in_any_case {
+            return Ok(false);
+        }
+        let found = self.run(Call::Count, &[]).await?;
+        let Some(row) = found.first() else { return Ok(false) };
+        let column = |at: usize| row.try_get(at).map(count).map_err(|_| SpoolError::Corrupt);
+        let stats =
+            Stats { messages: column(0)?, octets: column(1)?, entries: column(2)?, parked: column(3)? };
+        Ok(self.counts.set(stats, mark.filter(|_| !in_any_case)))
+    }
+
+    pub(super) async fn health(&self) -> Result<PostgresHealth, SpoolError> {
+        let found = self.run(Call::Health, &[]).await?;
+        let now = SystemClock.now().wall.as_millis();
+        let row = found.first().ok_or(SpoolError::Corrupt)?;
+        let column = |at: usize| {
+            let value = row.try_get::<_, Option<i64>>(at).map_err(|_| SpoolError::Corrupt)?;
+            Ok::<_, SpoolError>(count(value.unwrap_or_default()))
+        };
+        Ok(PostgresHealth {
+            oldest_snapshot: column(0)?,
+            oldest_transaction: Duration::from_millis(column(1)?),
+            dead_rows: column(2)?,
+            size: column(3)?,
+            clock_off: Duration::from_millis(column(4)?.abs_diff(now)),
+        })
+    }
+}
+
+/// How often it is counted, unless that takes long.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Counting takes at most a hundredth of the time.
+const SHARE: u32 = 100;
+
+/// After so many counts that something happened during, the next is taken although it is a little off.
+const MISSES: u32 = 5;
+
+/// Bodies that nobody wants are old when they are collected, and there are few.
+const COLLECT: Duration = Duration::from_secs(600);

@@ -1,0 +1,116 @@
+//! Looking: what can be claimed, what waits where, what stands in an entry.
+
+use super::super::{Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, Token};
+use super::Inner;
+use super::count::Delta;
+use super::error::Failure;
+use super::rows;
+use super::tables::Call;
+use super::value::{Id, column, count, entry_column, time};
+use crate::clock::Timestamp;
+use crate::message::{MessageId, Tag, Tenant};
+use crate::smtp::address::Domain;
+
+impl Inner {
+    pub(super) async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>, Failure> {
+        let queue = request.queue.as_str();
+        // No queue has such a name.
+        if queue.contains('\0') || request.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let busy = self.counts.begin();
+        let class = i16::from(request.class.number());
+        let (now, lease) = (column(request.now.as_millis()), column(request.lease.as_millis()));
+        let limit = column(request.limit as u64);
+        let found = self.run_once(Call::Claim, &[&queue, &class, &now, &limit, &lease]).await?;
+        let (mut claims, mut damaged, mut at, mut held) =
+            (Vec::with_capacity(found.len()), Vec::new(), Vec::new(), 0);
+        for row in &found {
+            // A hold was carried out.
+            if row.try_get::<_, Option<&str>>(12)?.is_some() {
+                held += 1;
+            } else if let Some(claim) = rows::claim(row) {
+                claims.push(claim);
+            } else if let Some((message, entry)) = rows::place(row) {
+                tracing::error!(%message, entry, "an entry is damaged and was set aside");
+                damaged.push(Id(message));
+                at.push(entry_column(entry));
+            }
+        }
+        if !damaged.is_empty() {
+            self.run_once(Call::SetAside, &[&damaged, &at]).await?;
+            held += column(damaged.len() as u64);
+        }
+        busy.add(Delta { parked: held, ..Delta::default() });
+        Ok(claims)
+    }
+
+    pub(super) async fn extend(&self, tokens: &[Token], lease: Timestamp) -> Result<Vec<Token>, Failure> {
+        let messages: Vec<_> = tokens.iter().map(|token| Id(token.message)).collect();
+        let entries: Vec<_> = tokens.iter().map(|token| entry_column(token.entry)).collect();
+        let numbers: Vec<_> = tokens.iter().map(|token| column(token.number)).collect();
+        let lease = column(lease.as_millis());
+        let found = self.run_once(Call::Extend, &[&messages, &entries, &numbers, &lease]).await?;
+        let mut good = std::collections::HashSet::new();
+        for row in found {
+            let (Id(message), entry, claim): (Id, i32, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            good.insert((message, entry, claim));
+        }
+        let is_old = |token: &&Token| {
+            !good.contains(&(token.message, entry_column(token.entry), column(token.number)))
+        };
+        Ok(tokens.iter().filter(is_old).copied().collect())
+    }
+
+    pub(super) async fn queues(
+        &self,
+        after: Option<&(QueueName, Class)>,
+        limit: usize,
+    ) -> Result<Vec<QueueSummary>, Failure> {
+        // No name is before the empty one, and no class before the first.
+        let (queue, class) =
+            after.map_or(("", -1), |(queue, class)| (queue.as_str(), i16::from(class.number())));
+        let limit = column(limit as u64);
+        let found = self.run_once(Call::Queues, &[&queue, &class, &limit]).await?;
+        let mut queues = Vec::with_capacity(found.len());
+        for row in found {
+            let class = u8::try_from(row.try_get::<_, i16>(1)?).ok().and_then(Class::from_number);
+            queues.push(QueueSummary {
+                queue: QueueName::new(row.try_get(0)?),
+                class: class.unwrap_or_default(),
+                entries: count(row.try_get(2)?),
+                due: time(row.try_get(3)?),
+            });
+        }
+        Ok(queues)
+    }
+
+    pub(super) async fn scan(
+        &self,
+        which: &Selection,
+        after: Option<(MessageId, u32)>,
+        limit: usize,
+    ) -> Result<Vec<EntrySummary>, Failure> {
+        // Behind nothing is behind an entry that comes before all.
+        let (message, entry) =
+            after.map_or((MessageId::from_octets([0; 16]), -1), |(id, entry)| (id, entry_column(entry)));
+        let found = self
+            .run_once(
+                Call::Scan,
+                &[
+                    &Id(message),
+                    &entry,
+                    &which.message.map(Id),
+                    &which.destination.as_ref().map(Domain::as_str),
+                    &which.queue.as_ref().map(QueueName::as_str),
+                    &which.tenant.as_ref().map(Tenant::as_str),
+                    &which.tag.as_ref().map(Tag::as_str),
+                    &which.parked,
+                    &column(limit as u64),
+                ],
+            )
+            .await?;
+        Ok(found.iter().filter_map(rows::summary).collect())
+    }
+}

@@ -1,0 +1,473 @@
+//! All SQL of the spool in one place: the tables, and each statement with what it is for.
+//!
+//! `SCHEMA.` stands for the schema's quoted name. Times are milliseconds since 1970 as the spool was given
+//! them, so that one that never comes can be written down; the view `postroad_mail` shows dates. Batches
+//! come as one array a column: 64 rows in one statement cost the server a quarter of 64 statements.
+
+/// Written to `postroad_meta`. A change of the tables raises it and brings a migration.
+pub(super) const VERSION: i64 = 1;
+
+/// What is known of the tables, by name.
+pub(super) const META: &str =
+    "CREATE TABLE SCHEMA.postroad_meta (key text PRIMARY KEY, value bigint NOT NULL)";
+
+/// The tables. Ids are made by the client in time order, so that new rows go to the end of every index and an
+/// unknown outcome is settled by doing it again.
+///
+/// - `postroad_entry.due` is when an entry is to be tried; `wake` is when it can be claimed: `due`, or the end
+///   of its lease. `claim` is the number of the claim while it is claimed. `mark` is what somebody wants done
+///   with it: 'hold', with the reason behind a space, while it is claimed; 'cancel' until it is claimed the next
+///   time, and 'cancelled' from then on.
+/// - Bodies have a table of their own, so that claims and retries never touch them; they are not compressed,
+///   since mail is read once or twice and most of its octets are packed already. A body of more than one
+///   piece was staged; `postroad_staged` names those that no message has named yet.
+/// - `postroad_message.entries` counts those that are left.
+/// - A staged body that no message has named for a day is collected: see [`COLLECT_STAGED`].
+/// - No foreign keys: each would lock the message's row for each entry, and every statement below changes
+///   what belongs together.
+///
+/// A queue's rows die young: autovacuum is told to come after 1 % or 1,000 of them instead of 20 %, and not to
+/// pause. `autovacuum_naptime` is the cluster's, and worth setting to 5 s.
+pub(super) const TABLES: &str = "
+CREATE TABLE SCHEMA.postroad_message (
+  id uuid PRIMARY KEY,
+  body uuid NOT NULL,
+  sender text NOT NULL,
+  handling text NOT NULL,
+  tenant text,
+  tags text[] NOT NULL,
+  accepted bigint NOT NULL,
+  expires bigint NOT NULL,
+  size bigint NOT NULL,
+  entries integer NOT NULL,
+  keep bigint,
+  head bytea NOT NULL
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0);
+CREATE SEQUENCE SCHEMA.postroad_claim;
+CREATE TABLE SCHEMA.postroad_entry (
+  message uuid NOT NULL,
+  entry integer NOT NULL,
+  destination text NOT NULL,
+  queue text NOT NULL,
+  class smallint NOT NULL,
+  due bigint NOT NULL,
+  wake bigint NOT NULL,
+  claim bigint,
+  attempts integer NOT NULL DEFAULT 0,
+  parked text,
+  mark text,
+  recipients text NOT NULL,
+  PRIMARY KEY (message, entry)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX postroad_entry_wake ON SCHEMA.postroad_entry (queue, class, wake, message, entry)
+  WHERE parked IS NULL;
+CREATE TABLE SCHEMA.postroad_body (
+  body uuid NOT NULL,
+  piece integer NOT NULL,
+  octets bytea NOT NULL,
+  PRIMARY KEY (body, piece)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0, toast.autovacuum_vacuum_scale_factor = 0.01,
+  toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE SCHEMA.postroad_body ALTER COLUMN octets SET STORAGE EXTERNAL;
+CREATE TABLE SCHEMA.postroad_staged (
+  body uuid PRIMARY KEY,
+  touched timestamptz NOT NULL
+);
+CREATE TABLE SCHEMA.postroad_key (
+  tenant text NOT NULL,
+  name text NOT NULL,
+  digest bytea NOT NULL,
+  message uuid NOT NULL,
+  until bigint NOT NULL,
+  PRIMARY KEY (tenant, name)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX postroad_key_until ON SCHEMA.postroad_key (until);
+CREATE TABLE SCHEMA.postroad_result (
+  message uuid NOT NULL,
+  entry integer NOT NULL,
+  recipients text NOT NULL,
+  until bigint,
+  PRIMARY KEY (message, entry)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX postroad_result_until ON SCHEMA.postroad_result (until) WHERE until IS NOT NULL;
+CREATE SEQUENCE SCHEMA.postroad_log_order;
+CREATE TABLE SCHEMA.postroad_log (
+  number bigint PRIMARY KEY,
+  at bigint NOT NULL,
+  message uuid NOT NULL,
+  entry integer,
+  kind text NOT NULL,
+  recipient text,
+  attempt integer NOT NULL,
+  note text
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE VIEW SCHEMA.postroad_mail AS SELECT
+  m.id, e.entry, m.sender, e.destination, e.queue, e.attempts,
+  CASE WHEN e.due < 253402300800000 THEN to_timestamp(e.due / 1000.0) ELSE 'infinity' END AS due,
+  e.claim IS NOT NULL AS claimed, e.parked, e.mark,
+  to_timestamp(m.accepted / 1000.0) AS accepted,
+  CASE WHEN m.expires < 253402300800000 THEN to_timestamp(m.expires / 1000.0) ELSE 'infinity' END AS expires,
+  m.size, m.tenant, m.tags, e.recipients, m.handling, encode(m.head, 'escape') AS head
+FROM SCHEMA.postroad_message m JOIN SCHEMA.postroad_entry e ON e.message = m.id;
+INSERT INTO SCHEMA.postroad_meta VALUES ('version', 1), ('log_base', 0);
+";
+
+/// One statement is one transaction: the batch is there or it is not. Rows are inserted in the order of
+/// their ids, so that two batches with the same ids wait for each other in one order. Returns the entries
+/// that are new, in order, with their claims.
+///
+/// A number in the log is made of the transaction's own number and a counter: transactions that write at once
+/// need not wait for each other, and a reader stops before the first that is still under way.
+pub(super) const ENQUEUE: &str = "
+WITH fresh AS (
+  INSERT INTO SCHEMA.postroad_message
+    (id, body, sender, handling, tenant, tags, accepted, expires, size, entries, keep, head)
+  SELECT id, body, sender, handling, tenant, string_to_array(tags, ' '), accepted, expires, size, entries,
+    keep, head
+  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+    $8::bigint[], $9::bigint[], $10::integer[], $11::bigint[], $12::bytea[])
+    AS m(id, body, sender, handling, tenant, tags, accepted, expires, size, entries, keep, head)
+  ORDER BY id
+  ON CONFLICT (id) DO NOTHING
+  RETURNING id
+), octets AS (
+  INSERT INTO SCHEMA.postroad_body (body, piece, octets)
+  SELECT b.body, b.piece, b.octets
+  FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
+  JOIN fresh ON fresh.id = b.body
+), logged AS (
+  INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
+  SELECT
+    (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
+      + (pg_current_xact_id()::text::bigint << 20) + (nextval('SCHEMA.postroad_log_order') & 1048575),
+    l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
+  FROM (
+    SELECT l.* FROM unnest($16::uuid[], $17::bigint[], $18::uuid[], $19::integer[], $20::text[], $21::text[],
+      $22::integer[], $23::text[])
+      WITH ORDINALITY AS l(owner, at, message, entry, kind, recipient, attempt, note, place)
+    JOIN fresh ON fresh.id = l.owner
+    ORDER BY l.place
+  ) l
+), stored AS (
+  INSERT INTO SCHEMA.postroad_entry (message, entry, destination, queue, class, due, wake, claim, recipients)
+  SELECT e.message, e.entry, e.destination, e.queue, e.class, e.due, greatest(e.due, e.lease),
+    CASE WHEN e.lease IS NOT NULL THEN nextval('SCHEMA.postroad_claim') END, e.recipients
+  FROM unnest($24::uuid[], $25::integer[], $26::text[], $27::text[], $28::smallint[], $29::bigint[],
+    $30::text[], $31::bigint[]) AS e(message, entry, destination, queue, class, due, recipients, lease)
+  JOIN fresh ON fresh.id = e.message
+  RETURNING message, entry, claim
+)
+SELECT message, entry, claim FROM stored ORDER BY message, entry";
+
+/// Takes staged bodies for messages. Returns those that are still there.
+pub(super) const TAKE_STAGED: &str =
+    "DELETE FROM SCHEMA.postroad_staged WHERE body = ANY($1::uuid[]) RETURNING body";
+
+/// Remembers keys, in order, so that two batches wait for each other in one order. Returns the new ones.
+pub(super) const INSERT_KEYS: &str = "
+INSERT INTO SCHEMA.postroad_key (tenant, name, digest, message, until)
+SELECT tenant, name, digest, message, until
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[])
+  AS k(tenant, name, digest, message, until)
+ORDER BY tenant, name
+ON CONFLICT (tenant, name) DO NOTHING
+RETURNING tenant, name, message";
+
+/// What keys stand for.
+pub(super) const FIND_KEYS: &str = "
+SELECT k.tenant, k.name, k.digest, k.message
+FROM SCHEMA.postroad_key k JOIN unnest($1::text[], $2::text[]) AS n(tenant, name)
+  ON k.tenant = n.tenant AND k.name = n.name";
+
+/// Takes entries that can be claimed, those that can the longest first. What another node is taking at this
+/// moment is passed over. The number of a claim comes from a sequence and not from the row, so that an entry
+/// that comes into being again under the same name does not repeat one.
+pub(super) const CLAIM: &str = "
+WITH due AS (
+  SELECT message, entry, wake FROM SCHEMA.postroad_entry
+  WHERE queue = $1 AND class = $2 AND parked IS NULL AND wake <= $3
+  ORDER BY wake, message, entry
+  LIMIT $4
+  FOR UPDATE SKIP LOCKED
+), taken AS (
+  UPDATE SCHEMA.postroad_entry e
+  SET claim = CASE WHEN e.mark LIKE 'hold %' THEN NULL ELSE nextval('SCHEMA.postroad_claim') END,
+    parked = CASE WHEN e.mark LIKE 'hold %' THEN substr(e.mark, 6) END,
+    mark = CASE WHEN e.mark IN ('cancel', 'cancelled') THEN 'cancelled' END,
+    wake = greatest(e.due, $5::bigint)
+  FROM due WHERE e.message = due.message AND e.entry = due.entry
+  RETURNING e.message, e.entry, e.destination, e.queue, e.due, e.attempts, e.recipients, e.claim, e.mark,
+    e.parked, due.wake AS woke
+)
+SELECT t.message, m.sender, m.handling, m.accepted, m.expires, t.destination, t.queue, t.due, t.attempts,
+  t.recipients, t.entry, t.mark, t.parked, t.claim, m.head, m.size, m.entries
+FROM taken t JOIN SCHEMA.postroad_message m ON m.id = t.message
+ORDER BY t.woke, t.message, t.entry";
+
+/// A row that cannot be read back is for a person to look at, and in nobody's way.
+pub(super) const SET_ASIDE: &str = "
+UPDATE SCHEMA.postroad_entry SET parked = 'damaged: this row could not be read', claim = NULL
+FROM unnest($1::uuid[], $2::integer[]) AS d(id, at)
+WHERE message = d.id AND entry = d.at AND parked IS NULL";
+
+/// Makes leases last longer. Returns the tokens that were good.
+pub(super) const EXTEND: &str = "
+WITH held AS (
+  SELECT e.message, e.entry FROM SCHEMA.postroad_entry e
+  JOIN unnest($1::uuid[], $2::integer[], $3::bigint[]) AS t(message, entry, number)
+    ON e.message = t.message AND e.entry = t.entry AND e.claim = t.number
+  ORDER BY e.message, e.entry
+  FOR UPDATE OF e
+)
+UPDATE SCHEMA.postroad_entry e SET wake = greatest(e.due, $4::bigint)
+FROM held h WHERE e.message = h.message AND e.entry = h.entry
+RETURNING e.message, e.entry, e.claim";
+
+/// The pieces of a message's body, from one on.
+pub(super) const BODY: &str = "
+SELECT b.octets FROM SCHEMA.postroad_message m JOIN SCHEMA.postroad_body b ON b.body = m.body
+WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
+
+/// Settles entries that are claimed by the tokens given, each at most once in one statement, with all that
+/// becomes true in this moment. Locks are taken on entries, then on messages, each in order. Returns what was
+/// held, and what was left of its message.
+///
+/// - An entry that is removed, and a report entry that comes into being, change how many its message has left;
+///   with the last one go message and body.
+/// - What is told is added to the message's report entry, which ends its claim: whoever reports what was there
+///   does not know of it.
+/// - Results of a message that keeps them are written as its entries go, and get their end with the last.
+/// - A mark that was noted during the claim is carried out.
+pub(super) const SETTLE: &str = "
+WITH held AS (
+  SELECT t.*, e.mark FROM SCHEMA.postroad_entry e
+  JOIN unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::boolean[], $6::boolean[], $7::text[],
+    $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[])
+    WITH ORDINALITY AS t(message, entry, number, at, remove, attempted, queue, due, parked, recipients,
+      tell_queue, tell_destination, tell_due, tell_recipients, place)
+    ON e.message = t.message AND e.entry = t.entry AND e.claim = t.number
+  ORDER BY e.message, e.entry
+  FOR UPDATE OF e
+), moved AS (
+  UPDATE SCHEMA.postroad_entry e SET
+    claim = NULL,
+    queue = coalesce(h.queue, e.queue),
+    attempts = e.attempts + h.attempted::integer,
+    recipients = h.recipients,
+    parked = CASE WHEN h.mark = 'cancel' THEN NULL
+      WHEN h.due IS NOT NULL AND h.mark LIKE 'hold %' THEN substr(h.mark, 6) ELSE h.parked END,
+    mark = CASE WHEN h.mark IN ('cancel', 'cancelled') THEN h.mark END,
+    due = CASE WHEN h.mark = 'cancel' THEN 0 ELSE coalesce(h.due, e.due) END,
+    wake = CASE WHEN h.mark = 'cancel' THEN 0 ELSE coalesce(h.due, e.due) END
+  FROM held h WHERE NOT h.remove AND e.message = h.message AND e.entry = h.entry
+  RETURNING e.message, e.entry, e.parked
+), removed AS (
+  DELETE FROM SCHEMA.postroad_entry e USING held h
+  WHERE h.remove AND e.message = h.message AND e.entry = h.entry
+  RETURNING e.message
+), told AS (
+  INSERT INTO SCHEMA.postroad_entry AS e (message, entry, destination, queue, class, due, wake, recipients)
+  SELECT message, 1048575, (array_agg(tell_destination ORDER BY place))[1],
+    (array_agg(tell_queue ORDER BY place))[1], 1, min(tell_due), min(tell_due),
+    string_agg(tell_recipients, E'\\n' ORDER BY place)
+  FROM held WHERE tell_recipients IS NOT NULL GROUP BY message ORDER BY message
+  ON CONFLICT (message, entry) DO UPDATE SET
+    recipients = e.recipients || E'\\n' || excluded.recipients,
+    due = least(e.due, excluded.due), wake = least(e.due, excluded.due), claim = NULL
+  RETURNING message, xmax = 0 AS is_new
+), change AS (
+  SELECT message, sum(n)::integer AS n
+  FROM (SELECT message, -1 AS n FROM removed UNION ALL SELECT message, 1 FROM told WHERE is_new) c
+  GROUP BY message
+), whole AS (
+  SELECT m.id, m.body, m.size, m.keep, m.entries + c.n AS remain, m.entries
+  FROM SCHEMA.postroad_message m JOIN change c ON c.message = m.id
+  ORDER BY m.id
+  FOR UPDATE OF m
+), gone AS (
+  DELETE FROM SCHEMA.postroad_message m USING whole w WHERE m.id = w.id AND w.remain <= 0
+  RETURNING m.id
+), fewer AS (
+  UPDATE SCHEMA.postroad_message m SET entries = w.remain FROM whole w
+  WHERE m.id = w.id AND w.remain > 0 AND w.remain <> w.entries
+), octets AS (
+  DELETE FROM SCHEMA.postroad_body b USING whole w WHERE b.body = w.body AND w.remain <= 0
+), ending AS (
+  SELECT w.id, max(h.at) + w.keep AS until FROM whole w JOIN held h ON h.message = w.id
+  WHERE w.remain <= 0 AND w.keep IS NOT NULL GROUP BY w.id, w.keep
+), ended AS (
+  UPDATE SCHEMA.postroad_result r SET until = ending.until FROM ending WHERE r.message = ending.id
+), kept AS (
+  INSERT INTO SCHEMA.postroad_result (message, entry, recipients, until)
+  SELECT h.message, h.entry, h.recipients, ending.until
+  FROM held h JOIN whole w ON w.id = h.message LEFT JOIN ending ON ending.id = w.id
+  WHERE h.remove AND w.keep IS NOT NULL AND h.entry <> 1048575
+  ON CONFLICT (message, entry) DO NOTHING
+), logged AS (
+  INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
+  SELECT
+    (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
+      + (pg_current_xact_id()::text::bigint << 20) + (nextval('SCHEMA.postroad_log_order') & 1048575),
+    l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
+  FROM (
+    SELECT l.* FROM unnest($15::uuid[], $16::integer[], $17::bigint[], $18::uuid[], $19::integer[], $20::text[],
+      $21::text[], $22::integer[], $23::text[])
+      WITH ORDINALITY AS l(of_message, of_entry, at, message, entry, kind, recipient, attempt, note, place)
+    JOIN held h ON h.message = l.of_message AND h.entry = l.of_entry
+    ORDER BY l.place
+  ) l
+)
+SELECT h.message, h.entry, w.remain, w.size, coalesce(told.is_new, false), moved.parked IS NOT NULL
+FROM held h
+LEFT JOIN whole w ON w.id = h.message
+LEFT JOIN told ON told.message = h.message
+LEFT JOIN moved ON moved.message = h.message AND moved.entry = h.entry";
+
+/// The report entry of a message is due at once when nothing else is left of it. The message's row is locked,
+/// so that nothing comes or goes meanwhile.
+pub(super) const HASTEN: &str = "
+UPDATE SCHEMA.postroad_entry e SET due = 0, wake = CASE WHEN e.claim IS NULL THEN 0 ELSE e.wake END
+FROM (SELECT id FROM SCHEMA.postroad_message WHERE id = ANY($1::uuid[]) AND entries = 1 ORDER BY id FOR UPDATE) m
+WHERE e.message = m.id AND e.entry = 1048575";
+
+/// What waits in each class of each queue: one pass over the index, up to the limit.
+pub(super) const QUEUES: &str = "
+SELECT queue, class, count(*), min(wake) FROM SCHEMA.postroad_entry
+WHERE parked IS NULL AND (queue, class) > ($1, $2)
+GROUP BY queue, class ORDER BY queue, class LIMIT $3";
+
+/// A page of entries for people.
+pub(super) const SCAN: &str = "
+SELECT m.id, m.sender, m.handling, m.accepted, m.expires, e.destination, e.queue, e.due, e.attempts,
+  e.recipients, e.entry, e.mark, e.parked
+FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
+WHERE (e.message, e.entry) > ($1, $2)
+  AND ($3::uuid IS NULL OR e.message = $3)
+  AND ($4::text IS NULL OR e.destination = $4)
+  AND ($5::text IS NULL OR e.queue = $5)
+  AND ($6::text IS NULL OR m.tenant = $6)
+  AND ($7::text IS NULL OR $7 = ANY (m.tags))
+  AND ($8::boolean IS NULL OR (e.parked IS NOT NULL) = $8)
+ORDER BY e.message, e.entry LIMIT $9";
+
+/// How the recipients of a message stand: in the entries that it has, and in those that are gone.
+pub(super) const RESULTS: &str = "
+SELECT e.entry, e.recipients, true, NULL::bigint
+FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
+WHERE e.message = $1 AND m.keep IS NOT NULL
+UNION ALL
+SELECT entry, recipients, false, until FROM SCHEMA.postroad_result WHERE message = $1
+ORDER BY 1";
+
+/// The log behind a number. What a transaction writes that is still under way has numbers from its own on,
+/// so those are left for the next time, and all that could come before is there.
+pub(super) const LOG: &str = "
+SELECT number, at, message, entry, kind, recipient, attempt, note FROM SCHEMA.postroad_log
+WHERE number > $1
+  AND number < (SELECT value FROM SCHEMA.postroad_meta WHERE key = 'log_base')
+    + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20)
+ORDER BY number LIMIT $2";
+
+/// Bodies that nobody names.
+pub(super) const DROP_BODIES: &str = "DELETE FROM SCHEMA.postroad_body WHERE body = ANY($1::uuid[])";
+
+/// The first piece of a staged body, under a name that says that no message has it yet.
+pub(super) const STAGE_BODY: &str = "
+WITH named AS (INSERT INTO SCHEMA.postroad_staged (body, touched) VALUES ($1, now()) RETURNING body)
+INSERT INTO SCHEMA.postroad_body (body, piece, octets) SELECT body, 0, $2::bytea FROM named";
+
+/// Another piece. Nothing is added to a body that was collected meanwhile.
+pub(super) const PIECE: &str = "
+WITH named AS (UPDATE SCHEMA.postroad_staged SET touched = now() WHERE body = $1 RETURNING body)
+INSERT INTO SCHEMA.postroad_body (body, piece, octets) SELECT body, $2::integer, $3::bytea FROM named
+RETURNING piece";
+
+/// A staged body is given up, unless a message has it.
+pub(super) const DROP_STAGED: &str = "
+WITH dropped AS (DELETE FROM SCHEMA.postroad_staged WHERE body = $1 RETURNING body)
+DELETE FROM SCHEMA.postroad_body b USING dropped d WHERE b.body = d.body";
+
+/// Collects what nodes that died had staged: what was not added to for a day, by the server's clock. No sender
+/// takes so long over one message.
+pub(super) const COLLECT_STAGED: &str = "
+WITH dropped AS (
+  DELETE FROM SCHEMA.postroad_staged WHERE body IN (
+    SELECT body FROM SCHEMA.postroad_staged WHERE touched < now() - interval '1 day'
+    LIMIT 100 FOR UPDATE SKIP LOCKED
+  ) RETURNING body
+)
+DELETE FROM SCHEMA.postroad_body b USING dropped d WHERE b.body = d.body";
+
+/// Whether a message is there.
+pub(super) const IS_THERE: &str = "SELECT 1 FROM SCHEMA.postroad_message WHERE id = $1";
+
+/// Forgets keys. One whose message still waits is looked at again later.
+pub(super) const PRUNE_KEYS: &str = "
+WITH past AS (
+  SELECT k.tenant, k.name, m.id IS NOT NULL AS waits
+  FROM SCHEMA.postroad_key k LEFT JOIN SCHEMA.postroad_message m ON m.id = k.message
+  WHERE k.until <= $1
+  ORDER BY k.until LIMIT $3
+  FOR UPDATE OF k SKIP LOCKED
+), later AS (
+  UPDATE SCHEMA.postroad_key k SET until = $2 FROM past p
+  WHERE p.waits AND k.tenant = p.tenant AND k.name = p.name
+), forgotten AS (
+  DELETE FROM SCHEMA.postroad_key k USING past p
+  WHERE NOT p.waits AND k.tenant = p.tenant AND k.name = p.name
+)
+SELECT count(*) FROM past";
+
+/// Forgets results.
+pub(super) const PRUNE_RESULTS: &str = "
+WITH past AS (
+  SELECT message, entry FROM SCHEMA.postroad_result WHERE until <= $1
+  ORDER BY until LIMIT $2
+  FOR UPDATE SKIP LOCKED
+), forgotten AS (
+  DELETE FROM SCHEMA.postroad_result r USING past p WHERE r.message = p.message AND r.entry = p.entry
+)
+SELECT count(*) FROM past";
+
+/// Forgets the beginning of the log: what is as old as this, and what is more than so many.
+pub(super) const PRUNE_LOG: &str = "
+WITH past AS (
+  SELECT number FROM (
+    SELECT number, at FROM SCHEMA.postroad_log ORDER BY number LIMIT $3
+  ) first
+  WHERE at <= $1
+    OR number <= (SELECT number FROM SCHEMA.postroad_log ORDER BY number DESC OFFSET $2 LIMIT 1)
+), forgotten AS (
+  DELETE FROM SCHEMA.postroad_log l USING past p WHERE l.number = p.number
+)
+SELECT count(*) FROM past";
+
+/// How much there is, counted.
+pub(super) const COUNT: &str = "
+SELECT
+  (SELECT count(*) FROM SCHEMA.postroad_message),
+  (SELECT coalesce(sum(size), 0)::bigint FROM SCHEMA.postroad_message),
+  (SELECT count(*) FROM SCHEMA.postroad_entry),
+  (SELECT count(*) FROM SCHEMA.postroad_entry WHERE parked IS NOT NULL)";
+
+/// How the server is. What keeps it from using the space of deleted rows again is the oldest snapshot that
+/// somebody may still read with: of a transaction, a replica, or a prepared transaction.
+pub(super) const HEALTH: &str = "
+SELECT
+  (SELECT max(age) FROM (
+    SELECT age(backend_xmin) AS age FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+    UNION ALL SELECT age(xmin) FROM pg_replication_slots
+    UNION ALL SELECT age(transaction) FROM pg_prepared_xacts
+  ) a)::bigint,
+  (SELECT coalesce(extract(epoch FROM max(now() - xact_start)) * 1000, 0)::bigint FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()),
+  (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables
+    WHERE relid IN ('SCHEMA.postroad_message'::regclass, 'SCHEMA.postroad_entry'::regclass,
+      'SCHEMA.postroad_body'::regclass)),
+  (SELECT sum(pg_total_relation_size(t))::bigint FROM unnest(ARRAY['SCHEMA.postroad_message'::regclass,
+    'SCHEMA.postroad_entry'::regclass, 'SCHEMA.postroad_body'::regclass, 'SCHEMA.postroad_key'::regclass,
+    'SCHEMA.postroad_result'::regclass, 'SCHEMA.postroad_log'::regclass]) t),
+  (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
