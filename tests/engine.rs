@@ -14,6 +14,8 @@
 mod faults;
 #[path = "engine/life.rs"]
 mod life;
+#[path = "engine/memories.rs"]
+mod memories;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]

@@ -38,6 +38,7 @@ macro_rules! promises {
         fn every_promise_of_the_contract_is_tested() {
             let source = [
                 include_str!("../src/spool/contract/claiming.rs"),
+                include_str!("../src/spool/contract/remembering.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
                 include_str!("../src/spool/contract/storing.rs"),
                 include_str!("../src/spool/contract/telling.rs"),
@@ -78,4 +79,12 @@ promises! {
     telling_more_ends_the_claim_of_what_was_told
     what_is_told_after_a_report_is_another_one
     what_is_fenced_off_tells_nothing
+    a_key_stores_its_message_once
+    a_key_outlives_its_message
+    another_content_under_a_key_is_refused
+    what_a_settlement_submits_has_no_key
+    results_outlive_their_message
+    nothing_is_remembered_of_what_was_fenced_off
+    the_log_is_read_by_number
+    the_log_is_pruned_from_its_front
 }

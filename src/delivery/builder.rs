@@ -23,6 +23,7 @@ use super::dispatch::dispatch;
 use super::engine::Engine;
 use super::event::{Observer, Observers};
 use super::options::EngineOptions;
+use super::recall::Recall;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::settler::settle;
@@ -220,6 +221,7 @@ impl EngineBuilder {
             )),
             carrier: Carrier::new(carrier, self.connect, tls, Arc::clone(&self.clock)),
             watchers: Watchers::new(options.receipts),
+            recall: Recall::new(Arc::clone(&self.spool)),
             observers: Observers::new(self.observers),
             spool: self.spool,
             locals: self.locals,

@@ -16,7 +16,7 @@ use crate::BoxFuture;
 use crate::clock::Now;
 use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
-use crate::spool::{Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Token};
+use crate::spool::{Claim, ClaimRequest, Class, KeepLog, QueueName, QueueSummary, SpoolError, Token};
 
 use super::care::Care;
 use super::lane::Routed;
@@ -34,6 +34,8 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         asking: HashMap::new(),
         sweep: JoinSet::new(),
         leases: JoinSet::new(),
+        prunes: JoinSet::new(),
+        next_prune: now.mono,
         last: now,
         next_sweep: Some(now.mono),
         sweep_began: now.mono,
@@ -61,6 +63,9 @@ struct Dispatcher {
     asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
     leases: JoinSet<Extended>,
+    prunes: JoinSet<Result<bool, SpoolError>>,
+    /// When what is remembered of old is forgotten next.
+    next_prune: Instant,
     /// The last look at the clock.
     last: Now,
     /// When the spool is looked through next; `None` while it is.
@@ -95,6 +100,7 @@ impl Dispatcher {
                 Some(answer) = self.lookups.join_next_with_id() => self.answered(answer),
                 Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
                 Some(answer) = self.leases.join_next() => self.extended(answer),
+                Some(answer) = self.prunes.join_next() => self.pruned(flat(answer)),
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
@@ -269,7 +275,28 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.settings().options.sweep.max(self.sweep_took * 20));
+        let sweep = self.shared.settings().options.sweep;
+        self.next_sweep = Some(now.mono + sweep.max(self.sweep_took * 20));
+        if now.mono >= self.next_prune && self.prunes.is_empty() {
+            self.next_prune = now.mono + sweep;
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now().wall);
+        // Where this engine keeps no log, it is not for it to say how much of another's is kept.
+        let log = self.shared.settings().options.log.unwrap_or(EVERYTHING);
+        self.prunes.spawn(async move { spool.prune(now, log).await });
+    }
+
+    fn pruned(&mut self, answer: Result<bool, SpoolError>) {
+        match answer {
+            Ok(true) => self.prune(),
+            Ok(false) => {}
+            // Nothing waits for it; a spool that fails is noticed elsewhere.
+            Err(error) => tracing::debug!(%error, "the spool did not forget what is over"),
+        }
     }
 
     /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
@@ -403,6 +430,7 @@ fn panicked() -> SpoolError {
     SpoolError::Storage(std::io::Error::other("a call to the spool panicked"))
 }
 
+const EVERYTHING: KeepLog = KeepLog { time: Duration::MAX, events: u64::MAX };
 /// Claims at once: several, so that many small queues do not wait for one another.
 const CLAIMS: usize = 8;
 /// Queues per page of a sweep.

@@ -12,23 +12,23 @@ use bytes::Bytes;
 
 use crate::attempt::{Carrier, Signatory};
 use crate::clock::{Now, Timestamp};
-use crate::message::{
-    Handling, IntoSubmission, MessageId, SignError, Signing, SubmitContext, by_destination,
-};
+use crate::message::{Handling, MessageId, SignError, Signing, by_destination};
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Selection, Spool, SpoolError};
+use crate::spool::{Claim, KeyError, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
 use super::care::Care;
 use super::event::Event;
+use super::journal;
 use super::options::EngineOptions;
-use super::receipt::{Receipt, ReceiptError, Watch};
+use super::receipt::Watch;
 use super::retry::Retry;
 use super::shared::{Close, Health, Settings, Shared, in_front};
 use super::terms;
+use super::wishes::Wishes;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
 #[derive(Clone)]
@@ -85,6 +85,12 @@ pub enum SubmitError {
     /// The engine was shut down.
     #[error("the engine is shut down")]
     Closed,
+    /// Its key stands for another content; nothing of this one was stored.
+    #[error("the idempotency key stands for another content")]
+    KeyConflict,
+    /// Its key cannot be one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// It could not be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -95,6 +101,13 @@ pub enum SubmitError {
     /// It has to be delivered before it is released (RFC 4865 §4, RFC 2852).
     #[error("the message is to be released after it has to be delivered")]
     Release,
+}
+
+/// How a message was stored.
+pub(crate) struct Stored {
+    pub(crate) watch: Option<Watch>,
+    /// Its key was known: it is there under this id, and this one was not stored.
+    pub(crate) known: Option<MessageId>,
 }
 
 /// What an engine is doing, and what it did since its start.
@@ -142,45 +155,8 @@ impl Engine {
         Self { inner: Arc::new(Inner { shared }) }
     }
 
-    /// Takes a message of the host program. When it returns `Ok`, the message is on stable storage
-    /// and will be delivered, or its sender told. It is signed, if the engine has a signer that signs for
-    /// who it is from.
-    ///
-    /// # Errors
-    /// [`SubmitError`]: the message is wrong or cannot be signed, the spool does not take it, or the engine is shut down.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves open whether the message is stored.
-    pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
-        self.submit_as(self.new_id(), message).await
-    }
-
-    /// The same under an id of the caller's making. Submitting it again stores nothing while the spool
-    /// has it, so that whoever does not know whether it was stored can do it over.
-    ///
-    /// # Errors
-    /// [`SubmitError`]
-    ///
-    /// # Cancel safety
-    /// As [`Engine::submit`].
-    pub async fn submit_as(
-        &self,
-        id: MessageId,
-        message: impl IntoSubmission,
-    ) -> Result<Receipt, SubmitError> {
-        let shared = &self.inner.shared;
-        let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
-        context.max_recipients = shared.settings().options.max_recipients;
-        let submission = message.into_submission(&context)?.handled();
-        // One recipient, as most messages have, is in order.
-        let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
-        let order = several.map(|rcpt| rcpt.to.clone()).collect();
-        let head = shared.signed(submission.head, &submission.content).await?;
-        let body = NewBody::Inline(submission.content);
-        let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
-        (mail.head, mail.handling) = (head, submission.handling);
-        let watch = self.store(mail, true).await?;
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), watch, order))
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 
     /// Takes a message that was accepted from elsewhere, as it is: it is not signed. When it returns `Ok`,
@@ -193,7 +169,7 @@ impl Engine {
     /// As [`Engine::submit`].
     pub async fn accept(&self, mail: NewMail) -> Result<MessageId, SubmitError> {
         let id = mail.id;
-        self.store(mail, false).await?;
+        self.store(mail, &Wishes::default(), false).await?;
         Ok(id)
     }
 
@@ -221,23 +197,6 @@ impl Engine {
     pub fn new_id(&self) -> MessageId {
         let shared = &self.inner.shared;
         MessageId::new(shared.now().wall, &shared.rng)
-    }
-
-    /// A receipt for a message that is in the spool: after a restart, or where none was kept. It
-    /// collects the outcomes from now on, and lists them by entry.
-    ///
-    /// # Errors
-    /// [`ReceiptError`]: the message is settled already, or too many are watched.
-    pub async fn receipt(&self, id: MessageId) -> Result<Receipt, ReceiptError> {
-        let shared = &self.inner.shared;
-        let watch = shared.watchers.attach(id).ok_or(ReceiptError::TooMany)?;
-        let entries = shared.spool.scan(Selection::message(id), None, usize::MAX).await?;
-        if entries.is_empty() {
-            return Err(ReceiptError::NotWaiting);
-        }
-        watch.opened(entries.iter().map(|entry| entry.entry));
-        let order = entries.into_iter().flat_map(|entry| entry.recipients).map(|r| r.rcpt.to).collect();
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), Some(watch), order))
     }
 
     /// Ends the engine: nothing more is taken or claimed, what is in flight is finished and settled,
@@ -367,7 +326,12 @@ impl Engine {
         }
     }
 
-    async fn store(&self, mail: NewMail, watched: bool) -> Result<Option<Watch>, SubmitError> {
+    pub(crate) async fn store(
+        &self,
+        mail: NewMail,
+        wishes: &Wishes,
+        watched: bool,
+    ) -> Result<Stored, SubmitError> {
         let shared = &self.inner.shared;
         let NewMail { id, mut mail, handling, recipients, head, body } = mail;
         if *shared.close.borrow() != Close::Open {
@@ -404,6 +368,8 @@ impl Engine {
         let watch = watched
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
+        let settings = shared.settings();
+        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall, expires)?;
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let message = NewMessage {
             id,
@@ -414,9 +380,9 @@ impl Engine {
             accepted: now.wall,
             expires,
             entries,
-            key: None,
-            keep: None,
-            log: Vec::new(),
+            key,
+            keep: wishes.keep(&settings.options),
+            log: settings.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
         };
         let mut places = Places {
             shared,
@@ -425,13 +391,20 @@ impl Engine {
             leased: plan.lease.is_some(),
             lease: plan.lease,
         };
-        let claims = shared.spool.enqueue(vec![message], plan.lease).await?.claims;
+        let enqueued =
+            shared.spool.enqueue(vec![message], plan.lease).await.map_err(|error| match error {
+                SpoolError::KeyConflict => SubmitError::KeyConflict,
+                error => error.into(),
+            })?;
+        places.stored(enqueued.claims);
+        if let Some(known) = enqueued.known.first() {
+            return Ok(Stored { watch: None, known: Some(known.stored) });
+        }
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {
             shared.observers.tell(&Event::Accepted { message: id, mail: &mail, recipients: count, size });
         }
-        places.stored(claims);
-        Ok(watch)
+        Ok(Stored { watch, known: None })
     }
 }
 

@@ -18,9 +18,9 @@ use crate::attempt::{Cause, Outcome};
 use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
 
 use super::event::{About, Event};
-use super::report;
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
+use super::{journal, recall, report};
 
 /// What the settler is sent.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Settler {
 }
 
 async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
-    let now = shared.now().wall;
+    let (now, is_logged) = (shared.now().wall, shared.settings().options.log.is_some());
     let settlements: Vec<Settlement> = shared.look(|core| {
         let settlement = |pending: &Pending| {
             let token = &pending.decision.entry.claim.token;
@@ -182,6 +182,10 @@ async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolErr
             let number = core.number(token).unwrap_or(token.number);
             let mut settlement = pending.decision.settlement(number, now);
             settlement.submit.extend(pending.reports.iter().filter_map(copy));
+            if is_logged {
+                let reports = pending.reports.iter().map(|report| report.id);
+                settlement.log = journal::settled(&pending.decision, reports, now);
+            }
             settlement
         };
         batch.iter().map(settlement).collect()
@@ -279,12 +283,14 @@ fn tell(shared: &Shared, pending: &Pending) {
             recipients: notice.recipients.len(),
         });
     }
-    if !decision.news.is_empty() && shared.watchers.is_watched(claim.token.message) {
+    let told = !decision.news.is_empty() || decision.then == Then::Remove;
+    if told && shared.watchers.is_watched(claim.token.message) {
         let terminal = decision.news.iter().filter_map(|(at, outcome)| {
             let recipient = decision.recipients.get(*at).filter(|r| r.state.is_terminal())?;
             Some((recipient.rcpt.to.clone(), outcome.clone()))
         });
-        let gone = decision.then == Then::Remove;
+        // Settled in an earlier round, by this process or by another.
+        let gone = (decision.then == Then::Remove).then(|| recall::told(&decision.recipients));
         shared.watchers.settled(claim.token.message, claim.token.entry, terminal, gone);
     }
 }

@@ -21,6 +21,7 @@ use super::core::Core;
 use super::event::{Event, Observers};
 use super::lane::{Entry, Way};
 use super::options::EngineOptions;
+use super::recall::Recall;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::run;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) own_limits: bool,
     pub(crate) observers: Observers,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) recall: Arc<Recall>,
     pub(crate) core: Mutex<Core>,
     /// Wakes the dispatcher.
     pub(crate) wake: Notify,

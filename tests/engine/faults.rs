@@ -37,11 +37,18 @@ pub enum Fault {
 pub struct Faulty {
     inner: MemorySpool,
     state: Arc<(Mutex<Fault>, AtomicUsize)>,
+    shared: bool,
 }
 
 impl Faulty {
     pub fn new() -> Self {
-        Self { inner: MemorySpool::new(), state: Arc::new((Mutex::new(Fault::None), AtomicUsize::new(0))) }
+        let state = Arc::new((Mutex::new(Fault::None), AtomicUsize::new(0)));
+        Self { inner: MemorySpool::new(), state, shared: false }
+    }
+
+    /// One on which other processes may work, too.
+    pub fn shared() -> Self {
+        Self { shared: true, ..Self::new() }
     }
 
     pub fn set(&self, fault: Fault) {
@@ -149,6 +156,10 @@ impl Spool for Faulty {
     }
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
         self.inner.prune(now, log)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
     }
 
     fn stats(&self) -> Stats {

@@ -9,21 +9,23 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BodyRef, Claim, ClaimRequest, Class, Durability, EntrySummary, NewBody, NewEntry, NewMessage, QueueName,
-    QueueSummary, Recipient, RecipientState, Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
-    Token,
+    BodyRef, Claim, ClaimRequest, Class, Durability, EntrySummary, KeepLog, Key, Known, LogEvent, LogKind,
+    Logged, NewBody, NewEntry, NewMessage, QueueName, QueueSummary, Recipient, RecipientState, Selection,
+    Settlement, Spool, SpoolError, Staged, Stats, Then, Token,
 };
 use crate::clock::{Rng, Timestamp};
-use crate::message::{Content, Handling, MessageId};
+use crate::message::{Content, Handling, MessageId, Tenant};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
 mod claiming;
+mod remembering;
 mod settling;
 mod storing;
 mod telling;
 
 pub use claiming::*;
+pub use remembering::*;
 pub use settling::*;
 pub use storing::*;
 pub use telling::*;

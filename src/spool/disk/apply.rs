@@ -3,6 +3,8 @@
 //! Nothing here touches the ledger: what has to change there is collected and taken over after the
 //! commit, so a group that is rolled back can be tried again call by call.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::super::{Then, Token};
@@ -10,8 +12,8 @@ use super::PIECE;
 use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
 use super::rows::{Row, SettleRow, entry_key};
-use super::schema::{DELETE_BODY, SHIFT, column};
-use super::tell;
+use super::schema::{DELETE_BODY, SHIFT, column, count};
+use super::{keys, log, results, tell};
 use crate::clock::Timestamp;
 
 /// Applies one call.
@@ -22,7 +24,11 @@ pub(super) fn apply(
     write: &mut Write,
 ) -> rusqlite::Result<()> {
     match write {
-        Write::Enqueue { rows, lease, .. } => {
+        Write::Enqueue { rows, lease, conflict, .. } => {
+            *conflict = keys::conflict(conn, rows)?;
+            if *conflict {
+                return Ok(());
+            }
             rows.iter_mut().try_for_each(|row| insert(conn, ledger, change, row, *lease))
         }
         Write::Settle { rows, fenced, .. } => {
@@ -52,6 +58,12 @@ pub(super) fn apply(
             }
             Ok(())
         }
+        Write::Prune { now, log, more, .. } => {
+            *more = keys::prune(conn, *now, STEPS)?;
+            *more |= results::prune(conn, *now, STEPS)?;
+            *more |= log::prune(conn, *now, *log, STEPS)?;
+            Ok(())
+        }
         Write::Flush { .. } => Ok(()),
     }
 }
@@ -63,6 +75,11 @@ fn insert(
     row: &mut Row,
     lease: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
+    row.inserted = false;
+    row.known = keys::known(conn, row)?;
+    if row.known.is_some() {
+        return Ok(());
+    }
     let id = row.id.to_string();
     row.inserted = conn.prepare_cached(INSERT_MESSAGE)?.execute(params![
         row.n,
@@ -73,7 +90,8 @@ fn insert(
         row.expires,
         column(row.size),
         column(row.entries.len() as u64),
-        row.head.as_ref()
+        row.head.as_ref(),
+        row.keep
     ])? > 0;
     if !row.inserted {
         return Ok(());
@@ -100,6 +118,7 @@ fn insert(
             conn.prepare_cached(DELETE_STAGED)?.execute([row.n])?;
         }
     }
+    log::note(conn, &row.log)?;
     change.messages += 1;
     change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
     change.octets += column(row.size);
@@ -107,8 +126,14 @@ fn insert(
         let single = row.entries.len() == 1;
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease =
-                Lease { token: claim.token, until, queue: claim.queue.clone(), size: row.size, single };
+            let lease = Lease {
+                token: claim.token,
+                until,
+                queue: claim.queue.clone(),
+                size: row.size,
+                single,
+                keep: row.keep,
+            };
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -145,6 +170,10 @@ fn settle(
                 tell::hasten(conn, n, left)?;
                 left <= 0
             };
+            if let Some(keep) = lease.keep.filter(|_| there) {
+                let until = last.then(|| row.at.after(Duration::from_millis(count(keep))));
+                results::keep(conn, (row.token.message, row.token.entry), &row.gone, until)?;
+            }
             if last {
                 conn.prepare_cached(DELETE_MESSAGE)?.execute([n])?;
                 conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
@@ -165,12 +194,13 @@ fn settle(
             tell::tell(conn, change, n, row.tell.as_ref())?;
         }
         row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
+        log::note(conn, &row.log)?;
     }
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
 const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
@@ -182,3 +212,6 @@ const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
 const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1";
 const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";
+
+/// Rows that one call forgets of each kind: a few milliseconds, in which fresh mail waits.
+const STEPS: i64 = 1_000;

@@ -8,15 +8,19 @@
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
-//! (*apply* is the SQL, *ledger* the leases and counts) → *schema* is the format. *stage* takes bodies
+//! (*apply* is the SQL, with *keys*, *results* and *log* for what outlives a message, *ledger* the leases and
+//! counts) → *schema* is the format. *stage* takes bodies
 //! in while they arrive, *reader* gives them out.
 //!
 //! It does not use segment files for large bodies yet: the columns for them are in the schema.
 
 mod apply;
+mod keys;
 mod ledger;
+mod log;
 mod queue;
 mod reader;
+mod results;
 mod rows;
 mod schema;
 mod stage;
@@ -250,7 +254,7 @@ impl Spool for DiskSpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             let rows = self.rows(batch, lease.is_some())?;
-            self.write(true, |reply| Write::Enqueue { rows, lease, reply }).await
+            self.write(true, |reply| Write::Enqueue { rows, lease, conflict: false, reply }).await
         })
     }
 
@@ -313,18 +317,22 @@ impl Spool for DiskSpool {
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
-        let _ = message;
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| results::read(conn, message)).await
+        })
     }
 
     fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
-        let _ = (after, limit);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| log::read(conn, after, limit)).await
+        })
     }
 
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
-        let _ = (now, log);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        // Not urgent: it rides on a group.
+        Box::pin(self.write(false, move |reply| Write::Prune { now, log, more: false, reply }))
     }
 
     fn stats(&self) -> Stats {

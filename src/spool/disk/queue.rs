@@ -12,7 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::super::{Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{
+    Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError, Stats, Token,
+};
 use super::rows::{Row, SettleRow};
 use super::{DiskCounters, DiskOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -25,6 +27,8 @@ pub(super) enum Write {
     Enqueue {
         rows: Vec<Row>,
         lease: Option<Timestamp>,
+        /// A key stands for another content: nothing was stored.
+        conflict: bool,
         reply: Reply<Enqueued>,
     },
     Settle {
@@ -49,6 +53,13 @@ pub(super) enum Write {
         e: i64,
         queue: QueueName,
     },
+    /// Forgets a part of what is over.
+    Prune {
+        now: Timestamp,
+        log: KeepLog,
+        more: bool,
+        reply: Reply<bool>,
+    },
     Flush {
         reply: Reply<()>,
     },
@@ -60,7 +71,7 @@ impl Write {
             Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
             Self::Piece { octets, .. } => octets.len(),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => 0,
         }
     }
 
@@ -71,6 +82,7 @@ impl Write {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Piece { reply, .. } | Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Prune { reply, .. } => drop(reply.send(Err(error))),
             Self::Discard { .. } | Self::SetAside { .. } => {}
         }
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Enqueued, SpoolError};
+use super::super::{Enqueued, Known, SpoolError};
 use super::apply::apply;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
@@ -205,10 +205,16 @@ impl Writer {
 
     fn answer(&mut self, write: Write) {
         match write {
+            Write::Enqueue { reply, conflict: true, .. } => {
+                drop(reply.send(Err(SpoolError::KeyConflict)));
+            }
             Write::Enqueue { mut rows, reply, .. } => {
                 self.keep_staged(&mut rows);
+                let known = rows.iter().filter_map(|row| Some(Known { given: row.id, stored: row.known? }));
+                let known = known.collect();
                 let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
-                if let Err(Ok(enqueued)) = reply.send(Ok(Enqueued::claimed(born.collect()))) {
+                let enqueued = Enqueued { claims: born.collect(), known };
+                if let Err(Ok(enqueued)) = reply.send(Ok(enqueued)) {
                     enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
             }
@@ -220,6 +226,7 @@ impl Writer {
                 drop(permit);
                 let _ = reply.send(Ok(()));
             }
+            Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
             Write::Discard { .. } | Write::SetAside { .. } => {}
         }
