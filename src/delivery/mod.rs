@@ -11,6 +11,7 @@
 
 mod builder;
 mod care;
+mod compose;
 mod core;
 mod dispatch;
 mod engine;
@@ -36,6 +37,8 @@ mod trials;
 mod wishes;
 
 pub use builder::{EngineBuilder, StartError};
+#[cfg(feature = "postgres")]
+pub(crate) use compose::Composer;
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};
 pub use event::{About, ChannelObserver, Event, EventRecord, Observer};
 pub use options::EngineOptions;

@@ -17,6 +17,7 @@ use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
 use crate::spool::{Claim, Spool, SpoolError};
 
+use super::compose;
 use super::core::Core;
 use super::event::{Event, Observers};
 use super::lane::{Entry, Way};
@@ -125,9 +126,7 @@ impl Shared {
 
     /// A head with the signatures of the message in front, where something signs it.
     pub(crate) async fn signed(&self, head: Bytes, content: &Bytes) -> Result<Bytes, SignError> {
-        let Some(signatory) = self.carrier.signatory() else { return Ok(head) };
-        let fields = signatory.sign([head.clone(), content.clone()]).await?;
-        Ok(in_front(fields, head))
+        compose::signed(self.carrier.signatory(), head, content).await
     }
 
     /// The same for a report, of which one is written at a time.

@@ -17,6 +17,8 @@
 //! [`SqliteOutbox::ENQUEUE`] is the statement, with what its parameters are.
 
 mod error;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "disk")]
 mod pump;
 #[cfg(feature = "disk")]
@@ -25,6 +27,8 @@ mod sqlite;
 mod table;
 
 pub use error::OutboxError;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresOutbox;
 #[cfg(feature = "disk")]
 pub use pump::{Pump, PumpOptions};
 /// The version of `rusqlite` whose connections a [`SqliteOutbox`] takes.
@@ -32,3 +36,6 @@ pub use pump::{Pump, PumpOptions};
 pub use rusqlite;
 #[cfg(feature = "disk")]
 pub use sqlite::{Refused, SqliteOutbox};
+/// The version of `tokio_postgres` whose transactions a [`PostgresOutbox`] takes.
+#[cfg(feature = "postgres")]
+pub use tokio_postgres;
