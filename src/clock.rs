@@ -125,35 +125,42 @@ impl Clock for SteppedClock {
 ///
 /// It goes by both times: monotonic time does not count the sleep of a machine, and wall time jumps.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<(Arc<dyn Clock>, Mutex<Option<Now>>)>);
+pub struct Gate(Arc<Until>);
+
+#[derive(Debug)]
+struct Until {
+    clock: Arc<dyn Clock>,
+    /// `None` when it is shut for good.
+    at: Mutex<Option<Now>>,
+}
 
 impl Gate {
     /// A gate that is open until then, by this clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, until: Now) -> Self {
-        Self(Arc::new((clock, Mutex::new(Some(until)))))
+        Self(Arc::new(Until { clock, at: Mutex::new(Some(until)) }))
     }
 
     /// Whether it is open now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let until = *self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.0.at.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| {
-            let now = self.0.0.now();
+            let now = self.0.clock.now();
             now.mono < until.mono && now.wall < until.wall
         })
     }
 
     /// Keeps it open until then, if it is not shut for good.
     pub fn keep_open(&self, until: Now) {
-        if let Some(at) = &mut *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(at) = &mut *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) {
             *at = until;
         }
     }
 
     /// Shuts it for good.
     pub fn shut(&self) {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -174,7 +174,6 @@ impl SqliteOutbox {
     /// It waits for the host's own writing, 5 s unless the connection has another busy timeout by then.
     ///
     /// Must be called in the runtime that the pump is to live in.
-    #[must_use]
     pub fn pump(&self, connection: Connection, engine: Engine, options: PumpOptions) -> Pump {
         Pump::start(connection, engine, options, Arc::clone(&self.clock))
     }
