@@ -120,6 +120,58 @@ impl Clock for SteppedClock {
     }
 }
 
+/// A gate stands before what must not be done late, such as ending a message whose claim may be somebody
+/// else's by now. It is open until a time that its owner moves on, and then shut. Clones are the same gate.
+///
+/// It goes by both times: monotonic time does not count the sleep of a machine, and wall time jumps.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Until>);
+
+#[derive(Debug)]
+struct Until {
+    clock: Arc<dyn Clock>,
+    /// `None` when it is shut for good.
+    at: Mutex<Option<Now>>,
+}
+
+impl Gate {
+    /// A gate that is open until then, by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, until: Now) -> Self {
+        Self(Arc::new(Until { clock, at: Mutex::new(Some(until)) }))
+    }
+
+    /// Whether it is open now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let until = *self.0.at.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| {
+            let now = self.0.clock.now();
+            now.mono < until.mono && now.wall < until.wall
+        })
+    }
+
+    /// Keeps it open until then, if it is not shut for good.
+    pub fn keep_open(&self, until: Now) {
+        if let Some(at) = &mut *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) {
+            *at = until;
+        }
+    }
+
+    /// Shuts it for good.
+    pub fn shut(&self) {
+        *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Gate {}
+
 /// A source of randomness for jitter, shuffling and ids; clones share one stream, so that one seed
 /// gives one history. Not for keys or nonces.
 #[derive(Debug, Clone)]

@@ -152,6 +152,8 @@ pub mod https;
 pub mod message;
 #[cfg(feature = "tokio")]
 pub mod net;
+#[cfg(any(feature = "disk", feature = "postgres"))]
+pub mod outbox;
 #[cfg(feature = "tokio")]
 pub mod pool;
 #[cfg(feature = "preflight")]

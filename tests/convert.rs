@@ -261,7 +261,13 @@ async fn smtputf8_is_dropped_where_nothing_needs_it() {
             let peer = Peer::in_memory(65536, offers(extensions));
             let Content::Whole(content) = &job.content else { panic!() };
             let content = Content::Whole(content.clone());
-            let again = Job { mail: job.mail.clone(), recipients: job.recipients.clone(), content, ..job };
+            let again = Job {
+                mail: job.mail.clone(),
+                recipients: job.recipients.clone(),
+                content,
+                gate: None,
+                ..job
+            };
             let (_, work) = run(&in_memory(&peer, options()), &peer, Require::Opportunistic, [again]).await;
             if sent {
                 assert_eq!(work.delivered(), 1, "{job:?} {extensions}: {:?}", work.reports);

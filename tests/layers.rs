@@ -27,6 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),
     ("spool", &["smtp", "message", "clock"]),
     ("delivery", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool"]),
+    ("outbox", &["smtp", "message", "clock", "spool", "delivery"]),
     ("tls_rpt", &["smtp", "message", "clock", "hop", "https", "route", "attempt", "delivery"]),
     ("server", &["smtp", "message", "clock", "hop", "net"]),
     ("relay", &["smtp", "message", "clock", "hop", "route", "spool", "delivery", "server"]),

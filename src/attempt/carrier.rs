@@ -17,7 +17,7 @@ use super::run::Run;
 use super::signatory::Signatory;
 use super::trial::Trial;
 use crate::BoxFuture;
-use crate::clock::Clock;
+use crate::clock::{Clock, Gate};
 use crate::hop::{Host, Require, TlsStart};
 use crate::message::{Content, Sign};
 use crate::net::connect::{Connect, ConnectError};
@@ -43,6 +43,9 @@ pub struct Job {
     pub content: Content,
     /// What TLS this message needs; what the route needs is asked besides.
     pub require: Require,
+    /// What stands before the last octet of the message: once it is shut, the message is not ended, and
+    /// the job not attempted. For those whose claim on a message ends. `None`: nothing does.
+    pub gate: Option<Gate>,
 }
 
 /// What became of a job.

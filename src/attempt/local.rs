@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use self::files::{Files, LineEnds};
 use super::{Accepted, Cause, LocalFault, Outcome};
 use crate::BoxFuture;
-use crate::clock::{Clock, Rng, Timestamp};
+use crate::clock::{Clock, Gate, Rng, Timestamp};
 use crate::message::{Content, MessageId};
 use crate::smtp::address::{Domain, ForwardPath};
 use crate::smtp::params::{Mail, Rcpt};
@@ -36,6 +36,7 @@ pub struct LocalItem {
     pub destination: Domain,
     /// When the message was accepted.
     pub accepted: Timestamp,
+    gate: Option<Gate>,
 }
 
 impl LocalItem {
@@ -48,7 +49,21 @@ impl LocalItem {
         destination: Domain,
         accepted: Timestamp,
     ) -> Self {
-        Self { id, mail, recipients, destination, accepted }
+        Self { id, mail, recipients, destination, accepted, gate: None }
+    }
+
+    /// The same, for as long as this gate is open.
+    #[must_use]
+    pub fn until(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// Whether the message is still ours to deliver. A store asks right before what makes it visible: once
+    /// this is false, somebody else may be delivering it, and the store is to leave it and answer that it
+    /// failed. That is no attempt then.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.gate.as_ref().is_none_or(Gate::is_open)
     }
 }
 
@@ -116,10 +131,10 @@ impl Maildir {
         if written != size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let last = line_ends.end();
+        let (last, gate) = (line_ends.end(), item.gate.clone());
         blocking(move || {
             files.write(last);
-            Ok(files.publish())
+            Ok(files.publish(gate.as_ref()))
         })
         .await
     }

@@ -393,6 +393,7 @@ impl Work for Letter {
             recipients: part.open().map(|(rcpt, _)| rcpt.clone()).collect(),
             content: Content::Whole(self.content.clone()),
             require: self.require,
+            gate: None,
         });
         self.given.extend(next);
         Box::pin(std::future::ready(job))

@@ -20,7 +20,7 @@ pub(crate) struct Signatory {
 }
 
 impl Signatory {
-    pub(super) fn new(signer: Arc<dyn Sign>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(signer: Arc<dyn Sign>, clock: Arc<dyn Clock>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { signer, clock, turns: Arc::new(Semaphore::new(processors)) }
     }

@@ -212,7 +212,13 @@ impl EngineBuilder {
         let (settler, from) = mpsc::unbounded_channel();
         let (close, closing) = watch::channel(Close::Open);
         let shared = Arc::new(Shared {
-            core: Mutex::new(Core::new(options.clone(), self.retry.clone(), self.rng.clone(), now)),
+            core: Mutex::new(Core::new(
+                options.clone(),
+                self.retry.clone(),
+                self.spool.is_shared(),
+                self.rng.clone(),
+                now,
+            )),
             carrier: Carrier::new(carrier, self.connect, tls, Arc::clone(&self.clock)),
             watchers: Watchers::new(options.receipts),
             recall: Recall::new(Arc::clone(&self.spool)),

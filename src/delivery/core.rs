@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::attempt::{Cause, Outcome, RunEnd};
-use crate::clock::{Now, Rng, Timestamp};
+use crate::clock::{Gate, Now, Rng, Timestamp};
 use crate::message::MessageId;
 use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) closing: bool,
     /// The spool must be opened again: what is tried now could not be settled, and would be tried twice.
     pub(crate) halted: bool,
+    /// Others may claim from the same spool.
+    shared: bool,
     /// Since when tries count for expiry: the start, or the last jump of the clock.
     since: Now,
     pub(super) options: EngineOptions,
@@ -62,6 +64,7 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(super) struct Held {
     number: u64,
+    gate: Gate,
     weight: usize,
     /// Somebody wanted something of it since it was claimed.
     pub(super) wanted: bool,
@@ -81,7 +84,7 @@ pub(crate) struct RunNotes {
 }
 
 impl Core {
-    pub(crate) fn new(options: EngineOptions, retry: Retry, rng: Rng, now: Now) -> Self {
+    pub(crate) fn new(options: EngineOptions, retry: Retry, shared: bool, rng: Rng, now: Now) -> Self {
         Self {
             schedule: Schedule::default(),
             routes: Books::default(),
@@ -95,6 +98,7 @@ impl Core {
             reports: 0,
             closing: false,
             halted: false,
+            shared,
             since: now,
             options,
             retry,
@@ -171,14 +175,19 @@ impl Core {
         Some((part, limit))
     }
 
-    /// An entry was claimed.
-    pub(crate) fn admit(&mut self, mut entry: Entry, now: Now, todo: &mut Todo) {
+    /// An entry was claimed; under that claim its message may be ended until then.
+    pub(crate) fn admit(&mut self, mut entry: Entry, until: Now, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
         if let Some(held) = self.held.get_mut(&key).filter(|_| !is_report(claim)) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
-            // settle with the newer proof.
+            // settle with the newer proof. But somebody else may have had it in between: what has not been
+            // ended by now is not, and starts anew.
             held.number = held.number.max(claim.token.number);
+            match self.shared {
+                true => held.gate.shut(),
+                false => held.gate.keep_open(until),
+            }
             return;
         }
         let mut weight = claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len);
@@ -188,8 +197,9 @@ impl Core {
         }
         self.weight += weight;
         // There was more to tell meanwhile: what is being reported of it was fenced off.
-        let before = self.held.insert(key, Held { number: claim.token.number, weight, wanted: false });
-        self.reports += usize::from(is_report(claim) && before.is_none());
+        let held = Held { number: claim.token.number, gate: entry.gate.clone(), weight, wanted: false };
+        let before = self.held.insert(key, held);
+        self.reports += usize::from(is_report(&entry.claim) && before.is_none());
         self.weight = self.weight.saturating_sub(before.map_or(0, |held| held.weight));
         self.place(entry, now, todo);
     }
@@ -203,6 +213,7 @@ impl Core {
             return;
         }
         if let Some(held) = self.held.remove(&key) {
+            held.gate.shut();
             self.weight = self.weight.saturating_sub(held.weight);
             if is_report {
                 self.reports = self.reports.saturating_sub(1);
@@ -224,6 +235,23 @@ impl Core {
     /// The number of the latest claim of an entry; `None` when it is not ours any more.
     pub(crate) fn number(&self, token: &Token) -> Option<u64> {
         self.held.get(&(token.message, token.entry)).map(|held| held.number)
+    }
+
+    /// Whether an entry is ours by this very claim. It may have been lost and claimed again since.
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        let token = &entry.claim.token;
+        self.held.get(&(token.message, token.entry)).is_some_and(|held| held.gate == entry.gate)
+    }
+
+    /// These claims were extended: their messages may be ended until then.
+    pub(crate) fn extended(&mut self, tokens: &[Token], until: Now) {
+        for token in tokens {
+            if let Some(held) = self.held.get(&(token.message, token.entry))
+                && held.number == token.number
+            {
+                held.gate.keep_open(until);
+            }
+        }
     }
 
     /// All claims that are held.
@@ -392,9 +420,15 @@ impl Core {
         notes.leaves = notes.leaves || lane.run_leaves();
         let stopped = stopped || notes.leaves;
         while !stopped && let Some(entry) = lane.pop() {
-            let claim = &entry.claim;
-            if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
+            let (claim, token) = (&entry.claim, &entry.claim.token);
+            if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
                 continue; // somebody else has it now
+            }
+            if !entry.gate.is_open() {
+                // It could not be ended. The spool knows whether it is ours still.
+                let due = claim.due;
+                todo.finish(entry, Verdict::Back { queue: None, due });
+                continue;
             }
             if is_over(retry, claim, now, since) {
                 todo.finish(entry, Verdict::Expired);

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::BoxFuture;
-use crate::clock::{Now, Timestamp};
+use crate::clock::Now;
 use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, ClaimRequest, Class, KeepLog, QueueName, QueueSummary, SpoolError, Token};
@@ -53,14 +53,18 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
     dispatcher.close(&mut close).await;
 }
 
+/// The claims that an extension was asked for, those of them that are lost, and until when messages of the
+/// others may be ended: reckoned from when it was asked for, however long the answer took.
+type Extended = Result<(Vec<Token>, Vec<Token>, Now), SpoolError>;
+
 struct Dispatcher {
     shared: Arc<Shared>,
     claims: JoinSet<Result<Vec<Claim>, SpoolError>>,
-    claiming: HashMap<Id, (Part, usize)>,
+    claiming: HashMap<Id, (Part, usize, Now)>,
     lookups: JoinSet<Result<Route, RouteError>>,
     asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
-    leases: JoinSet<Result<Vec<Token>, SpoolError>>,
+    leases: JoinSet<Extended>,
     prunes: JoinSet<Result<bool, SpoolError>>,
     /// When what is remembered of old is forgotten next.
     next_prune: Instant,
@@ -97,7 +101,7 @@ impl Dispatcher {
                 Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
                 Some(answer) = self.lookups.join_next_with_id() => self.answered(answer),
                 Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
-                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                Some(answer) = self.leases.join_next() => self.extended(answer),
                 Some(answer) = self.prunes.join_next() => self.pruned(flat(answer)),
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
@@ -122,7 +126,7 @@ impl Dispatcher {
             while self.claims.len() < CLAIMS
                 && let Some((part, limit)) = shared.with(|core, now, _| core.next_claim(now))
             {
-                self.claim(part, limit, now.wall);
+                self.claim(part, limit);
             }
             if self.next_sweep.is_some_and(|at| now.mono >= at) {
                 self.sweep_began = now.mono;
@@ -189,27 +193,30 @@ impl Dispatcher {
         }
     }
 
-    fn claim(&mut self, part: Part, limit: usize, now: Timestamp) {
-        let spool = Arc::clone(&self.shared.spool);
-        let lease = now.after(self.shared.settings().options.lease);
-        let request = ClaimRequest { queue: part.0.clone(), class: part.1, now, limit, lease };
+    fn claim(&mut self, part: Part, limit: usize) {
+        let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now());
+        let settings = self.shared.settings();
+        let options = &settings.options;
+        let lease = now.wall.after(options.lease);
+        let request = ClaimRequest { queue: part.0.clone(), class: part.1, now: now.wall, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
-        self.claiming.insert(task.id(), (part, limit));
+        self.claiming.insert(task.id(), (part, limit, options.gate_until(now)));
     }
 
     fn claimed(&mut self, answer: Result<(Id, Result<Vec<Claim>, SpoolError>), JoinError>) {
         let (id, answer) = by_id(answer);
-        let Some((part, limit)) = self.claiming.remove(&id) else { return };
+        let Some((part, limit, until)) = self.claiming.remove(&id) else { return };
         match answer.unwrap_or_else(|| Err(panicked())) {
             Ok(claims) => {
                 self.worked();
                 let full = claims.len() >= limit;
                 let cancelled = claims.iter().all(|claim| claim.cancelled);
-                let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
+                let entries: Vec<_> =
+                    claims.into_iter().map(|claim| self.shared.entry(claim, until)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
                     for entry in entries {
-                        core.admit(entry, now, todo);
+                        core.admit(entry, until, now, todo);
                     }
                     core.schedule.claimed(&part, full, cancelled)
                 });
@@ -309,21 +316,32 @@ impl Dispatcher {
         let tokens = self.shared.look(super::core::Core::tokens);
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
-            let lease = now.wall.after(self.shared.settings().options.lease);
-            self.leases.spawn(async move { spool.extend(tokens, lease).await });
+            let settings = self.shared.settings();
+            let options = &settings.options;
+            let (lease, until) = (now.wall.after(options.lease), options.gate_until(now));
+            self.leases.spawn(async move {
+                let lost = spool.extend(tokens.clone(), lease).await?;
+                Ok((tokens, lost, until))
+            });
         }
     }
 
-    fn extended(&mut self, answer: Result<Vec<Token>, SpoolError>) {
-        match answer {
-            Ok(lost) => self.shared.with(|core, _, _| {
+    fn extended(&mut self, answer: Result<Extended, JoinError>) {
+        match answer.unwrap_or_else(|_| Err(panicked())) {
+            Ok((tokens, lost, until)) => self.shared.with(|core, _, _| {
                 for token in &lost {
                     if core.number(token) == Some(token.number) {
                         core.release(token);
                     }
                 }
+                core.extended(&tokens, until);
             }),
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                // Until it works the claims run out: some tries are left before they do.
+                let again = self.shared.mono() + self.shared.settings().options.lease / 12;
+                self.next_lease = self.next_lease.min(again);
+                self.failed(&error);
+            }
         }
     }
 
@@ -367,7 +385,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 Some(answer) = self.claims.join_next_with_id() => self.claimed(answer),
-                Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                Some(answer) = self.leases.join_next() => self.extended(answer),
                 _ = close.changed() => {}
                 () = shared.wake.notified() => {}
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {

@@ -11,23 +11,22 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::attempt::{Carrier, Signatory};
-use crate::clock::Timestamp;
+use crate::clock::{Now, Timestamp};
 use crate::message::{Handling, MessageId, SignError, Signing, by_destination};
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, Class, KeyError, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
+use crate::spool::{Claim, Class, KeyError, NewBody, QueueName, Spool, SpoolError};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
 use super::care::Care;
+use super::compose::{self, Times};
 use super::event::Event;
-use super::journal;
 use super::options::EngineOptions;
 use super::receipt::Watch;
 use super::retry::Retry;
 use super::shared::{Close, Health, Settings, Shared, in_front};
-use super::terms;
 use super::wishes::Wishes;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
@@ -310,23 +309,7 @@ impl Engine {
     /// # Errors
     /// [`SubmitError::Hold`] and [`SubmitError::Release`]
     pub fn check_times(&self, mail: &Mail) -> Result<(), SubmitError> {
-        self.fix_release(&mut mail.clone(), self.inner.shared.now().wall)
-    }
-
-    /// Makes a hold the time of release.
-    ///
-    /// # Errors
-    /// [`SubmitError::Hold`] and [`SubmitError::Release`]
-    fn fix_release(&self, mail: &mut Mail, now: Timestamp) -> Result<(), SubmitError> {
-        terms::fix_release(mail, now);
-        let release = terms::release(mail, now);
-        if release.since(now) > self.inner.shared.settings().options.max_hold.saturating_add(ROUNDED) {
-            return Err(SubmitError::Hold);
-        }
-        match terms::deliver_by(mail, now) {
-            Some(by) if mail.hold.is_some() && by <= release => Err(SubmitError::Release),
-            _ => Ok(()),
-        }
+        compose::check_times(&mut mail.clone(), self.inner.shared.now().wall, self.max_hold())
     }
 
     pub(crate) async fn store(
@@ -336,62 +319,44 @@ impl Engine {
         watched: bool,
     ) -> Result<Stored, SubmitError> {
         let shared = &self.inner.shared;
-        let NewMail { id, mut mail, handling, recipients, head, body } = mail;
+        let mut mail = mail;
         if *shared.close.borrow() != Close::Open {
             return Err(SubmitError::Closed);
         }
+        let recipients = std::mem::take(&mut mail.recipients);
         if recipients.is_empty() {
             return Err(message::SubmitError::NoRecipients.into());
         }
-        if handling.tags.len() > Handling::MAX_TAGS {
+        if mail.handling.tags.len() > Handling::MAX_TAGS {
             return Err(message::SubmitError::TooManyTags.into());
         }
-        let now = shared.now();
-        self.fix_release(&mut mail, now.wall)?;
-        let release = terms::release(&mail, now.wall);
-        let notices = terms::Notices::of_message(&mail, now.wall, shared.settings().options.delay_notice);
-        let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
+        let (now, settings) = (shared.now(), shared.settings());
+        let times = Times::of(&mut mail.mail, now.wall, &settings.options, &settings.retry)?;
+        let (id, count) = (mail.id, recipients.len());
+        let size = mail.body.size().saturating_add(mail.head.len() as u64);
         let units = by_destination(recipients, shared.ehlo.as_domain());
-        let source =
-            |destination| shared.carrier.source_of(&Sending::new(id, &mail.from, &handling, destination));
-        let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
-        let kind = (Care::of(&mail, &handling), Class::of(&mail));
-        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, kind, release, now));
-        let last = shared.settings().retry.expires(release, &mail.from);
-        let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
-        // Put off from birth, where the site is held; but not past the time of a notice or the last one.
-        plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall).min(expires));
-        let entries: Vec<NewEntry> = units
-            .into_iter()
-            .zip(&plan.places)
-            .map(|((destination, recipients), (queue, due))| NewEntry {
-                destination,
-                queue: queue.clone(),
-                due: *due,
-                recipients,
-            })
-            .collect();
-        let watch = watched
-            .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
-            .flatten();
-        let settings = shared.settings();
-        let key = wishes.key(handling.tenant.as_ref(), &settings.options, now.wall)?;
-        let announced = (!shared.observers.is_empty()).then(|| mail.clone());
-        let message = NewMessage {
-            id,
-            mail,
-            handling,
-            head,
-            body,
-            accepted: now.wall,
-            expires,
-            entries,
-            key,
-            keep: wishes.keep(&settings.options),
-            log: settings.options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
+        let source = |destination| {
+            shared.carrier.source_of(&Sending::new(id, &mail.mail.from, &mail.handling, destination))
         };
+        let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
+        let kind = (Care::of(&mail.mail, &mail.handling), Class::of(&mail.mail));
+        let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, kind, times.release, now));
+        // Put off from birth, where the site is held.
+        plan.places.iter_mut().for_each(|(_, due)| *due = times.first(*due, now.wall));
+        let entries = u32::try_from(units.len()).unwrap_or(u32::MAX);
+        let announced = (!shared.observers.is_empty()).then(|| mail.mail.clone());
+        let message = compose::message(
+            mail,
+            units,
+            &plan.places,
+            (now.wall, times.expires),
+            wishes,
+            &settings.options,
+        )?;
+        let watch = watched.then(|| shared.watchers.watch(id, entries)).flatten();
         let mut places = Places {
             shared,
+            until: plan.until,
             places: plan.places,
             class: kind.1,
             leased: plan.lease.is_some(),
@@ -420,9 +385,6 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// A release is kept in whole seconds.
-const ROUNDED: Duration = Duration::from_secs(1);
-
 /// A spool of any kind, owned or shared.
 #[derive(Debug)]
 pub struct AnySpool(Arc<dyn Spool>);
@@ -449,6 +411,8 @@ impl From<Arc<dyn Spool>> for AnySpool {
 /// given back, and the schedule learns when to look for the message.
 struct Places<'a> {
     shared: &'a Arc<Shared>,
+    /// Until when messages are ended under the lease.
+    until: Now,
     places: Vec<(QueueName, Timestamp)>,
     class: Class,
     leased: bool,
@@ -460,12 +424,12 @@ impl Places<'_> {
     fn stored(&mut self, claims: Vec<Claim>) {
         let places = std::mem::take(&mut self.places);
         let leased = std::mem::take(&mut self.leased);
-        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
+        let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim, self.until)).collect();
         self.shared.with(|core, now, todo| {
             if leased {
                 core.unreserve(places.len());
                 for entry in entries {
-                    core.admit(entry, now, todo);
+                    core.admit(entry, self.until, now, todo);
                 }
             } else {
                 for (queue, due) in places {

@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn a_later_claim_of_what_is_to_be_told_replaces_the_earlier_one() {
         let now = SystemClock.now();
-        let mut core = Core::new(EngineOptions::new(), Retry::new(), Rng::seeded(1), now);
+        let mut core = Core::new(EngineOptions::new(), Retry::new(), false, Rng::seeded(1), now);
         let (mut todo, mut claim) = (Todo::default(), gathered());
         let first = claim.token;
-        core.admit(Entry::new(claim.clone()), now, &mut todo);
+        core.admit(Entry::unbound(claim.clone()), now, now, &mut todo);
         claim.token.number += 1;
         let second = claim.token;
-        core.admit(Entry::new(claim), now, &mut todo);
+        core.admit(Entry::unbound(claim), now, now, &mut todo);
         assert_eq!((todo.finished.len(), core.held()), (2, 1), "both are written, and one is held");
         core.release(&first);
         assert_eq!(core.number(&second), Some(second.number), "what was fenced off takes nothing along");
@@ -84,7 +84,7 @@ mod tests {
     fn what_is_to_be_told_neither_expires_nor_is_late() {
         let over = T0.after(std::time::Duration::from_secs(9 * 86_400));
         let decide = |verdict| {
-            let finished = Finished { entry: Entry::new(gathered()), verdict };
+            let finished = Finished { entry: Entry::unbound(gathered()), verdict };
             let delay = Some(std::time::Duration::from_secs(1));
             decide(finished, over, &Retry::new(), delay, &Rng::seeded(1))
         };

@@ -15,6 +15,7 @@
 mod aside;
 mod builder;
 mod care;
+mod compose;
 mod core;
 mod dispatch;
 mod engine;
@@ -47,6 +48,8 @@ mod trials;
 mod wishes;
 
 pub use builder::{EngineBuilder, StartError};
+#[cfg(feature = "postgres")]
+pub(crate) use compose::Composer;
 pub use engine::{AnySpool, Engine, EngineStats, NewMail, SubmitError};
 pub use event::{About, ChannelObserver, Event, EventRecord, Observer};
 pub use options::EngineOptions;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Now;
 use crate::spool::{Durability, KeepLog};
 
 /// How much an engine does at once. Every number bounds memory or sockets.
@@ -111,6 +112,14 @@ impl EngineOptions {
         self.lease = self.lease.max(SHORTEST_LEASE);
         self.sweep = self.sweep.max(SHORTEST_SWEEP);
         self
+    }
+
+    /// Until when messages are ended under a claim that was asked for, or extended, at `asked`. A sixth of
+    /// the lease is left for the reply to be heard and stored, before somebody else tries it again. Leases
+    /// are extended at a third, so that is met only when the storage or this process stands still.
+    pub(crate) fn gate_until(&self, asked: Now) -> Now {
+        let time = self.lease - self.lease / 6;
+        Now { mono: asked.mono + time, wall: asked.wall.after(time) }
     }
 }
 

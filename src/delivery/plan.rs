@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) places: Vec<(QueueName, Timestamp)>,
     /// Claimed from birth until then, and handed over in memory.
     pub(crate) lease: Option<Timestamp>,
+    /// Until when messages are ended under that claim.
+    pub(crate) until: Now,
 }
 
 impl Core {
@@ -54,7 +56,11 @@ impl Core {
         if lease {
             self.reserved += units.len();
         }
-        Plan { places, lease: lease.then(|| now.wall.after(self.options.lease)) }
+        Plan {
+            places,
+            lease: lease.then(|| now.wall.after(self.options.lease)),
+            until: self.options.gate_until(now),
+        }
     }
 
     /// Gives places back that [`Core::plan`] kept.

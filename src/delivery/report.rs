@@ -271,7 +271,7 @@ mod tests {
         for seconds in [60, 120, 180, 240, 300] {
             let now = claim.due;
             let due = T0.after(Duration::from_secs(seconds));
-            let entry = Entry::new(claim.clone());
+            let entry = Entry::unbound(claim.clone());
             let finished = Finished { entry, verdict: Verdict::Back { queue: None, due } };
             let decision = decide(finished, now, &Retry::new(), delay, &rng);
             ids.extend(decision.notices().iter().map(|_| id(&decision)));

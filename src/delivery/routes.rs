@@ -172,7 +172,7 @@ mod tests {
     fn many_entries_wait_for_one_lookup() {
         let (mut routes, now) = (Routes::default(), SystemClock.mono());
         for n in 0..5 {
-            routes.wait(Entry::new(claim(n, "<>", &["a@b.test"])));
+            routes.wait(Entry::unbound(claim(n, "<>", &["a@b.test"])));
         }
         let asked = routes.ask().unwrap();
         assert_eq!(routes.ask(), None);
@@ -191,7 +191,7 @@ mod tests {
             for care in [Care::Usual, Care::Required, Care::Relaxed] {
                 let mut claim = claim(n, "<>", &["a@b.test"]);
                 claim.destination = domain(usize::try_from(n).unwrap());
-                books.of(care).wait(Entry::new(claim));
+                books.of(care).wait(Entry::unbound(claim));
             }
         }
         let asked: Vec<_> = std::iter::from_fn(|| books.ask()).collect();

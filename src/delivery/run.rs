@@ -47,11 +47,15 @@ pub(crate) async fn to_local(shared: Arc<Shared>, site: QueueName, id: LocalId) 
     let deliveries = async {
         while let Some(job) = work.next().await {
             let count = job.recipients.len();
-            let outcomes = match (&deliver, work.item(job.mail, job.recipients)) {
-                (Some(deliver), Some(item)) => deliver.deliver(&item, job.content).await,
-                _ => vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); count],
+            let report = match (&deliver, work.item(job.mail, job.recipients)) {
+                (Some(deliver), Some(item)) => {
+                    let outcomes = deliver.deliver(&item, job.content).await;
+                    let kept = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
+                    if kept || item.is_ours() { Report::Outcomes(outcomes) } else { Report::NotAttempted }
+                }
+                _ => Report::Outcomes(vec![Outcome::Deferred(Cause::Local(LocalFault::NotSetUp)); count]),
             };
-            work.done(Report::Outcomes(outcomes));
+            work.done(report);
             // A store that never waits must not keep the thread.
             tokio::task::yield_now().await;
         }
@@ -89,9 +93,11 @@ impl LaneWork {
 
     /// The entry that was taken last, for a store.
     fn item(&self, mail: Mail, recipients: Vec<Rcpt>) -> Option<LocalItem> {
-        let claim = &self.flight.back()?.0.claim;
+        let entry = &self.flight.back()?.0;
+        let (claim, gate) = (&entry.claim, entry.gate.clone());
         let destination = claim.destination.clone();
-        Some(LocalItem::new(claim.token.message, mail, recipients, destination, claim.accepted))
+        let item = LocalItem::new(claim.token.message, mail, recipients, destination, claim.accepted);
+        Some(item.until(gate))
     }
 
     async fn take(&mut self) -> Option<Job> {
@@ -117,6 +123,7 @@ impl LaneWork {
                         content: join(claim.head.clone(), body),
                         require: self.require,
                         recipients,
+                        gate: Some(entry.gate.clone()),
                     };
                     self.trials.taken(&entry, &self.shared.observers);
                     self.flight.push_back((entry, job.recipients.len()));
@@ -171,6 +178,14 @@ impl Work for LaneWork {
                     self.shared.with(|core, _, todo| core.worked(site, todo));
                 }
                 self.shared.settle(Finished { entry, verdict: Verdict::Tried { outcomes, offered } });
+            }
+            Report::NotAttempted if !entry.gate.is_open() => {
+                // No fault of the host's. The spool knows whether it is ours still.
+                if self.shared.look(|core| core.holds(&entry)) {
+                    let due = entry.claim.due;
+                    let verdict = Verdict::Back { queue: None, due };
+                    self.shared.settle(Finished { entry, verdict });
+                }
             }
             Report::NotAttempted => {
                 self.notes.failed = true;

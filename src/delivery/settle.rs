@@ -346,7 +346,7 @@ mod tests {
         let to = ["1@b.test", "2@b.test", "3@b.test"];
         let offered = outcomes.len();
         let finished = Finished {
-            entry: Entry::new(claim(1, from, &to)),
+            entry: Entry::unbound(claim(1, from, &to)),
             verdict: Verdict::Tried { outcomes, offered },
         };
         decide(finished, now, &Retry { jitter_percent: 0, ..Retry::new() }, None, &Rng::seeded(1))
@@ -395,7 +395,7 @@ mod tests {
         claim.recipients = first.recipients.clone();
         let verdict =
             Verdict::Tried { outcomes: vec![Outcome::Failed(refused(550)), left_over()], offered: 2 };
-        let finished = Finished { entry: Entry::new(claim), verdict };
+        let finished = Finished { entry: Entry::unbound(claim), verdict };
         let second = decide(finished, T0, &Retry::new(), None, &Rng::seeded(1));
         assert_eq!((told(&first), told(&second)), (1, 1));
         assert_ne!(first.round(), second.round());
@@ -428,7 +428,7 @@ mod tests {
             let mut claim = claim(1, from, &["1@b.test"]);
             claim.recipients[0].rcpt = Rcpt::parse(&format!("<1@b.test> {rcpt}")).unwrap();
             let verdict = Verdict::All(Outcome::Delivered(accepted));
-            let finished = Finished { entry: Entry::new(claim), verdict };
+            let finished = Finished { entry: Entry::unbound(claim), verdict };
             let decision = decide(finished, T0, &Retry::new(), None, &Rng::seeded(1));
             let kinds: Vec<_> = decision.notices().iter().map(|notice| notice.kind).collect();
             assert_eq!(kinds, Vec::from_iter(kind), "{from} {rcpt}");
@@ -448,7 +448,7 @@ mod tests {
         let mut claim = decision.entry.claim.clone();
         claim.recipients = decision.recipients;
         let finished = Finished {
-            entry: Entry::new(claim),
+            entry: Entry::unbound(claim),
             verdict: Verdict::Tried { outcomes: vec![delivered()], offered: 1 },
         };
         let decision = decide(finished, T0, &Retry::new(), None, &Rng::seeded(1));
@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_missing_outcome_is_not_a_delivery_and_what_was_not_offered_is_due_at_once() {
-        let entry = || Entry::new(claim(1, "<a@a.test>", &["1@b.test", "2@b.test"]));
+        let entry = || Entry::unbound(claim(1, "<a@a.test>", &["1@b.test", "2@b.test"]));
         let decide =
             |verdict| decide(Finished { entry: entry(), verdict }, T0, &Retry::new(), None, &Rng::seeded(1));
         let decision = decide(Verdict::Tried { outcomes: vec![delivered()], offered: 2 });
@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn given_back_means_unchanged() {
-        let entry = Entry::new(claim(1, "<a@a.test>", &["1@b.test"]));
+        let entry = Entry::unbound(claim(1, "<a@a.test>", &["1@b.test"]));
         let queue = Some(QueueName::new("mx.b.test:25"));
         let verdict = Verdict::Back { queue: queue.clone(), due: T0 };
         let decision = decide(Finished { entry, verdict }, T0, &Retry::new(), None, &Rng::seeded(1));

@@ -10,13 +10,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::attempt::{Carrier, Deliver};
-use crate::clock::{Clock, Now, Rng};
+use crate::clock::{Clock, Gate, Now, Rng};
 use crate::message::SignError;
 use crate::net::source::Sending;
 use crate::route::{LocalId, Resolve};
 use crate::smtp::address::EhloName;
 use crate::spool::{Claim, Spool, SpoolError};
 
+use super::compose;
 use super::core::Core;
 use super::event::{Event, Observers};
 use super::gather::is_report;
@@ -127,9 +128,7 @@ impl Shared {
 
     /// A head with the signatures of the message in front, where something signs it.
     pub(crate) async fn signed(&self, head: Bytes, content: &Bytes) -> Result<Bytes, SignError> {
-        let Some(signatory) = self.carrier.signatory() else { return Ok(head) };
-        let fields = signatory.sign([head.clone(), content.clone()]).await?;
-        Ok(in_front(fields, head))
+        compose::signed(self.carrier.signatory(), head, content).await
     }
 
     /// The same for a report, of which one is written at a time.
@@ -175,14 +174,15 @@ impl Shared {
 
     /// A claim as an entry, with the source that it is sent from. Not under the lock: the host program
     /// may have a say in it.
-    pub(crate) fn entry(&self, claim: Claim) -> Entry {
+    pub(crate) fn entry(&self, claim: Claim, until: Now) -> Entry {
+        let gate = Gate::new(Arc::clone(&self.clock), until);
         if is_report(&claim) {
-            return Entry::new(claim);
+            return Entry::new(claim, gate);
         }
         let (message, destination) = (claim.token.message, &claim.destination);
         let sending = Sending::new(message, &claim.mail.from, &claim.handling, destination);
         let source = self.carrier.source_of(&sending);
-        Entry::new(claim).with_source(source)
+        Entry::new(claim, gate).with_source(source)
     }
 
     /// Looks at the core.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::message::{IntoSubmission, MessageId, SubmitContext};
 use crate::spool::{Logged, NewBody, SpoolError};
 
+use super::compose;
 use super::engine::{Engine, NewMail, SubmitError};
 use super::receipt::{Receipt, ReceiptError};
-use super::wishes::{SubmitOptions, Wishes};
+use super::wishes::SubmitOptions;
 
 impl Engine {
     /// Takes a message of the host program. When it returns `Ok`, the message is on stable storage
@@ -66,15 +67,13 @@ impl Engine {
     pub async fn submit_with(
         &self,
         message: impl IntoSubmission,
-        mut options: SubmitOptions,
+        options: SubmitOptions,
     ) -> Result<Receipt, SubmitError> {
         let shared = self.shared();
         let id = options.id.unwrap_or_else(|| self.new_id());
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.settings().options.max_recipients;
-        let mut submission = message.into_submission(&context)?.handled();
-        options.handle(&mut submission.handling);
-        let wishes = Wishes::new(options.key, || submission.digest(), options.keep);
+        let (submission, wishes) = compose::begin(message, &context, options)?;
         // One recipient, as most messages have, is in order.
         let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
         let order = several.map(|rcpt| rcpt.to.clone()).collect();

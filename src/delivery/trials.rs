@@ -138,7 +138,7 @@ mod tests {
     fn entry(destination: &str, n: u16) -> Entry {
         let mut claim = claim(1, "<a@a.test>", &["x@b.test"]);
         claim.destination = Domain::parse(destination).unwrap();
-        let mut entry = Entry::new(claim);
+        let mut entry = Entry::unbound(claim);
         let hosts = Hosts::new(vec![host(n)], Require::Opportunistic);
         entry.routed = Some(Arc::new(Routed::new(Route::Hosts(hosts), Care::Usual).unwrap()));
         entry

@@ -5,6 +5,8 @@
 //! connection is opened by a [`Dialer`](super::Dialer), carries transactions up to the session's window
 //! at once, and is handed back idle or closed.
 
+mod gated;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 
 use super::trace::{TraceLine, Tracer};
 use super::wire::{Stream, Turn, Wire};
-use crate::clock::Clock;
+use crate::clock::{Clock, Gate};
 use crate::hop::{Demand, Host, Seen, TlsSeen};
 use crate::message::Content;
 use crate::smtp::capability::Capabilities;
@@ -43,6 +45,8 @@ pub struct Connection {
     /// How long content may take to be read.
     patience: Duration,
     content_failed: Option<u64>,
+    /// The first transaction whose message must not be ended any more.
+    barred: Option<u64>,
     /// Whether content is being read: when that is found set, somebody dropped the future over it.
     reading: bool,
 }
@@ -61,6 +65,8 @@ pub enum Step {
 struct Feed {
     transaction: u64,
     content: Content,
+    /// Until the wire has it.
+    gate: Option<Gate>,
     span: Span,
 }
 
@@ -102,6 +108,7 @@ impl Connection {
             until: None,
             patience,
             content_failed: None,
+            barred: None,
             reading: false,
         }
     }
@@ -134,7 +141,7 @@ impl Connection {
     /// Whether a transaction can begin now.
     #[must_use]
     pub fn can_begin(&self) -> bool {
-        self.progress == Progress::Ready && self.session.can_begin()
+        self.progress == Progress::Ready && self.session.can_begin() && self.barred.is_none()
     }
 
     /// Whether a transaction with these recipients would reach any of them on this connection, see
@@ -195,8 +202,24 @@ impl Connection {
     ///
     /// # Errors
     /// [`BeginError`]: not now, or never on this connection. The content is gone then.
-    pub fn begin(&mut self, mut transaction: Transaction, content: Content) -> Result<u64, BeginError> {
-        if self.progress != Progress::Ready {
+    pub fn begin(&mut self, transaction: Transaction, content: Content) -> Result<u64, BeginError> {
+        self.begin_gated(transaction, content, None)
+    }
+
+    /// As [`begin`](Self::begin), with a gate in front of the last octet of the message, which is asked before
+    /// each write until that octet has left. Once it is found shut, the message is never ended: what is
+    /// open before it is finished, and then the connection ends, with this transaction not attempted.
+    /// Only where TLS holds that octet back, the connection ends at once.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_gated(
+        &mut self,
+        mut transaction: Transaction,
+        content: Content,
+        gate: Option<Gate>,
+    ) -> Result<u64, BeginError> {
+        if self.progress != Progress::Ready || self.barred.is_some() {
             return Err(BeginError::NotReady);
         }
         transaction.size = content.size();
@@ -205,7 +228,7 @@ impl Connection {
         let number = self.session.begin(transaction)?;
         span.record("number", number);
         debug!(parent: &span, "transaction begun");
-        self.feeds.push_back(Feed { transaction: number, content, span });
+        self.feeds.push_back(Feed { transaction: number, content, gate, span });
         // What is in memory is given at once: the next transaction can begin behind it.
         self.pump();
         Ok(number)
@@ -236,6 +259,7 @@ impl Connection {
     pub async fn next_step(&mut self, or_room: bool) -> Step {
         loop {
             self.pump();
+            self.give_way();
             if let Some((number, result)) = self.done.pop_front() {
                 self.feeds.retain(|feed| feed.transaction != number);
                 return Step::Done(number, result);
@@ -329,16 +353,17 @@ impl Connection {
                 Output::Event(event) => self.on(event),
                 Output::Wait { until } => {
                     self.until = until;
-                    return;
+                    break;
                 }
                 Output::Closed => {
                     if self.failure().is_none() {
                         self.progress = Progress::Over(Failure::Lost);
                     }
-                    return;
+                    break;
                 }
             }
         }
+        self.set_gates();
     }
 
     fn on(&mut self, event: Event) {
@@ -384,6 +409,7 @@ impl Connection {
                 let now = self.until.map_or(now, |until| now.max(until));
                 self.session.handle(now, Input::Timeout);
             }
+            Turn::Barred(transaction) => self.barred = Some(transaction),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod connect;
 mod connection;
 mod credentials;
 mod dial;
+mod gates;
 pub mod source;
 pub mod tls;
 mod trace;

@@ -101,6 +101,7 @@ pub fn job(require: Require) -> Job {
         recipients: rcpts(&["r@mx.test"]),
         content: Content::Whole(Bytes::from_static(b"Subject: x\r\n\r\nHello\r\n")),
         require,
+        gate: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::clock::Rng;
+use crate::clock::{Gate, Rng};
 
 /// Copies under way. Dropped before they are published, they are removed.
 #[derive(Debug)]
@@ -41,14 +41,15 @@ impl Files {
         }
     }
 
-    /// Syncs the copies, moves them to where readers look, and syncs that.
-    pub(super) fn publish(mut self) -> Vec<io::Result<()>> {
+    /// Syncs the copies, moves them to where readers look, and syncs that. What comes to a shut gate stays
+    /// unseen.
+    pub(super) fn publish(mut self, gate: Option<&Gate>) -> Vec<io::Result<()>> {
         let new = self.folder.join("new");
         let results: Vec<_> = self
             .copies
             .iter_mut()
             .map(|slot| match slot {
-                Ok(copy) => copy.publish(&new),
+                Ok(copy) => copy.publish(&new, gate),
                 Err(error) => Err(error.kind().into()),
             })
             .collect();
@@ -78,8 +79,11 @@ impl Copy {
         Ok(copy)
     }
 
-    fn publish(&mut self, new: &Path) -> io::Result<()> {
+    fn publish(&mut self, new: &Path, gate: Option<&Gate>) -> io::Result<()> {
         self.file.sync_all()?;
+        if gate.is_some_and(|gate| !gate.is_open()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         fs::rename(&self.temporary, new.join(&self.name))?;
         self.published = true;
         Ok(())

@@ -15,6 +15,7 @@ use self::parcel::{Misfit, Parcel};
 use super::carrier::{Carrier, Job, Key, Report, RunEnd, Work};
 use super::trial::Trial;
 use super::{Cause, ConnectFault, Feature, Outcome};
+use crate::clock::Gate;
 use crate::hop::{Demand, Host, PolicyKind, Refused, Require};
 use crate::message::Content;
 use crate::net::{Connection, OpenError, Step};
@@ -175,8 +176,9 @@ impl<'a> Run<'a> {
                 return Some(Stop::Change);
             };
             let flight = if held.lacks(&parcel.transaction).is_none() {
+                let gate = parcel.gate.clone();
                 let (transaction, content) = parcel.into_parts();
-                begin(held, transaction, content, demand)
+                begin(held, transaction, content, gate, demand)
             } else if self.flights.is_empty() {
                 match self.fit(held, parcel, demand).await {
                     Some(flight) => flight,
@@ -242,7 +244,9 @@ impl<'a> Run<'a> {
         demand: Demand,
     ) -> Option<Flight> {
         let outcome = match parcel.fit(self.carrier, held).await {
-            Ok((transaction, content)) => return Some(begin(held, transaction, content, demand)),
+            Ok((transaction, content)) => {
+                return Some(begin(held, transaction, content, parcel.gate.take(), demand));
+            }
             Err(Misfit::Later(cause)) => Outcome::Deferred(cause),
             Err(Misfit::Lacks(feature)) => {
                 parcel.lacks(held.host(), feature);
@@ -448,11 +452,12 @@ fn begin(
     held: &mut Held<Key, Connection>,
     transaction: Transaction,
     content: Content,
+    gate: Option<Gate>,
     demand: Demand,
 ) -> Flight {
     let (recipients, by) = (transaction.recipients.len(), transaction.mail.by);
     let every = |outcome| Flight::Decided(Report::Outcomes(vec![outcome; recipients]));
-    match held.begin(transaction, content) {
+    match held.begin_gated(transaction, content, gate) {
         Ok(number) => {
             held.count_use();
             Flight::Begun { number, recipients, by, demand }

@@ -14,6 +14,7 @@ use crate::BoxFuture;
 use crate::attempt::budget::{Charge, NoRoom};
 use crate::attempt::carrier::{Carrier, Job};
 use crate::attempt::{Cause, ConnectFault, Feature, Outcome};
+use crate::clock::Gate;
 use crate::hop::{Host, Require};
 use crate::message::convert::{Unconvertible, has_eight_bit_header, to_seven_bit};
 use crate::message::{Content, ReadBody};
@@ -26,6 +27,7 @@ use crate::smtp::params::BodyKind;
 pub(super) struct Parcel {
     pub(super) transaction: Transaction,
     pub(super) require: Require,
+    pub(super) gate: Option<Gate>,
     content: Source,
     unconvertible: Option<Unconvertible>,
     /// Hosts that cannot carry it, and what they lack.
@@ -62,6 +64,7 @@ impl Parcel {
         Self {
             transaction,
             require: job.require,
+            gate: job.gate,
             content: Source::Given(job.content),
             unconvertible: None,
             lacks: Vec::new(),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::attempt::{Cause, ConnectFault, LocalFault};
-use crate::clock::Timestamp;
+use crate::clock::{Gate, Timestamp};
 use crate::net::source::SourceName;
 use crate::route::{Hosts, LocalId, Protocol, Route, RouteError};
 use crate::smtp::params::Priority;
@@ -34,6 +34,8 @@ use super::shape::Shape;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) claim: Claim,
+    /// Until when its message may be ended. It also tells this claim from a later one of the same entry.
+    pub(crate) gate: Gate,
     /// Where it comes from, where there are several sources.
     pub(crate) source: Option<SourceName>,
     /// Times in a row that a run took it and did not try it.
@@ -45,8 +47,17 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) const fn new(claim: Claim) -> Self {
-        Self { claim, source: None, untried: 0, routed: None, came: 0 }
+    pub(crate) const fn new(claim: Claim, gate: Gate) -> Self {
+        Self { claim, gate, source: None, untried: 0, routed: None, came: 0 }
+    }
+
+    /// One whose time does not end.
+    #[cfg(test)]
+    pub(crate) fn unbound(claim: Claim) -> Self {
+        use crate::clock::{Clock as _, Now, SystemClock};
+        let mono = SystemClock.mono() + Duration::from_secs(1 << 30);
+        let gate = Gate::new(Arc::new(SystemClock), Now { mono, wall: Timestamp::NEVER });
+        Self::new(claim, gate)
     }
 
     /// The same, to be sent from there.

@@ -33,7 +33,7 @@ pub(crate) fn claim(n: u64, from: &str, to: &[&str]) -> Claim {
 }
 
 fn entry(n: u64) -> Entry {
-    Entry::new(claim(n, "<a@a.test>", &["x@b.test"]))
+    Entry::unbound(claim(n, "<a@a.test>", &["x@b.test"]))
 }
 
 fn lane() -> Lane {
@@ -78,7 +78,7 @@ fn urgent_mail_goes_first_and_slows_the_rest_down_without_stopping_it() {
     let mut lane = lane();
     let priorities = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"];
     for (n, priority) in (0..40).zip(priorities.into_iter().cycle()) {
-        lane.push(Entry::new(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
+        lane.push(Entry::unbound(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
     }
     let mut pop = || lane.pop().map(|entry| entry.claim.body.number);
     let first: Vec<_> = std::iter::from_fn(&mut pop).take(10).collect();
@@ -116,7 +116,7 @@ fn bodies_that_do_not_fit_are_let_go() {
 }
 
 fn of(n: u64, priority: i8) -> Entry {
-    Entry::new(claim(n, &format!("<a@a.test> MT-PRIORITY={priority}"), &["x@b.test"]))
+    Entry::unbound(claim(n, &format!("<a@a.test> MT-PRIORITY={priority}"), &["x@b.test"]))
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Session {
     /// of it is begun, what was sent is answered, and RSET stands in front of the next (RFC 3030 §2).
     fn chunk_answered(&mut self, reply: Reply) {
         let out_of_order = self.is_out_of_order(&reply);
-        let Self { open, pipe, .. } = self;
+        let open = &mut self.open;
         let Some(open) = open.front_mut() else { return };
         open.content.chunk_answered();
         if !reply.is_positive() {
@@ -204,7 +204,7 @@ impl Session {
                 open.refusal = Some((Phase::Content, reply));
             }
             open.void = true;
-            open.content.cut(pipe);
+            open.content.cut();
             self.pipelining_broken |= out_of_order;
         }
         if open.content.is_over() {

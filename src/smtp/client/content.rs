@@ -29,10 +29,8 @@ enum Stage {
     Wanted,
     /// The same, and the caller was asked for a piece.
     Asked,
-    /// All of it that is to be sent is written, up to this offset.
-    Given {
-        end: u64,
-    },
+    /// All of it that is to be sent is written.
+    Given,
 }
 
 #[derive(Debug)]
@@ -45,6 +43,9 @@ pub(super) struct Content {
     left: u64,
     /// LAST was said.
     last: bool,
+    /// Where the server takes it for a whole message: behind its dot, or behind the octets that LAST
+    /// announced. Known for LAST before those octets are.
+    ends_at: Option<u64>,
     /// Replies awaited to chunks that are not the last.
     unanswered: usize,
     /// A chunk was refused before LAST was said: no other is begun.
@@ -63,6 +64,7 @@ impl Content {
             given: 0,
             left: 0,
             last: false,
+            ends_at: None,
             unanswered: 0,
             cut: false,
             encoder: Encoder::new(),
@@ -90,15 +92,12 @@ impl Content {
     }
 
     pub(super) const fn is_given(&self) -> bool {
-        matches!(self.stage, Stage::Given { .. })
+        matches!(self.stage, Stage::Given)
     }
 
-    /// Where it ends.
-    pub(super) const fn end_offset(&self) -> Option<u64> {
-        match self.stage {
-            Stage::Given { end } => Some(end),
-            _ => None,
-        }
+    /// Where the server takes it for a whole message.
+    pub(super) const fn ends_at(&self) -> Option<u64> {
+        self.ends_at
     }
 
     /// DATA; or BDAT, behind which the content is expected at once.
@@ -126,7 +125,9 @@ impl Content {
         pipe.write(|to| command::bdat(to, size, last));
         self.unanswered += usize::from(!last);
         let command = if last { Command::Content } else { Command::Chunk };
-        pipe.expect(command, pipe.written().saturating_add(size));
+        let end = pipe.written().saturating_add(size);
+        self.ends_at = last.then_some(end);
+        pipe.expect(command, end);
     }
 
     /// Writes a piece.
@@ -179,7 +180,7 @@ impl Content {
             self.given += octets.len() as u64;
             pipe.octets(octets);
         }
-        self.stop_at_border(pipe);
+        self.stop_at_border();
     }
 
     /// Ends the content.
@@ -203,8 +204,9 @@ impl Content {
             let end = self.encoder.end();
             pipe.write(|to| to.put_slice(end));
             pipe.end_last();
+            self.ends_at = Some(pipe.written());
         }
-        self.stage = Stage::Given { end: pipe.written() };
+        self.stage = Stage::Given;
         Ok(())
     }
 
@@ -214,14 +216,14 @@ impl Content {
     }
 
     /// A chunk was refused: no other is begun.
-    pub(super) fn cut(&mut self, pipe: &Pipeline) {
+    pub(super) fn cut(&mut self) {
         self.cut = !self.last;
-        self.stop_at_border(pipe);
+        self.stop_at_border();
     }
 
-    fn stop_at_border(&mut self, pipe: &Pipeline) {
+    fn stop_at_border(&mut self) {
         if self.cut && self.left == 0 {
-            self.stage = Stage::Given { end: pipe.written() };
+            self.stage = Stage::Given;
         }
     }
 

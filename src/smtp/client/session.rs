@@ -189,6 +189,14 @@ impl Session {
         self.pipelining_broken
     }
 
+    /// How many octets, counted from the session's first, have left when the server has the whole message
+    /// of this open transaction and may deliver it: up to the last of its final dot, or of `BDAT LAST`.
+    /// `None` until that is known, which is before the last of them comes out of [`poll`](Self::poll).
+    #[must_use]
+    pub fn ends_at(&self, transaction: u64) -> Option<u64> {
+        self.open.iter().find(|open| open.id == transaction)?.content.ends_at()
+    }
+
     /// What the server lacks that this transaction needs, if anything: [`begin`](Self::begin) would say the
     /// same, and have taken it.
     #[must_use]

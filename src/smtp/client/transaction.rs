@@ -164,7 +164,7 @@ impl Open {
     pub(super) fn died(mut self, pipe: &Pipeline) -> Event {
         // Behind a refused chunk nothing is delivered, whatever was sent (RFC 3030 §2).
         let refused = self.content.is_cut() || matches!(self.refusal, Some((Phase::Content, _)));
-        match self.content.end_offset() {
+        match self.content.ends_at() {
             Some(end) if pipe.is_sent(end) && !refused => self.settle(RecipientResult::Unknown),
             _ => self.give_up(),
         }

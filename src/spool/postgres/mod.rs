@@ -241,6 +241,15 @@ impl PostgresSpool {
         Ok(())
     }
 
+    /// Stores messages in the transaction that the caller has open, see [`enqueue_in`].
+    pub(crate) async fn enqueue_in<C: GenericClient + Sync>(
+        &self,
+        client: &C,
+        batch: &[NewMessage],
+    ) -> Result<Vec<Known>, SpoolError> {
+        enqueue_in(client, &self.inner().link.tables, batch).await
+    }
+
     fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
