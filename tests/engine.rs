@@ -12,10 +12,16 @@
 
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/life.rs"]
+mod life;
+#[path = "engine/memories.rs"]
+mod memories;
 #[path = "engine/reports.rs"]
 mod reports;
 #[path = "engine/sources.rs"]
 mod sources;
+#[path = "engine/stuck.rs"]
+mod stuck;
 #[path = "engine/terms.rs"]
 mod terms;
 #[path = "engine/trouble.rs"]

@@ -67,15 +67,17 @@ async fn engine(spool: Arc<dyn Spool>) -> Engine {
 }
 
 async fn connect(engine: &Engine, rules: Rules, from: &str) -> Client<DuplexStream> {
+    connect_to(Relay::new(engine.clone(), rules), from).await
+}
+
+async fn connect_to(relay: Relay, from: &str) -> Client<DuplexStream> {
     let mut options = ServerOptions::new(hostname());
     options.session.auth = AuthOffer::Always;
     options.auth_delay = Duration::ZERO;
     let (ours, theirs) = duplex(64 * 1024);
     let peer =
         Peer { address: format!("{from}:4000").parse().unwrap(), local: "198.51.100.25:25".parse().unwrap() };
-    tokio::spawn(
-        Server::builder(Relay::new(engine.clone(), rules), options).serve_io(Box::new(theirs), peer),
-    );
+    tokio::spawn(Server::builder(relay, options).serve_io(Box::new(theirs), peer));
     let mut client = Client(ours);
     client.expect(&["220 mx.relay.test"]).await;
     client.ask("EHLO c.test", "250").await;
@@ -216,6 +218,22 @@ async fn friends_and_users_may_send_everywhere() {
     let reply = send(&mut user, "<a@x.test>", "<b@far.test>", b"\r\nhi\r\n").await;
     let message = stored(&*spool, &reply).await.1;
     assert!(message.contains("ESMTPA"), "{message}");
+}
+
+#[tokio::test]
+async fn rules_are_reloaded_for_the_sessions_that_begin_afterwards() {
+    let engine = engine(Arc::new(MemorySpool::new())).await;
+    let relay = Relay::new(engine, rules());
+    let mut before = connect_to(relay.clone(), STRANGER).await;
+    before.ask("MAIL FROM:<a@x.test>", "250").await;
+    let mut other = rules();
+    other.local = vec!["other.test".parse().unwrap()];
+    relay.reload(other);
+    let mut after = connect_to(relay, STRANGER).await;
+    after.ask("MAIL FROM:<a@x.test>", "250").await;
+    before.ask("RCPT TO:<b@local.test>", "250").await;
+    after.ask("RCPT TO:<b@local.test>", "550 5.7.1").await;
+    after.ask("RCPT TO:<b@other.test>", "250").await;
 }
 
 #[tokio::test]

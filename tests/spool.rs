@@ -12,6 +12,8 @@
 mod crash;
 #[path = "spool/disk.rs"]
 mod disk;
+#[path = "spool/segments.rs"]
+mod segments;
 
 /// One test per promise and implementation.
 macro_rules! promises {
@@ -38,6 +40,7 @@ macro_rules! promises {
         fn every_promise_of_the_contract_is_tested() {
             let source = [
                 include_str!("../src/spool/contract/claiming.rs"),
+                include_str!("../src/spool/contract/remembering.rs"),
                 include_str!("../src/spool/contract/settling.rs"),
                 include_str!("../src/spool/contract/storing.rs"),
             ];
@@ -72,4 +75,12 @@ promises! {
     a_scan_goes_through_everything
     everything_about_a_message_comes_back
     flush_and_wait_return
+    a_key_stores_its_message_once
+    a_key_outlives_its_message
+    another_content_under_a_key_is_refused
+    what_a_settlement_submits_has_no_key
+    results_outlive_their_message
+    nothing_is_remembered_of_what_was_fenced_off
+    the_log_is_read_by_number
+    the_log_is_pruned_from_its_front
 }

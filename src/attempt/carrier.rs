@@ -232,6 +232,17 @@ impl Carrier {
         }
     }
 
+    /// The limits on connections that hold now.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.pool.limits()
+    }
+
+    /// Goes on under other limits; connections at work stay.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.pool.set_limits(limits);
+    }
+
     /// How full the pool is.
     #[must_use]
     pub fn usage(&self) -> Usage {

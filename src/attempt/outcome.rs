@@ -55,19 +55,35 @@ pub struct Accepted {
     /// Whether the host was told how much time is left: it offered DELIVERBY, and for no more time
     /// than that (RFC 2852).
     pub deliver_by: bool,
+    /// What was noted of it, where it is recalled from the spool: then nothing else is known.
+    pub noted: Option<Box<str>>,
 }
 
 impl Accepted {
     /// Taken by a host of which nothing more is known.
     #[must_use]
     pub const fn by(host: Arc<Host>, reply: Reply, tls: Option<TlsSeen>) -> Self {
-        Self { host: Some(host), reply: Some(reply), tls, demand: None, dsn: false, deliver_by: false }
+        Self {
+            host: Some(host),
+            reply: Some(reply),
+            tls,
+            demand: None,
+            dsn: false,
+            deliver_by: false,
+            noted: None,
+        }
     }
 
     /// Taken by a local store.
     #[must_use]
     pub const fn locally() -> Self {
-        Self { host: None, reply: None, tls: None, demand: None, dsn: false, deliver_by: false }
+        Self::noted(None)
+    }
+
+    /// Recalled from the spool, with what was noted.
+    #[must_use]
+    pub const fn noted(noted: Option<Box<str>>) -> Self {
+        Self { host: None, reply: None, tls: None, demand: None, dsn: false, deliver_by: false, noted }
     }
 }
 
@@ -133,6 +149,8 @@ pub enum Cause {
     Cancelled,
     /// The spool lost the body.
     Damaged,
+    /// Recalled from the spool, where this was noted of the cause.
+    Noted(Option<Box<str>>),
 }
 
 /// To which command a server replied.
@@ -328,7 +346,7 @@ impl Cause {
             Self::Local(_) => EnhancedCode::new(class, 3, 0),
             Self::Expired(_) => EnhancedCode::new(class, 4, 7),
             Self::Suppressed => EnhancedCode::new(class, 7, 1),
-            Self::Cancelled | Self::Damaged => EnhancedCode::new(class, 0, 0),
+            Self::Cancelled | Self::Damaged | Self::Noted(_) => EnhancedCode::new(class, 0, 0),
         };
         EnhancedCode { class, ..code }
     }
@@ -385,6 +403,8 @@ impl fmt::Display for Cause {
             Self::Suppressed => f.write_str("the recipient is suppressed"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Damaged => f.write_str("the stored message is damaged"),
+            Self::Noted(None) => f.write_str("it failed, and why was not noted"),
+            Self::Noted(Some(note)) => f.write_str(note),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The builder of an [`Engine`]: what it must know is asked for, the rest has defaults.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -23,10 +23,11 @@ use super::dispatch::dispatch;
 use super::engine::Engine;
 use super::event::{Observer, Observers};
 use super::options::EngineOptions;
+use super::recall::Recall;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::settler::settle;
-use super::shared::{Close, Counts, Health, Shared};
+use super::shared::{Close, Counts, RUNNING, Settings, Shared};
 
 /// Builds an engine; see [`Engine::builder`].
 #[derive(Debug)]
@@ -192,6 +193,7 @@ impl EngineBuilder {
             Some(tls) => tls,
             None => ClientTls::new(TlsOptions::new(), Arc::clone(&self.clock))?,
         };
+        let own_limits = self.carrier.is_none();
         let mut carrier = self.carrier.unwrap_or_else(|| {
             let mut carrier = CarrierOptions::new(self.ehlo.clone());
             carrier.limits.per_key = options.runs_per_site;
@@ -213,19 +215,20 @@ impl EngineBuilder {
             core: Mutex::new(Core::new(options.clone(), self.retry.clone(), self.rng.clone(), now)),
             carrier: Carrier::new(carrier, self.connect, tls, Arc::clone(&self.clock)),
             watchers: Watchers::new(options.receipts),
+            recall: Recall::new(Arc::clone(&self.spool)),
             observers: Observers::new(self.observers),
             spool: self.spool,
             locals: self.locals,
             clock: self.clock,
             rng: self.rng,
             ehlo: self.ehlo,
-            retry: self.retry,
             wake: Notify::new(),
             abort: watch::Sender::new(false),
-            health: (Health::Running as u8).into(),
+            health: RUNNING.into(),
             counts: Counts::default(),
             runtime: Handle::current(),
-            options,
+            own_limits,
+            settings: RwLock::new(Arc::new(Settings { options, retry: self.retry })),
             resolver,
             settler,
             close,

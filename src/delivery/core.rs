@@ -74,6 +74,8 @@ pub(crate) struct Plan {
 pub(crate) struct RunNotes {
     /// It asked for work.
     pub(crate) asked: bool,
+    /// It was told that it is one too many: it gets nothing more.
+    pub(crate) leaves: bool,
     /// It tried an entry.
     pub(crate) tried: bool,
     /// It got nowhere with an entry: gave it back, or the host fell silent.
@@ -111,6 +113,20 @@ impl Core {
 
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Goes on under other options: what is beyond a new limit is finished, and no more begun.
+    pub(crate) fn reload(&mut self, options: EngineOptions, retry: Retry) {
+        for (site, lane) in &mut self.lanes {
+            let runs = match lane.way {
+                Way::Hosts(_) => options.runs_per_site,
+                Way::Local(_) => options.local_runs,
+            };
+            lane.shape.set_limit(runs);
+            // Where a limit is higher now nobody else would look.
+            self.schedule.unblock(site);
+        }
+        (self.options, self.retry) = (options, retry);
     }
 
     /// The wall clock jumped, or the process starts: what was tried before does not count.
@@ -241,6 +257,11 @@ impl Core {
         }
     }
 
+    /// Whether there are entries, and all of them have expired.
+    pub(crate) fn are_over(&self, entries: &[Entry], now: Now) -> bool {
+        !entries.is_empty() && entries.iter().all(|entry| self.is_over(&entry.claim, now))
+    }
+
     fn is_over(&self, claim: &Claim, now: Now) -> bool {
         is_over(&self.retry, claim, now, self.since)
     }
@@ -319,7 +340,7 @@ impl Core {
     pub(crate) fn no_permit(&mut self, site: &QueueName) {
         self.runs = self.runs.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(site) {
-            lane.run_ends(false);
+            lane.run_ends(false, false);
             self.starve(site);
         }
     }
@@ -363,6 +384,8 @@ impl Core {
             lane.run_works();
         }
         let mut taken = None;
+        notes.leaves = notes.leaves || lane.run_leaves();
+        let stopped = stopped || notes.leaves;
         while !stopped && let Some(entry) = lane.pop() {
             let claim = &entry.claim;
             if !self.held.contains_key(&(claim.token.message, claim.token.entry)) {
@@ -421,7 +444,7 @@ impl Core {
             todo.start(&starved);
         }
         let Some(lane) = self.lanes.get_mut(site) else { return };
-        lane.run_ends(notes.asked);
+        lane.run_ends(notes.asked, notes.leaves);
         let cause = match end {
             Some(RunEnd::Unreachable(cause)) => Some(cause),
             // Connections that open and break, over and over, are no better than none.
@@ -449,8 +472,20 @@ impl Core {
         }
     }
 
+    /// Once in a sweep: what is over is not kept waiting for a run or a route, and what waits in the queues
+    /// of full lanes is looked at, in small numbers.
+    pub(crate) fn sweep(&mut self, now: Now, todo: &mut Todo) {
+        self.prune(now.mono);
+        let (retry, since) = (&self.retry, self.since);
+        let over = |entry: &Entry| is_over(retry, &entry.claim, now, since);
+        let lanes = self.lanes.values_mut().flat_map(|lane| lane.take_if(over));
+        let entries: Vec<_> = lanes.chain(self.routes.take_if(over)).collect();
+        entries.into_iter().for_each(|entry| todo.finish(entry, Verdict::Expired));
+        self.schedule.probe();
+    }
+
     /// Forgets lanes that have nothing to do and nothing to remember.
-    pub(crate) fn prune(&mut self, now: Instant) {
+    fn prune(&mut self, now: Instant) {
         let schedule = &mut self.schedule;
         self.lanes.retain(|site, lane| {
             let keep = !lane.is_idle(now);
@@ -482,10 +517,14 @@ impl Core {
     }
 }
 
-/// Whether an entry's time is over, so that it is not tried again. What its sender wants back at a
-/// time is not tried behind it, whenever it was tried last (RFC 2852 §4.1).
+/// Whether an entry's time is over, so that it is not tried again. Where the process and its clock went on
+/// for longer than any wait between two tries, one that was not tried had its chance: its site takes less
+/// than is sent to it, or was never found. What its sender wants back at a time is not tried behind it,
+/// whenever it was tried last (RFC 2852 §4.1).
 fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
-    retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
+    let had_its_chance = now.mono.saturating_duration_since(since.mono) >= retry.longest();
+    (had_its_chance && now.wall >= claim.expires)
+        || retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
         || terms::return_at(&claim.mail, claim.accepted).is_some_and(|at| now.wall >= at)
 }
 

@@ -16,7 +16,7 @@ use crate::BoxFuture;
 use crate::clock::{Now, Timestamp};
 use crate::route::{Route, RouteError};
 use crate::smtp::address::Domain;
-use crate::spool::{Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Token};
+use crate::spool::{Claim, ClaimRequest, Class, KeepLog, QueueName, QueueSummary, SpoolError, Token};
 
 use super::care::Care;
 use super::lane::Routed;
@@ -34,12 +34,14 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         asking: HashMap::new(),
         sweep: JoinSet::new(),
         leases: JoinSet::new(),
+        prunes: JoinSet::new(),
+        next_prune: now.mono,
         last: now,
         next_sweep: Some(now.mono),
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
         listening: true,
-        next_lease: now.mono + shared.options.lease / 3,
+        next_lease: now.mono + shared.settings().options.lease / 3,
         next_starved: None,
         failures: 0,
         paused_until: None,
@@ -57,6 +59,9 @@ struct Dispatcher {
     asking: HashMap<Id, (Domain, Care)>,
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
     leases: JoinSet<Result<Vec<Token>, SpoolError>>,
+    prunes: JoinSet<Result<bool, SpoolError>>,
+    /// When what is remembered of old is forgotten next.
+    next_prune: Instant,
     /// The last look at the clock.
     last: Now,
     /// When the spool is looked through next; `None` while it is.
@@ -81,7 +86,7 @@ impl Dispatcher {
         while *close.borrow_and_update() == Close::Open {
             self.step();
             if foreign.is_none() && self.listening {
-                foreign = Some(shared.spool.wait(shared.options.sweep));
+                foreign = Some(shared.spool.wait(shared.settings().options.sweep));
             }
             let wake = tokio::time::sleep(self.until_next());
             tokio::select! {
@@ -91,6 +96,7 @@ impl Dispatcher {
                 Some(answer) = self.lookups.join_next_with_id() => self.answered(answer),
                 Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
                 Some(answer) = self.leases.join_next() => self.extended(flat(answer)),
+                Some(answer) = self.prunes.join_next() => self.pruned(flat(answer)),
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
@@ -118,11 +124,11 @@ impl Dispatcher {
             }
             if self.next_sweep.is_some_and(|at| now.mono >= at) {
                 self.sweep_began = now.mono;
-                shared.with(|core, now, _| core.prune(now.mono));
+                shared.with(|core, now, todo| core.sweep(now, todo));
                 self.sweep_page(None);
             }
         }
-        while self.lookups.len() < shared.options.lookups
+        while self.lookups.len() < shared.settings().options.lookups
             && let Some(asking) = shared.with(|core, _, _| core.routes.ask())
         {
             let (resolver, asked) = (Arc::clone(&shared.resolver), asking.0.clone());
@@ -152,7 +158,7 @@ impl Dispatcher {
         let now = self.shared.now();
         let (due, free) = self.shared.look(|core| (core.schedule.wake(), core.free()));
         let mono = |at: Instant| at.saturating_duration_since(now.mono);
-        let mut wait = mono(self.next_lease);
+        let mut wait = self.until_lease(now.mono);
         if let Some(until) = self.paused_until {
             wait = wait.min(mono(until));
         } else {
@@ -164,6 +170,15 @@ impl Dispatcher {
         wait = self.next_starved.map_or(wait, |at| wait.min(mono(at)));
         // Never zero, so that nothing that is due and cannot be done spins.
         wait.max(Duration::from_millis(1))
+    }
+
+    /// How long until leases are to be extended; while they are being, their answer wakes us.
+    fn until_lease(&self, now: Instant) -> Duration {
+        if self.leases.is_empty() {
+            self.next_lease.saturating_duration_since(now)
+        } else {
+            self.shared.settings().options.lease
+        }
     }
 
     /// Notices when wall time and monotonic time part.
@@ -183,7 +198,7 @@ impl Dispatcher {
 
     fn claim(&mut self, queue: QueueName, limit: usize, now: Timestamp) {
         let spool = Arc::clone(&self.shared.spool);
-        let lease = now.after(self.shared.options.lease);
+        let lease = now.after(self.shared.settings().options.lease);
         let request = ClaimRequest { queue: queue.clone(), class: Class::Normal, now, limit, lease };
         let task = self.claims.spawn(async move { spool.claim(request).await });
         self.claiming.insert(task.id(), (queue, limit));
@@ -199,6 +214,9 @@ impl Dispatcher {
                 let entries: Vec<_> = claims.into_iter().map(|claim| self.shared.entry(claim)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
+                    if core.are_over(&entries, now) {
+                        core.schedule.probe_on(&queue);
+                    }
                     for entry in entries {
                         core.admit(entry, now, todo);
                     }
@@ -261,7 +279,27 @@ impl Dispatcher {
         }
         self.listening = true;
         self.sweep_took = now.mono.saturating_duration_since(self.sweep_began);
-        self.next_sweep = Some(now.mono + self.shared.options.sweep.max(self.sweep_took * 20));
+        self.next_sweep = Some(now.mono + self.shared.settings().options.sweep.max(self.sweep_took * 20));
+        if now.mono >= self.next_prune && self.prunes.is_empty() {
+            self.next_prune = now.mono + self.shared.settings().options.sweep;
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        let (spool, now) = (Arc::clone(&self.shared.spool), self.shared.now().wall);
+        // Where this engine keeps no log, it is not for it to say how much of another's is kept.
+        let log = self.shared.settings().options.log.unwrap_or(EVERYTHING);
+        self.prunes.spawn(async move { spool.prune(now, log).await });
+    }
+
+    fn pruned(&mut self, answer: Result<bool, SpoolError>) {
+        match answer {
+            Ok(true) => self.prune(),
+            Ok(false) => {}
+            // Nothing waits for it; a spool that fails is noticed elsewhere.
+            Err(error) => tracing::debug!(%error, "the spool did not forget what is over"),
+        }
     }
 
     /// Looks through the spool within `wait`, but not so often that it takes more than a twentieth of
@@ -275,11 +313,11 @@ impl Dispatcher {
     }
 
     fn extend_leases(&mut self, now: Now) {
-        self.next_lease = now.mono + self.shared.options.lease / 3;
+        self.next_lease = now.mono + self.shared.settings().options.lease / 3;
         let tokens = self.shared.look(super::core::Core::tokens);
         if !tokens.is_empty() {
             let spool = Arc::clone(&self.shared.spool);
-            let lease = now.wall.after(self.shared.options.lease);
+            let lease = now.wall.after(self.shared.settings().options.lease);
             self.leases.spawn(async move { spool.extend(tokens, lease).await });
         }
     }
@@ -331,7 +369,7 @@ impl Dispatcher {
                 self.claims.abort_all();
             }
             // The leases of what takes long are kept alive to the end.
-            let lease = self.next_lease.saturating_duration_since(shared.mono());
+            let lease = self.until_lease(shared.mono());
             let wait = left.filter(|left| !left.is_zero()).unwrap_or(lease).min(lease);
             tokio::select! {
                 biased;
@@ -384,6 +422,7 @@ fn panicked() -> SpoolError {
     SpoolError::Storage(std::io::Error::other("a call to the spool panicked"))
 }
 
+const EVERYTHING: KeepLog = KeepLog { time: Duration::MAX, events: u64::MAX };
 /// Claims at once: several, so that many small queues do not wait for one another.
 const CLAIMS: usize = 8;
 /// Queues per page of a sweep.

@@ -4,29 +4,31 @@
 //! what is in flight, when the last handle is dropped.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::attempt::Signatory;
+use crate::attempt::{Carrier, Signatory};
 use crate::clock::Timestamp;
-use crate::message::{
-    Handling, IntoSubmission, MessageId, SignError, Signing, SubmitContext, by_destination,
-};
+use crate::message::{Handling, MessageId, SignError, Signing, by_destination};
 use crate::net::source::Sending;
 use crate::smtp::address::EhloName;
 use crate::smtp::params::{Mail, Rcpt};
-use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, Selection, Spool, SpoolError};
+use crate::spool::{Claim, KeyError, NewBody, NewEntry, NewMessage, QueueName, Spool, SpoolError};
 use crate::{message, spool};
 
 use super::builder::EngineBuilder;
 use super::care::Care;
 use super::event::Event;
-use super::receipt::{Receipt, ReceiptError, Watch};
-use super::shared::{Close, Health, Shared, in_front};
+use super::journal;
+use super::options::EngineOptions;
+use super::receipt::Watch;
+use super::retry::Retry;
+use super::shared::{Close, Health, Settings, Shared, in_front};
 use super::terms;
+use super::wishes::Wishes;
 
 /// Takes messages, keeps them, and delivers them. Clones are the same engine.
 #[derive(Clone)]
@@ -83,6 +85,12 @@ pub enum SubmitError {
     /// The engine was shut down.
     #[error("the engine is shut down")]
     Closed,
+    /// Its key stands for another content; nothing of this one was stored.
+    #[error("the idempotency key stands for another content")]
+    KeyConflict,
+    /// Its key cannot be one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// It could not be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -93,6 +101,13 @@ pub enum SubmitError {
     /// It has to be delivered before it is released (RFC 4865 §4, RFC 2852).
     #[error("the message is to be released after it has to be delivered")]
     Release,
+}
+
+/// How a message was stored.
+pub(crate) struct Stored {
+    pub(crate) watch: Option<Watch>,
+    /// Its key was known: it is there under this id, and this one was not stored.
+    pub(crate) known: Option<MessageId>,
 }
 
 /// What an engine is doing, and what it did since its start.
@@ -140,45 +155,8 @@ impl Engine {
         Self { inner: Arc::new(Inner { shared }) }
     }
 
-    /// Takes a message of the host program. When it returns `Ok`, the message is on stable storage
-    /// and will be delivered, or its sender told. It is signed, if the engine has a signer that signs for
-    /// who it is from.
-    ///
-    /// # Errors
-    /// [`SubmitError`]: the message is wrong or cannot be signed, the spool does not take it, or the engine is shut down.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves open whether the message is stored.
-    pub async fn submit(&self, message: impl IntoSubmission) -> Result<Receipt, SubmitError> {
-        self.submit_as(self.new_id(), message).await
-    }
-
-    /// The same under an id of the caller's making. Submitting it again stores nothing while the spool
-    /// has it, so that whoever does not know whether it was stored can do it over.
-    ///
-    /// # Errors
-    /// [`SubmitError`]
-    ///
-    /// # Cancel safety
-    /// As [`Engine::submit`].
-    pub async fn submit_as(
-        &self,
-        id: MessageId,
-        message: impl IntoSubmission,
-    ) -> Result<Receipt, SubmitError> {
-        let shared = &self.inner.shared;
-        let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
-        context.max_recipients = shared.options.max_recipients;
-        let submission = message.into_submission(&context)?.handled();
-        // One recipient, as most messages have, is in order.
-        let several = submission.recipients.iter().filter(|_| submission.recipients.len() > 1);
-        let order = several.map(|rcpt| rcpt.to.clone()).collect();
-        let head = shared.signed(submission.head, &submission.content).await?;
-        let body = NewBody::Inline(submission.content);
-        let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
-        (mail.head, mail.handling) = (head, submission.handling);
-        let watch = self.store(mail, true).await?;
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), watch, order))
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 
     /// Takes a message that was accepted from elsewhere, as it is: it is not signed. When it returns `Ok`,
@@ -191,7 +169,7 @@ impl Engine {
     /// As [`Engine::submit`].
     pub async fn accept(&self, mail: NewMail) -> Result<MessageId, SubmitError> {
         let id = mail.id;
-        self.store(mail, false).await?;
+        self.store(mail, &Wishes::default(), false).await?;
         Ok(id)
     }
 
@@ -221,23 +199,6 @@ impl Engine {
         MessageId::new(shared.now().wall, &shared.rng)
     }
 
-    /// A receipt for a message that is in the spool: after a restart, or where none was kept. It
-    /// collects the outcomes from now on, and lists them by entry.
-    ///
-    /// # Errors
-    /// [`ReceiptError`]: the message is settled already, or too many are watched.
-    pub async fn receipt(&self, id: MessageId) -> Result<Receipt, ReceiptError> {
-        let shared = &self.inner.shared;
-        let watch = shared.watchers.attach(id).ok_or(ReceiptError::TooMany)?;
-        let entries = shared.spool.scan(Selection::message(id), None, usize::MAX).await?;
-        if entries.is_empty() {
-            return Err(ReceiptError::NotWaiting);
-        }
-        watch.opened(entries.iter().map(|entry| entry.entry));
-        let order = entries.into_iter().flat_map(|entry| entry.recipients).map(|r| r.rcpt.to).collect();
-        Ok(Receipt::new(id, Arc::clone(&shared.spool), Some(watch), order))
-    }
-
     /// Ends the engine: nothing more is taken or claimed, what is in flight is finished and settled,
     /// the rest given back to the spool. What is still in flight after `grace` is broken off between
     /// octets, never by ending a message; it is tried again by the next engine, so a message between
@@ -252,6 +213,41 @@ impl Engine {
         let mut closed = shared.close.subscribe();
         // Fails only when the engine is gone.
         let _ = closed.wait_for(|close| *close == Close::Closed).await;
+    }
+
+    /// Goes on under other options and another retry curve. Nothing is closed or given up for it: what is at
+    /// work beyond a new limit is finished and no more begun; what was put off keeps the time that it was
+    /// put off to, and expires when it was told to on acceptance. Receipts that are watched stay. Unless the
+    /// builder was given a carrier, the limits of its pool follow; else change those by
+    /// [`Engine::carrier`].
+    pub fn reload(&self, options: EngineOptions, retry: Retry) {
+        let shared = &self.inner.shared;
+        let options = options.sound();
+        if shared.own_limits {
+            let mut limits = shared.carrier.limits();
+            (limits.per_key, limits.total) = (options.runs_per_site, options.runs);
+            shared.carrier.set_limits(limits);
+        }
+        shared.watchers.set_limit(options.receipts);
+        let settings = Settings { options: options.clone(), retry: retry.clone() };
+        *shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        shared.with(|core, _, todo| {
+            core.reload(options, retry);
+            todo.wake = true;
+        });
+    }
+
+    /// What the engine runs under now.
+    #[must_use]
+    pub fn settings(&self) -> (EngineOptions, Retry) {
+        let settings = self.inner.shared.settings();
+        (settings.options.clone(), settings.retry.clone())
+    }
+
+    /// What holds the engine's connections.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.inner.shared.carrier
     }
 
     /// How the engine is.
@@ -303,7 +299,7 @@ impl Engine {
 
     /// How long it holds messages: [`EngineOptions::max_hold`](super::EngineOptions::max_hold).
     pub(crate) fn max_hold(&self) -> Duration {
-        self.inner.shared.options.max_hold
+        self.inner.shared.settings().options.max_hold
     }
 
     /// Whether a message with this envelope would be held and delivered in time.
@@ -321,7 +317,7 @@ impl Engine {
     fn fix_release(&self, mail: &mut Mail, now: Timestamp) -> Result<(), SubmitError> {
         terms::fix_release(mail, now);
         let release = terms::release(mail, now);
-        if release.since(now) > self.inner.shared.options.max_hold.saturating_add(ROUNDED) {
+        if release.since(now) > self.inner.shared.settings().options.max_hold.saturating_add(ROUNDED) {
             return Err(SubmitError::Hold);
         }
         match terms::deliver_by(mail, now) {
@@ -330,7 +326,12 @@ impl Engine {
         }
     }
 
-    async fn store(&self, mail: NewMail, watched: bool) -> Result<Option<Watch>, SubmitError> {
+    pub(crate) async fn store(
+        &self,
+        mail: NewMail,
+        wishes: &Wishes,
+        watched: bool,
+    ) -> Result<Stored, SubmitError> {
         let shared = &self.inner.shared;
         let NewMail { id, mut mail, handling, recipients, head, body } = mail;
         if *shared.close.borrow() != Close::Open {
@@ -342,7 +343,7 @@ impl Engine {
         let now = shared.now();
         self.fix_release(&mut mail, now.wall)?;
         let release = terms::release(&mail, now.wall);
-        let notices = terms::Notices::of_message(&mail, now.wall, shared.options.delay_notice);
+        let notices = terms::Notices::of_message(&mail, now.wall, shared.settings().options.delay_notice);
         let (count, size) = (recipients.len(), body.size().saturating_add(head.len() as u64));
         let units = by_destination(recipients, shared.ehlo.as_domain());
         let source =
@@ -350,7 +351,7 @@ impl Engine {
         let sources: Vec<_> = units.iter().map(|(destination, _)| source(destination)).collect();
         let care = Care::of(&mail, &handling);
         let mut plan = shared.with(|core, now, _| core.plan(&units, &sources, care, release, now));
-        let last = shared.retry.expires(release, &mail.from);
+        let last = shared.settings().retry.expires(release, &mail.from);
         let expires = terms::return_at(&mail, now.wall).map_or(last, |at| at.min(last));
         // Put off from birth, where the site is held; but not past the time of a notice or the last one.
         plan.places.iter_mut().for_each(|(_, due)| *due = notices.first(*due, now.wall).min(expires));
@@ -367,6 +368,7 @@ impl Engine {
         let watch = watched
             .then(|| shared.watchers.watch(id, u32::try_from(entries.len()).unwrap_or(u32::MAX)))
             .flatten();
+        let key = wishes.key(handling.tenant.as_ref(), &shared.settings().options, now.wall, expires)?;
         let announced = (!shared.observers.is_empty()).then(|| mail.clone());
         let message = NewMessage {
             id,
@@ -377,19 +379,26 @@ impl Engine {
             accepted: now.wall,
             expires,
             entries,
-            key: None,
-            keep: None,
-            log: Vec::new(),
+            key,
+            keep: wishes.keep(&shared.settings().options),
+            log: shared.settings().options.log.map(|_| journal::accepted(id, now.wall)).into_iter().collect(),
         };
         let mut places =
             Places { shared, places: plan.places, leased: plan.lease.is_some(), lease: plan.lease };
-        let claims = shared.spool.enqueue(vec![message], plan.lease).await?.claims;
+        let enqueued =
+            shared.spool.enqueue(vec![message], plan.lease).await.map_err(|error| match error {
+                SpoolError::KeyConflict => SubmitError::KeyConflict,
+                error => error.into(),
+            })?;
+        places.stored(enqueued.claims);
+        if let Some(known) = enqueued.known.first() {
+            return Ok(Stored { watch: None, known: Some(known.stored) });
+        }
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {
             shared.observers.tell(&Event::Accepted { message: id, mail: &mail, recipients: count, size });
         }
-        places.stored(claims);
-        Ok(watch)
+        Ok(Stored { watch, known: None })
     }
 }
 

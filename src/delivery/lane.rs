@@ -150,6 +150,8 @@ pub(crate) struct Lane {
     /// Runs that exist, and those of them that have not asked for work yet.
     runs: usize,
     starting: usize,
+    /// Those that were told to end because there are more than there may be.
+    leaving: usize,
     /// Whether it stands in the row of those that wanted a run when there was none.
     pub(crate) starved: bool,
 }
@@ -181,6 +183,7 @@ impl Lane {
             weight: 0,
             runs: 0,
             starting: 0,
+            leaving: 0,
             starved: false,
         }
     }
@@ -243,6 +246,21 @@ impl Lane {
         Some(entry)
     }
 
+    /// Takes what is ready and meant.
+    pub(crate) fn take_if(&mut self, mut meant: impl FnMut(&Entry) -> bool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for list in self.ready.values_mut() {
+            if list.iter().any(&mut meant) {
+                let (out, stay): (Vec<_>, Vec<_>) = std::mem::take(list).into_iter().partition(&mut meant);
+                *list = stay.into();
+                taken.extend(out);
+            }
+        }
+        self.count = self.count.saturating_sub(taken.len());
+        self.weight = self.weight.saturating_sub(taken.iter().map(Entry::weight).sum());
+        taken
+    }
+
     /// Takes everything that is ready.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> {
         (self.weight, self.count) = (0, 0);
@@ -269,8 +287,20 @@ impl Lane {
         self.starting = self.starting.saturating_sub(1);
     }
 
-    pub(crate) const fn run_ends(&mut self, worked: bool) {
+    /// Whether a run is one too many since the limit was lowered; it then ends.
+    pub(crate) const fn run_leaves(&mut self) -> bool {
+        let beyond = self.runs.saturating_sub(self.leaving) > self.shape.limit();
+        if beyond {
+            self.leaving += 1;
+        }
+        beyond
+    }
+
+    pub(crate) const fn run_ends(&mut self, worked: bool, left: bool) {
         self.runs = self.runs.saturating_sub(1);
+        if left {
+            self.leaving = self.leaving.saturating_sub(1);
+        }
         if !worked {
             self.starting = self.starting.saturating_sub(1);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::spool::Durability;
+use crate::spool::{Durability, KeepLog};
 
 /// How much an engine does at once. Every number bounds memory or sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,18 @@ pub struct EngineOptions {
     /// How far ahead the release of a message may lie (RFC 4865). Default: 30 days.
     /// [`Relay::offer`](crate::relay::Relay::offer) announces it.
     pub max_hold: Duration,
+    /// How long idempotency keys are remembered, counted from when the message is accepted; at least as long
+    /// as the message waits. Default: 7 days. Longer than the longest time after which the host program may
+    /// submit the same again.
+    pub keep_keys: Duration,
+    /// How long the results of mail that is submitted with a key are kept, counted from when its last
+    /// recipient is settled; zero: not at all. Default: 7 days. Other mail keeps none unless asked to
+    /// ([`SubmitOptions::keep`](super::SubmitOptions::keep)), and mail that is accepted from elsewhere never
+    /// does.
+    pub keep_results: Duration,
+    /// Whether what happens is put into the spool's durable log, for [`Engine::log`](super::Engine::log), and
+    /// how much of that is kept. Default: `None`, not at all; it costs a row for each message and each outcome.
+    pub log: Option<KeepLog>,
 }
 
 impl EngineOptions {
@@ -71,6 +83,9 @@ impl EngineOptions {
             max_returned: 64 << 10,
             delay_notice: None,
             max_hold: Duration::from_secs(30 * 86_400),
+            keep_keys: Duration::from_secs(7 * 86_400),
+            keep_results: Duration::from_secs(7 * 86_400),
+            log: None,
         }
     }
 

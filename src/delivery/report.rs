@@ -69,7 +69,7 @@ fn report(
     report.ret = claim.mail.ret;
     report.require_tls = claim.mail.require_tls;
     report.deliver_by = terms::deliver_by(&claim.mail, claim.accepted);
-    report.max_returned = shared.options.max_returned;
+    report.max_returned = shared.settings().options.max_returned;
     report.original_size = claim.body.size.saturating_add(claim.head.len() as u64);
     report.original = original.clone();
     let mut submission = report.to_submission();
@@ -89,7 +89,7 @@ fn report(
         .collect();
     NewMessage {
         id,
-        expires: shared.retry.expires(now.wall, &submission.mail.from),
+        expires: shared.settings().retry.expires(now.wall, &submission.mail.from),
         mail: submission.mail,
         handling: submission.handling,
         head: submission.head,
@@ -160,7 +160,7 @@ fn told(
 async fn front(shared: &Shared, decision: &Decision) -> BytesMut {
     let claim = &decision.entry.claim;
     let mut front = BytesMut::from(&claim.head[..]);
-    let most = shared.options.max_returned.max(HEADER);
+    let most = shared.settings().options.max_returned.max(HEADER);
     match shared.spool.body(&claim.body).await {
         Ok(Content::Whole(body)) => {
             let room = most.saturating_sub(front.len());

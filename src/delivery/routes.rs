@@ -50,6 +50,14 @@ impl Books {
         Some(next)
     }
 
+    /// Takes what waits and is meant.
+    pub(crate) fn take_if(&mut self, meant: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let kinds = [&mut self.usual, &mut self.relaxed, &mut self.required];
+        // A destination that nobody waits for any more is asked for all the same.
+        let waiting = kinds.into_iter().flat_map(|routes| routes.waiting.values_mut());
+        waiting.flat_map(|entries| entries.extract_if(.., |entry| meant(entry)).collect::<Vec<_>>()).collect()
+    }
+
     /// Everything that waits.
     pub(crate) fn drain(&mut self) -> Vec<Entry> {
         let mut waiting = self.usual.drain();

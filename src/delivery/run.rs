@@ -189,7 +189,7 @@ impl Drop for LaneWork {
         self.shared.with(|core, now, todo| {
             for (entry, _) in flight {
                 core.release(&entry.claim.token);
-                let again = now.wall.after(self.shared.options.lease);
+                let again = now.wall.after(self.shared.settings().options.lease);
                 core.schedule.note(&entry.claim.queue, again, now.wall);
             }
             core.run_ended(site, end, notes, now, todo);

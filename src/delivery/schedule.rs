@@ -25,6 +25,8 @@ pub(crate) struct Schedule {
     wakes: BTreeSet<(Timestamp, QueueName)>,
     /// The queues that are due, in the order of their turns.
     ring: VecDeque<QueueName>,
+    /// Those that are due and whose lanes are full.
+    blocked: BTreeSet<QueueName>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ struct Record {
     state: State,
     /// Its moment came from a sweep: behind it there may be more that we know nothing of.
     learnt: bool,
+    /// Claimed from next although its lane is full, to see whether what is due has expired.
+    probed: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,14 @@ impl Schedule {
         while let Some(queue) = self.ring.pop_front() {
             let Some(record) = self.records.get_mut(&queue) else { continue };
             match room(&queue) {
-                0 => record.state = State::Blocked,
+                0 if std::mem::take(&mut record.probed) => {
+                    record.state = State::Claiming { again: true };
+                    return Some((queue, PROBE));
+                }
+                0 => {
+                    record.state = State::Blocked;
+                    self.blocked.insert(queue);
+                }
                 room => {
                     record.state = State::Claiming { again: false };
                     return Some((queue, room));
@@ -115,6 +126,24 @@ impl Schedule {
             }
         }
         None
+    }
+
+    /// Lets a few entries of each queue be claimed whose lane is full: the first in it are over first,
+    /// and would else wait for a room that may never come.
+    pub(crate) fn probe(&mut self) {
+        for queue in std::mem::take(&mut self.blocked) {
+            if let Some(record) = self.records.get_mut(&queue).filter(|r| r.state == State::Blocked) {
+                (record.state, record.probed) = (State::Due, true);
+                self.ring.push_back(queue);
+            }
+        }
+    }
+
+    /// What was claimed of a queue whose lane is full had expired, so that the next may have, too.
+    pub(crate) fn probe_on(&mut self, queue: &QueueName) {
+        if let Some(record) = self.records.get_mut(queue) {
+            record.probed = true;
+        }
     }
 
     /// A claim of `queue` came back. `full`: with as many as were asked for, so that there may be
@@ -137,6 +166,7 @@ impl Schedule {
         match self.records.get_mut(queue) {
             Some(record) if record.state == State::Blocked => {
                 record.state = State::Due;
+                self.blocked.remove(queue);
                 self.ring.push_back(queue.clone());
                 true
             }
@@ -202,6 +232,9 @@ fn round_up(due: Timestamp, wait: Duration) -> Timestamp {
     Timestamp::from_millis(due.as_millis().div_ceil(grid).saturating_mul(grid))
 }
 
+/// Entries that are looked at for having expired where there is no room: few, for each that has not is
+/// written back.
+const PROBE: usize = 8;
 /// The coarsest grid, so that mail with a set time is at most about a minute late.
 const COARSEST_MS: u64 = 65_536;
 /// What is due later is left to the sweep: this bounds the moments per queue to some 500, whatever
@@ -253,6 +286,31 @@ mod tests {
         assert_eq!(schedule.next(|_| 9), None, "more mail does not put it back");
         schedule.unblock(&dead);
         assert_eq!(schedule.next(|_| 2), Some((dead, 2)));
+    }
+
+    #[test]
+    fn of_a_queue_whose_lane_is_full_a_few_are_looked_at_now_and_then() {
+        let mut schedule = Schedule::default();
+        let full = queue("full");
+        schedule.note(&full, T0, T0);
+        assert_eq!(schedule.next(|_| 0), None);
+        schedule.probe();
+        assert_eq!(schedule.next(|_| 0), Some((full.clone(), PROBE)));
+        schedule.claimed(&full, true);
+        assert_eq!(schedule.next(|_| 0), None, "until the next time");
+        schedule.probe();
+        schedule.next(|_| 0).unwrap();
+        schedule.probe_on(&full);
+        schedule.claimed(&full, true);
+        assert_eq!(
+            schedule.next(|_| 0),
+            Some((full.clone(), PROBE)),
+            "all had expired, and there may be more"
+        );
+        schedule.claimed(&full, false);
+        assert_eq!(schedule.next(|_| 0), None);
+        assert!(schedule.unblock(&full));
+        assert_eq!(schedule.next(|_| 3), Some((full, 3)));
     }
 
     #[test]

@@ -118,11 +118,12 @@ impl Decision {
     }
 
     /// The settlement, without the report. `number` is that of the entry's latest claim.
-    pub(crate) fn settlement(&self, number: u64) -> Settlement {
+    pub(crate) fn settlement(&self, number: u64, at: Timestamp) -> Settlement {
         let mut token = self.entry.claim.token;
         token.number = number;
         Settlement {
             token,
+            at,
             recipients: self.recipients.clone(),
             attempted: self.counts,
             queue: self.queue.clone(),
@@ -314,7 +315,7 @@ mod tests {
     fn what_a_host_left_over_is_due_at_once_and_no_attempt_while_there_are_fewer() {
         let decision = tried("<a@a.test>", vec![delivered(), left_over(), Outcome::Failed(refused(550))], T0);
         assert_eq!(decision.then, Then::Retry(T0));
-        assert!(!decision.settlement(1).attempted && decision.attempted);
+        assert!(!decision.settlement(1, T0).attempted && decision.attempted);
         assert_eq!(decision.news.len(), 2, "nothing is told of the one that is not put off");
         assert_eq!(decision.recipients[1].note, None);
         let put_off = Then::Retry(T0.after(Duration::from_secs(60)));
@@ -324,7 +325,7 @@ mod tests {
         ] {
             let decision = tried("<a@a.test>", outcomes, T0);
             assert_eq!(decision.then, put_off);
-            assert!(decision.settlement(1).attempted);
+            assert!(decision.settlement(1, T0).attempted);
         }
         let late = T0.after(Duration::from_secs(86_400));
         let decision = tried("<a@a.test>", vec![delivered(), delivered(), left_over()], late);

@@ -18,9 +18,9 @@ use crate::attempt::{Cause, Outcome};
 use crate::spool::{NewBody, NewMessage, RecipientState, Settlement, SpoolError, Then, Token};
 
 use super::event::{About, Event};
-use super::report;
 use super::settle::{Decision, Finished, Notice, decide};
 use super::shared::{Close, Shared};
+use super::{journal, recall, report};
 
 /// What the settler is sent.
 #[derive(Debug)]
@@ -87,8 +87,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 /// Decides, and writes the reports if there are to be any.
 async fn prepare(shared: &Shared, finished: Finished) -> Option<Pending> {
     shared.look(|core| core.number(&finished.entry.claim.token))?;
-    let (now, delay) = (shared.now().wall, shared.options.delay_notice);
-    let decision = decide(finished, now, &shared.retry, delay, &shared.rng);
+    let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
+    let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
     let reports = report::write(shared, &decision, &notices).await;
     Some(Pending { decision, notices, reports, unsure: false })
@@ -145,7 +145,7 @@ impl Settler {
                 if std::mem::take(&mut pending.notices).is_empty() {
                     // Not even without a report: it waits for the end of its lease.
                     let claim = &pending.decision.entry.claim;
-                    let lease = shared.options.lease;
+                    let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
                         core.release(&claim.token);
                         core.schedule.note(&claim.queue, now.wall.after(lease), now.wall);
@@ -174,18 +174,23 @@ impl Settler {
 }
 
 async fn call(shared: &Shared, batch: &[Pending]) -> Result<Vec<Token>, SpoolError> {
+    let now = shared.now().wall;
     let settlements: Vec<Settlement> = shared.look(|core| {
         let settlement = |pending: &Pending| {
             let token = &pending.decision.entry.claim.token;
             // The number of a later claim of our own; an entry that is no longer ours has its old one.
             let number = core.number(token).unwrap_or(token.number);
-            let mut settlement = pending.decision.settlement(number);
+            let mut settlement = pending.decision.settlement(number, now);
             settlement.submit.extend(pending.reports.iter().filter_map(copy));
+            if shared.settings().options.log.is_some() {
+                let reports = pending.reports.iter().map(|report| report.id);
+                settlement.log = journal::settled(&pending.decision, reports, now);
+            }
             settlement
         };
         batch.iter().map(settlement).collect()
     });
-    shared.spool.settle(settlements, shared.options.durability).await
+    shared.spool.settle(settlements, shared.settings().options.durability).await
 }
 
 /// A report once more: a call may have to be made again.
@@ -278,12 +283,14 @@ fn tell(shared: &Shared, pending: &Pending) {
             recipients: notice.recipients.len(),
         });
     }
-    if !decision.news.is_empty() && shared.watchers.is_watched(claim.token.message) {
+    let told = !decision.news.is_empty() || decision.then == Then::Remove;
+    if told && shared.watchers.is_watched(claim.token.message) {
         let terminal = decision.news.iter().filter_map(|(at, outcome)| {
             let recipient = decision.recipients.get(*at).filter(|r| r.state.is_terminal())?;
             Some((recipient.rcpt.to.clone(), outcome.clone()))
         });
-        let gone = decision.then == Then::Remove;
+        // Settled in an earlier round, by this process or by another.
+        let gone = (decision.then == Then::Remove).then(|| recall::told(&decision.recipients));
         shared.watchers.settled(claim.token.message, claim.token.entry, terminal, gone);
     }
 }

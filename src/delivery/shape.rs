@@ -64,6 +64,18 @@ impl Shape {
         Self { limit, cap: limit, changed: None, holds: 0, hold: None, barren: 0 }
     }
 
+    /// Runs at once, as configured.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Other runs at once from now on; what was found out about the site counts if it is less.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        let (before, limit) = (self.limit, limit.max(1));
+        self.limit = limit;
+        self.cap = if self.cap >= before { limit } else { self.cap.min(limit) };
+    }
+
     /// The hold, while the site is left alone.
     pub(crate) fn held(&self, now: Instant) -> Option<&Hold> {
         self.hold.as_ref().filter(|hold| now < hold.until)

@@ -2,7 +2,7 @@
 //! and the counts.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::core::Core;
 use super::event::{Event, Observers};
 use super::lane::{Entry, Way};
 use super::options::EngineOptions;
+use super::recall::Recall;
 use super::receipt::Watchers;
 use super::retry::Retry;
 use super::run;
@@ -38,10 +39,12 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) ehlo: EhloName,
-    pub(crate) options: EngineOptions,
-    pub(crate) retry: Retry,
+    pub(crate) settings: RwLock<Arc<Settings>>,
+    /// The carrier's limits are those of the options.
+    pub(crate) own_limits: bool,
     pub(crate) observers: Observers,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) recall: Arc<Recall>,
     pub(crate) core: Mutex<Core>,
     /// Wakes the dispatcher.
     pub(crate) wake: Notify,
@@ -54,6 +57,13 @@ pub(crate) struct Shared {
     pub(crate) health: AtomicU8,
     pub(crate) counts: Counts,
     pub(crate) runtime: Handle,
+}
+
+/// What can be changed while the engine runs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) options: EngineOptions,
+    pub(crate) retry: Retry,
 }
 
 /// How far the engine is from its end.
@@ -75,12 +85,15 @@ pub(crate) struct Counts {
     pub(crate) expired: AtomicU64,
 }
 
-/// How the engine is.
+/// How the engine is: whether it lives ([`Health::is_alive`]) and whether mail should be handed to it
+/// ([`Health::is_ready`]), as those ask who watch over a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
     /// It works.
     Running,
+    /// It finishes what is in flight and takes nothing more.
+    Draining,
     /// The spool fails in a way that may pass; the engine tries again, ever more slowly.
     SpoolFailing,
     /// The spool must be opened again: nothing is tried and submitting fails until it was. A spool
@@ -88,6 +101,21 @@ pub enum Health {
     SpoolPoisoned,
     /// It was shut down.
     Closed,
+}
+
+impl Health {
+    /// Whether the next message is likely to be taken. A spool that is full or slow says so message by
+    /// message, and is no reason to turn away from the whole service.
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Running)
+    }
+
+    /// Whether it works, or will again without help. One that is not is to be built anew.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Draining | Self::SpoolFailing)
+    }
 }
 
 impl Shared {
@@ -107,6 +135,10 @@ impl Shared {
         let Some(signatory) = self.carrier.signatory() else { return Ok(head) };
         let fields = signatory.sign_at_once([head.clone(), content.clone()]).await?;
         Ok(in_front(fields, head))
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn mono(&self) -> Instant {
@@ -201,15 +233,19 @@ impl Shared {
 
     /// Notes that the spool works.
     pub(crate) fn spool_worked(&self) {
-        if self.health() != Health::Running && self.set_health(Health::Running) != Health::Running {
+        if self.health.load(Ordering::Relaxed) != RUNNING
+            && self.set_health(Health::Running) != Health::Running
+        {
             self.halt(false);
             self.observers.tell(&Event::SpoolRecovered);
         }
     }
 
     pub(crate) fn health(&self) -> Health {
-        if *self.close.borrow() == Close::Closed {
-            return Health::Closed;
+        match *self.close.borrow() {
+            Close::Closed => return Health::Closed,
+            Close::Closing(_) => return Health::Draining,
+            Close::Open => {}
         }
         health(self.health.load(Ordering::Relaxed))
     }
@@ -220,7 +256,7 @@ impl Shared {
     }
 
     fn set_health(&self, new: Health) -> Health {
-        health(self.health.swap(new as u8, Ordering::Relaxed))
+        health(self.health.swap(number(new), Ordering::Relaxed))
     }
 
     pub(crate) fn count(counter: &AtomicU64, n: u64) {
@@ -253,10 +289,23 @@ pub(crate) fn in_front(fields: Bytes, head: Bytes) -> Bytes {
     }
 }
 
+/// What the spool does to the engine's health, as a number.
+pub(crate) const RUNNING: u8 = 0;
+const FAILING: u8 = 1;
+const POISONED: u8 = 2;
+
+const fn number(health: Health) -> u8 {
+    match health {
+        Health::SpoolFailing => FAILING,
+        Health::SpoolPoisoned => POISONED,
+        Health::Running | Health::Draining | Health::Closed => RUNNING,
+    }
+}
+
 const fn health(number: u8) -> Health {
     match number {
-        0 => Health::Running,
-        1 => Health::SpoolFailing,
+        RUNNING => Health::Running,
+        FAILING => Health::SpoolFailing,
         _ => Health::SpoolPoisoned,
     }
 }

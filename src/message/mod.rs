@@ -19,6 +19,7 @@ pub mod body;
 mod content;
 pub mod convert;
 mod date;
+mod digest;
 #[cfg(feature = "dkim")]
 pub mod dkim;
 mod dsn;

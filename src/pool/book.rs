@@ -88,6 +88,29 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
         }
     }
 
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Goes on under other limits. Idle connections beyond them are closed at once, those at work when they
+    /// are put back.
+    pub(super) fn set_limits(&mut self, limits: Limits, now: Instant) -> Decided<K, C, W> {
+        self.limits = limits;
+        let mut done = Decided::default();
+        let crowded = self.keys.iter().filter(|(_, shelf)| shelf.open > self.limits.per_key);
+        for key in crowded.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            while self.open_for(&key) > self.limits.per_key && self.close_idle_of(&key, &mut done) {}
+        }
+        while self.open > self.limits.total && self.close_longest_idle(&mut done) {}
+        for key in self.keys.keys().cloned().collect::<Vec<_>>() {
+            self.mark_eligible(&key);
+        }
+        let served = self.serve(now);
+        done.close.extend(served.close);
+        done.grants = served.grants;
+        done
+    }
+
     pub(super) const fn open(&self) -> usize {
         self.open
     }
@@ -168,7 +191,8 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
 
     /// Takes back a connection that can be used again; one that is worn out is closed.
     pub(super) fn put_back(&mut self, key: &K, kept: Kept<C>, now: Instant) -> Decided<K, C, W> {
-        if self.limits.is_spent(kept.uses, kept.opened, now) {
+        let beyond = self.open > self.limits.total || self.open_for(key) > self.limits.per_key;
+        if beyond || self.limits.is_spent(kept.uses, kept.opened, now) {
             let mut done = self.free(key, now);
             done.close.push(kept.connection);
             return done;
@@ -253,6 +277,17 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
             return false;
         }
         self.open < self.limits.total || self.close_longest_idle(done)
+    }
+
+    fn close_idle_of(&mut self, key: &K, done: &mut Decided<K, C, W>) -> bool {
+        let Some(shelf) = self.keys.get_mut(key) else { return false };
+        let Some(idle) = shelf.idle.pop_front() else { return false };
+        shelf.open = shelf.open.saturating_sub(1);
+        self.idle.remove(&idle.number);
+        self.open = self.open.saturating_sub(1);
+        done.close.push(idle.kept.connection);
+        self.tidy(key);
+        true
     }
 
     fn close_longest_idle(&mut self, done: &mut Decided<K, C, W>) -> bool {

@@ -111,7 +111,6 @@ pub struct Pool<K: Key, C: Keep> {
 }
 
 struct Shared<K: Key, C: Keep> {
-    limits: Limits,
     state: Mutex<State<K, C>>,
     clock: Arc<dyn Clock>,
 }
@@ -159,8 +158,22 @@ impl<K: Key, C: Keep> Pool<K, C> {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let state = State { book: Book::new(limits.clone()), reaping: false };
-        Self { shared: Arc::new(Shared { limits, state: Mutex::new(state), clock }) }
+        let state = State { book: Book::new(limits), reaping: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), clock }) }
+    }
+
+    /// The limits that hold now.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.lock().book.limits().clone()
+    }
+
+    /// Goes on under other limits. Connections at work are never closed for it: those beyond a limit are
+    /// retired when they are released, idle ones at once.
+    pub fn set_limits(&self, limits: Limits) {
+        let now = self.shared.now();
+        let done = self.shared.lock().book.set_limits(limits, now);
+        self.shared.carry_out(done);
     }
 
     /// A lease, if there is one now and nobody has waited longer.
@@ -320,7 +333,8 @@ impl<K: Key, C: Keep> Held<K, C> {
     #[must_use]
     pub fn is_worn(&self) -> bool {
         let shared = &self.slot.shared;
-        self.uses > 0 && shared.limits.is_spent(self.uses, self.opened, shared.now())
+        let now = shared.now();
+        self.uses > 0 && shared.lock().book.limits().is_spent(self.uses, self.opened, now)
     }
 
     /// Takes the connection out of the pool's care and keeps the leave to open another in its place.

@@ -124,3 +124,26 @@ async fn a_worn_connection_says_so() {
     held.release();
     assert_eq!(pool.usage().open, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_limits_let_waiters_in_at_once_and_retire_what_is_beyond_when_it_comes_back() {
+    let pool = pool(1);
+    let first = open(&pool, Line::default());
+    let waiter = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire(&"k", Duration::from_secs(60)).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    let limits = |per_key, total| Limits { per_key, total, ..pool.limits() };
+    pool.set_limits(limits(2, 10));
+    waiter.await.unwrap().unwrap();
+    let second = open(&pool, Line::default());
+    pool.set_limits(limits(1, 10));
+    assert_eq!(pool.usage().open, 2, "at work: not closed");
+    second.release();
+    assert_eq!((pool.usage().open, pool.usage().idle), (1, 0));
+    first.release();
+    assert_eq!((pool.usage().open, pool.usage().idle), (1, 1));
+    pool.set_limits(limits(1, 0));
+    assert_eq!(pool.usage().open, 0, "idle ones go at once");
+}

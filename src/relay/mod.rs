@@ -44,7 +44,7 @@ mod users;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -162,7 +162,7 @@ impl Rules {
 
 /// Accepts mail by [`Rules`] and hands it to an [`Engine`].
 #[derive(Clone)]
-pub struct Relay(Arc<Shared>);
+pub struct Relay(Arc<RwLock<Arc<Shared>>>);
 
 struct Shared {
     engine: Engine,
@@ -175,8 +175,19 @@ impl Relay {
     /// A relay with these rules.
     #[must_use]
     pub fn new(engine: Engine, rules: Rules) -> Self {
-        let memory = Arc::new(Semaphore::new(rules.max_in_memory.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Shared { engine, rules, memory }))
+        Self(Arc::new(RwLock::new(Shared::new(engine, rules))))
+    }
+
+    /// Goes on by other rules, without closing anything: sessions that begin from now on go by them, in
+    /// all clones; those that are open keep theirs. Until they end, what they hold in memory is not counted
+    /// in the new [`Rules::max_in_memory`].
+    pub fn reload(&self, rules: Rules) {
+        let mut shared = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *shared = Shared::new(shared.engine.clone(), rules);
+    }
+
+    fn now(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Has the server offer what the relay and its engine obey, and most servers do not offer: DELIVERBY,
@@ -185,22 +196,29 @@ impl Relay {
     /// offered without this, and each can be taken back in the options.
     pub fn offer(&self, session: &mut Config) {
         session.deliver_by = Some(0);
-        let longest = u32::try_from(self.0.engine.max_hold().as_secs()).unwrap_or(u32::MAX);
+        let longest = u32::try_from(self.now().engine.max_hold().as_secs()).unwrap_or(u32::MAX);
         session.future_release = (longest > 0).then_some(longest.min(LONGEST_HOLD));
         session.priority = true;
         session.offer_require_tls = true;
     }
 }
 
+impl Shared {
+    fn new(engine: Engine, rules: Rules) -> Arc<Self> {
+        let memory = Arc::new(Semaphore::new(rules.max_in_memory.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { engine, rules, memory })
+    }
+}
+
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("rules", &self.0.rules).finish_non_exhaustive()
+        f.debug_struct("Relay").field("rules", &self.now().rules).finish_non_exhaustive()
     }
 }
 
 impl Handler for Relay {
     fn connect<'a>(&'a self, _: &'a Peer) -> BoxFuture<'a, Result<Box<dyn Conversation>, Reply>> {
-        let session = Session(Arc::clone(&self.0));
+        let session = Session(self.now());
         Box::pin(async { Ok(Box::new(session) as Box<dyn Conversation>) })
     }
 }

@@ -254,6 +254,9 @@ pub enum RouteError {
     /// None of its hosts is one that its MTA-STS policy allows (RFC 8461 §4.1).
     #[error("no mail server of the domain is one that its MTA-STS policy allows")]
     Sts,
+    /// Its MTA-STS policy is not known and could not be asked for yet: too many others were.
+    #[error("the domain's MTA-STS policy could not be fetched yet")]
+    StsUndecided,
     /// DNS gave an answer that DNSSEC shows to be forged, or broken.
     #[error("the answer of the name servers does not stand up to DNSSEC")]
     Bogus,
@@ -269,7 +272,7 @@ impl RouteError {
     /// Whether trying again later can help.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Dns | Self::Bogus | Self::Sts | Self::Timeout(_))
+        matches!(self, Self::Dns | Self::Bogus | Self::Sts | Self::StsUndecided | Self::Timeout(_))
     }
 
     /// The status code for reports (RFC 3463, RFC 7505 §5).
@@ -280,7 +283,7 @@ impl RouteError {
             Self::NullMx => EnhancedCode::new(5, 1, 10),
             Self::Loop => EnhancedCode::new(5, 4, 6),
             Self::NoRoute => EnhancedCode::new(5, 4, 4),
-            Self::Sts => EnhancedCode::new(4, 7, 0),
+            Self::Sts | Self::StsUndecided => EnhancedCode::new(4, 7, 0),
             Self::Dns | Self::Bogus | Self::Timeout(_) => EnhancedCode::new(4, 4, 3),
         }
     }

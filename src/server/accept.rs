@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::conversation::{self, Start};
 use super::handler::{Peer, SessionInfo};
 use super::limits::TooMany;
-use super::serve::Setup;
+use super::serve::{Current, Setup};
 use crate::clock::{Clock, SystemClock};
 
 /// The sessions of one listening socket.
@@ -32,7 +32,7 @@ pub(super) async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener>
 pub(super) async fn accept(
     listener: TcpListener,
     start: Start,
-    setup: Arc<Setup>,
+    setup: Current,
     mut stop: watch::Receiver<bool>,
 ) -> Sessions {
     let mut sessions = Sessions::new();
@@ -51,7 +51,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 pause = FIRST_PAUSE;
-                admit(stream, address, start, &setup, &stop, &mut sessions);
+                admit(stream, address, start, &setup.now(), &stop, &mut sessions);
             }
             // These are about one connection, which is gone.
             Err(error)

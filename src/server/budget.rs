@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 #[derive(Debug)]
 pub(super) struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     held: AtomicUsize,
     next: AtomicU64,
     /// The streams that wait for room: one place for each that is open, at most.
@@ -28,7 +28,7 @@ pub(super) struct Share {
 impl Budget {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            limit,
+            limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -37,7 +37,7 @@ impl Budget {
 
     /// Whether it is spent.
     pub(super) fn is_spent(&self) -> bool {
-        self.held() >= self.limit
+        self.held() >= self.limit.load(SeqCst)
     }
 
     pub(super) fn held(&self) -> usize {
@@ -46,6 +46,19 @@ impl Budget {
 
     pub(super) fn share(self: &Arc<Self>) -> Share {
         Share { budget: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) }
+    }
+
+    /// Changes what may be held; whoever waits looks again.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // All of them: who finds nothing to read takes nothing, and would keep its turn.
+        for waker in std::mem::take(&mut *self.waiting()).into_values() {
+            waker.wake();
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
@@ -60,11 +73,8 @@ impl Share {
 
     pub(super) fn give_back(&self, octets: usize) {
         let before = self.budget.held.fetch_sub(octets, SeqCst);
-        if before >= self.budget.limit && !self.budget.is_spent() {
-            // All of them: who finds nothing to read takes nothing, and would keep its turn.
-            for waker in std::mem::take(&mut *self.budget.waiting()).into_values() {
-                waker.wake();
-            }
+        if before >= self.budget.limit.load(SeqCst) && !self.budget.is_spent() {
+            self.budget.wake();
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::network::Network;
@@ -24,7 +24,7 @@ pub(super) struct Conduct {
     most: Most,
     bar: Duration,
     auth_delay: Duration,
-    book: Mutex<Book>,
+    book: Arc<Mutex<Book>>,
 }
 
 /// What may be too much.
@@ -94,6 +94,15 @@ impl Record {
 
 impl Conduct {
     pub(super) fn new(options: &ServerOptions) -> Self {
+        Self::over(options, Arc::default())
+    }
+
+    /// The same book under other limits.
+    pub(super) fn under(&self, options: &ServerOptions) -> Self {
+        Self::over(options, Arc::clone(&self.book))
+    }
+
+    fn over(options: &ServerOptions, book: Arc<Mutex<Book>>) -> Self {
         Self {
             most: Most {
                 connections: options.max_connection_rate,
@@ -103,7 +112,7 @@ impl Conduct {
             },
             bar: options.bar,
             auth_delay: options.auth_delay,
-            book: Mutex::default(),
+            book,
         }
     }
 

@@ -22,6 +22,13 @@ pub(super) struct Limits {
     per_network: usize,
     exempt: Vec<Network>,
     pub(super) conduct: Conduct,
+    /// Shared with the limits that were before, when these came by a reload.
+    held: Arc<Held>,
+}
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+struct Held {
     open: AtomicUsize,
     by_network: Mutex<HashMap<Network, usize>>,
 }
@@ -58,14 +65,22 @@ impl TooMany {
 
 impl Limits {
     pub(super) fn new(options: &ServerOptions) -> Arc<Self> {
+        Self::over(options, Conduct::new(options), Arc::default())
+    }
+
+    /// Other limits for the connections that are counted here.
+    pub(super) fn under(&self, options: &ServerOptions) -> Arc<Self> {
+        Self::over(options, self.conduct.under(options), Arc::clone(&self.held))
+    }
+
+    fn over(options: &ServerOptions, conduct: Conduct, held: Arc<Held>) -> Arc<Self> {
         Arc::new(Self {
             total: options.max_connections,
             per_network: options.max_per_network,
             // A proxy's connections are those of its clients, who are counted when it names them.
             exempt: [&options.exempt[..], &options.xclient_from].concat(),
-            conduct: Conduct::new(options),
-            open: AtomicUsize::new(0),
-            by_network: Mutex::default(),
+            conduct,
+            held,
         })
     }
 
@@ -78,14 +93,20 @@ impl Limits {
 
     /// Counts a connection of which it is not known yet whose it is: a proxy's.
     pub(super) fn enter_unknown(self: &Arc<Self>) -> Result<Place, TooMany> {
-        let taken = self.open.fetch_update(Relaxed, Relaxed, |open| (open < self.total).then_some(open + 1));
+        let taken =
+            self.held.open.fetch_update(Relaxed, Relaxed, |open| (open < self.total).then_some(open + 1));
         taken.map_err(|_| TooMany::InTotal)?;
         Ok(Place { limits: Arc::clone(self), network: None })
     }
 
     /// How many are open.
     pub(super) fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        self.held.open.load(Relaxed)
+    }
+
+    /// Whether there is a place for a stranger.
+    pub(super) fn has_room(&self) -> bool {
+        self.open() < self.for_strangers().max(1)
     }
 
     /// Whether places run out: strangers have taken 80 % of those that are theirs.
@@ -112,7 +133,7 @@ impl Limits {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Network, usize>> {
-        self.by_network.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.by_network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,7 +189,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
-        self.limits.open.fetch_sub(1, Relaxed);
+        self.limits.held.open.fetch_sub(1, Relaxed);
     }
 }
 

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -129,13 +129,11 @@ impl Builder {
             addresses.push(listener.local_addr().map_err(StartError::Listen)?);
             bound.push((listener, *start));
         }
-        let setup = self.into_setup();
+        let setup = Current::new(self.into_setup());
         let (stop, stopped) = watch::channel(false);
         let accepting = bound
             .into_iter()
-            .map(|(listener, start)| {
-                tokio::spawn(accept(listener, start, Arc::clone(&setup), stopped.clone()))
-            })
+            .map(|(listener, start)| tokio::spawn(accept(listener, start, setup.clone(), stopped.clone())))
             .collect();
         Ok(RunningServer { addresses, setup, stop, accepting })
     }
@@ -153,21 +151,8 @@ impl Builder {
     }
 
     pub(super) fn into_setup(self) -> Arc<Setup> {
-        let options = self.options;
-        let mut session = options.session.clone();
-        session.starttls = self.tls.is_some();
-        let mut lmtp = session.clone();
-        lmtp.protocol = Protocol::Lmtp;
-        Arc::new(Setup {
-            handler: self.handler,
-            lmtp: Arc::new(lmtp),
-            session: Arc::new(session),
-            limits: Limits::new(&options),
-            bodies: Budget::new(options.max_body_memory),
-            options,
-            tls: self.tls,
-            counters: Counters::default(),
-        })
+        let (limits, bodies) = (Limits::new(&self.options), Budget::new(self.options.max_body_memory));
+        Arc::new(Setup::new(self.handler, self.options, self.tls, limits, bodies, Arc::default()))
     }
 }
 
@@ -198,7 +183,7 @@ pub enum StartError {
 #[must_use = "dropping a running server stops it"]
 pub struct RunningServer {
     addresses: Vec<SocketAddr>,
-    setup: Arc<Setup>,
+    setup: Current,
     stop: watch::Sender<bool>,
     accepting: Vec<JoinHandle<Sessions>>,
 }
@@ -235,16 +220,32 @@ impl RunningServer {
     /// How much it has done so far.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let counters = &self.setup.counters;
+        let setup = self.setup.now();
+        let counters = &setup.counters;
         ServerStats {
             connections: counters.connections.load(Relaxed),
-            open: self.setup.limits.open(),
+            open: setup.limits.open(),
             refused: counters.refused.load(Relaxed),
             messages: counters.messages.load(Relaxed),
             recipients: counters.recipients.load(Relaxed),
             octets: counters.octets.load(Relaxed),
-            body_memory: self.setup.bodies.held(),
+            body_memory: setup.bodies.held(),
         }
+    }
+
+    /// Goes on under other options, without closing anything: connections that are made from now on have
+    /// them; those that are open end under the options that they began with, but count for the new limits.
+    /// The certificate and the handler stay: [`ServerTls::replace`] changes the one, and what a handler goes
+    /// by is its own to change ([`Relay::reload`](crate::relay::Relay::reload)).
+    pub fn reload(&self, options: ServerOptions) {
+        self.setup.reload(options);
+    }
+
+    /// Whether it accepts connections, and would let another one in.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let accepting = self.accepting.iter().any(|accepting| !accepting.is_finished());
+        accepting && !*self.stop.borrow() && self.setup.now().limits.has_room()
     }
 
     /// Ends it: no new connections, 421 for sessions between transactions, and `grace` for the
@@ -279,7 +280,35 @@ impl Drop for RunningServer {
     }
 }
 
-/// What all connections of a server share.
+/// What new connections are served by.
+#[derive(Debug, Clone)]
+pub(super) struct Current(Arc<RwLock<Arc<Setup>>>);
+
+impl Current {
+    fn new(setup: Arc<Setup>) -> Self {
+        Self(Arc::new(RwLock::new(setup)))
+    }
+
+    pub(super) fn now(&self) -> Arc<Setup> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reload(&self, options: ServerOptions) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let old = Arc::clone(&current);
+        old.bodies.set_limit(options.max_body_memory);
+        *current = Arc::new(Setup::new(
+            Arc::clone(&old.handler),
+            options.clone(),
+            old.tls.clone(),
+            old.limits.under(&options),
+            Arc::clone(&old.bodies),
+            Arc::clone(&old.counters),
+        ));
+    }
+}
+
+/// What all connections of a server share that are made under the same options.
 pub(super) struct Setup {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) session: Arc<Config>,
@@ -289,10 +318,26 @@ pub(super) struct Setup {
     pub(super) tls: Option<ServerTls>,
     pub(super) limits: Arc<Limits>,
     pub(super) bodies: Arc<Budget>,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Setup {
+    fn new(
+        handler: Arc<dyn Handler>,
+        options: ServerOptions,
+        tls: Option<ServerTls>,
+        limits: Arc<Limits>,
+        bodies: Arc<Budget>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let mut session = options.session.clone();
+        session.starttls = tls.is_some();
+        let mut lmtp = session.clone();
+        lmtp.protocol = Protocol::Lmtp;
+        let (session, lmtp) = (Arc::new(session), Arc::new(lmtp));
+        Self { handler, session, lmtp, options, tls, limits, bodies, counters }
+    }
+
     /// Whether this peer's connections begin with a PROXY header.
     pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
         self.options.proxy_from.iter().any(|network| network.contains(peer))

@@ -125,6 +125,8 @@ impl RecipientState {
 pub struct Settlement {
     /// Proof of the claim.
     pub token: Token,
+    /// When it was decided: from when on results are kept ([`NewMessage::keep`]).
+    pub at: Timestamp,
     /// The recipients as they stand now, all of the entry's.
     pub recipients: Vec<Recipient>,
     /// Whether an attempt was made, so that it counts.

@@ -95,7 +95,7 @@ pub struct Logged {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeepLog {
-    /// For how long. Default 7 days.
+    /// For how long. Default 7 days: longer than any consumer is away.
     pub time: Duration,
     /// How many events at most. Default 1,000,000, some 200 MB.
     pub events: u64,

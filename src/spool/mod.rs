@@ -51,6 +51,9 @@ pub use claim::{
 };
 #[cfg(feature = "disk")]
 pub use disk::{DiskCounters, DiskOptions, DiskSpool};
+#[cfg(feature = "disk")]
+#[doc(hidden)]
+pub use disk::{Files, SegmentFile, SegmentFiles};
 pub use error::SpoolError;
 pub use log::{KeepLog, LogEvent, LogKind, Logged};
 pub use look::{Alter, Altered, Change, EntrySummary, Selection};
@@ -163,7 +166,8 @@ pub trait Spool: Send + Sync + fmt::Debug + 'static {
     fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>>;
 
     /// Forgets keys and results whose time is over at `now`, and of the log what `log` does not keep: a
-    /// part of it, so that the call is short. Returns whether there may be more.
+    /// part of it, so that the call is short. A key whose message still waits is kept. Returns whether there
+    /// may be more.
     ///
     /// # Errors
     /// [`SpoolError`]

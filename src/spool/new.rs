@@ -104,7 +104,7 @@ pub struct Key {
     pub name: Box<str>,
     /// Of the content. The same name with another digest is [`SpoolError::KeyConflict`](super::SpoolError).
     pub digest: [u8; 32],
-    /// Until when it is remembered.
+    /// Until when it is remembered: at least, and for as long as its message waits.
     pub until: Timestamp,
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A wrong message is refused as a whole at the call that brought it, never found later.
 
+use std::time::Duration;
+
 use super::{NewMessage, RecipientState, Settlement, SpoolError, Then};
 
 /// Refuses a message that could never be delivered or settled.
@@ -30,6 +32,10 @@ pub(crate) fn check_settlement(settlement: &Settlement) -> Result<(), SpoolError
         }
         _ => {}
     }
+    // A conflict could not be told to anybody.
+    if settlement.submit.iter().any(|message| message.key.is_some()) {
+        return Err(SpoolError::Invalid("a message that a settlement submits has a key"));
+    }
     settlement.submit.iter().try_for_each(check_message)
 }
 
@@ -44,6 +50,9 @@ pub(crate) fn cut(note: &str) -> &str {
 
 /// What [`super::Recipient::note`] promises: enough for a reply of several lines.
 const MAX_NOTE: usize = 1024;
+
+/// When the time of a key is over and its message still waits, the key is looked at again after this.
+pub(crate) const KEY_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// More destinations than any server takes recipients, and few enough to number in 20 bits.
 pub(crate) const MAX_ENTRIES: usize = 65_536;

@@ -43,6 +43,7 @@ pub struct FaultySpool {
     /// Moves on whenever there is another script.
     scripts: watch::Sender<u64>,
     watch: Option<Arc<dyn Watch>>,
+    shared: bool,
 }
 
 /// Is told what the spool inside did, whatever the caller is told of it.
@@ -185,7 +186,14 @@ impl FaultySpool {
             state: Arc::new(Mutex::new(state)),
             scripts: watch::Sender::new(0),
             watch: None,
+            shared: false,
         }
+    }
+
+    /// A memory spool that can fail, and says that other processes may work on it too.
+    #[must_use]
+    pub fn shared() -> Self {
+        Self { shared: true, ..Self::new() }
     }
 
     /// The same, watched.
@@ -369,7 +377,7 @@ impl Spool for FaultySpool {
     }
 
     fn is_shared(&self) -> bool {
-        self.inner.is_shared()
+        self.shared || self.inner.is_shared()
     }
 
     fn stats(&self) -> Stats {

@@ -80,3 +80,42 @@ async fn a_panic_in_a_handler_ends_one_session_only() {
     other.ask("EHLO c.test", "250").await;
     assert_eq!(running.stats().open, 1);
 }
+
+#[tokio::test]
+async fn a_reload_closes_nothing_and_is_for_connections_made_after_it() {
+    let book = Book::holding();
+    let mut old = options();
+    old.max_connections = 2;
+    let running = server(&book, old.clone()).listen("127.0.0.1:0").start().await.unwrap();
+    let address = running.addresses()[0];
+    assert!(running.is_ready());
+    let mut busy = Client(TcpStream::connect(address).await.unwrap());
+    busy.expect(&["220"]).await;
+    busy.send(format!("EHLO c.test\r\n{FLIGHT}hello\r\n.\r\n")).await;
+    busy.expect(&["250", "250", "250", "354"]).await;
+    let mut idle = Client(TcpStream::connect(address).await.unwrap());
+    idle.expect(&["220 mx.test"]).await;
+    assert!(!running.is_ready(), "the places are taken");
+    let (begun, leave) = book.hold.as_ref().unwrap();
+    begun.notified().await;
+
+    let mut new = ServerOptions::new(EhloName::new("new.test").unwrap());
+    new.session.max_message_size = 1000;
+    (new.max_connections, new.max_per_network) = (4, 50);
+    running.reload(new.clone());
+    assert!(running.is_ready());
+    let mut third = Client(TcpStream::connect(address).await.unwrap());
+    third.expect(&["220 new.test"]).await;
+    assert!(third.ask("EHLO c.test", "250").await.contains("SIZE 1000\r\n"));
+    assert!(!idle.ask("EHLO c.test", "250").await.contains("SIZE 1000\r\n"), "it began under other options");
+    leave.notify_one();
+    busy.expect(&["250 2.0.0 taken"]).await;
+
+    // What is open counts under the new limits too.
+    new.max_connections = 3;
+    running.reload(new);
+    let mut fourth = Client(TcpStream::connect(address).await.unwrap());
+    fourth.expect(&["421 4.3.2"]).await;
+    let stats = running.shutdown(Duration::from_secs(5)).await;
+    assert_eq!((stats.connections, stats.messages, stats.refused), (3, 1, 1));
+}

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, NewBody, NewMessage, QueueName,
-    Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
+    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, KeepLog, Key, Known, LogEvent, LogKind,
+    NewBody, NewMessage, QueueName, Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
 };
 use rusqlite::Connection;
 
@@ -29,6 +29,12 @@ async fn claim(spool: &DiskSpool, limit: usize) -> Vec<Claim> {
 
 fn shell(dir: &Path) -> Connection {
     Connection::open(dir.join("spool.db")).unwrap()
+}
+
+/// The files with bodies, and their sizes.
+fn files(dir: &Path) -> Vec<(String, u64)> {
+    let files = std::fs::read_dir(dir.join("seg")).unwrap().map(Result::unwrap);
+    files.map(|f| (f.file_name().into_string().unwrap(), f.metadata().unwrap().len())).collect()
 }
 
 /// A shell that holds the write lock until it is dropped, so that calls gather in front of the writer.
@@ -405,23 +411,42 @@ async fn staged_bodies_of_a_process_that_died_are_collected() {
     let spool = DiskSpool::open(dir.path()).unwrap();
     spool.enqueue(vec![sized(1, 300_000)], None).await.unwrap();
     let mut writer = spool.stage().await.unwrap();
-    writer.write(vec![1; 600_000].into()).await.unwrap();
+    writer.write(vec![1; 1_600_000].into()).await.unwrap();
     let staged = writer.finish().await.unwrap();
-    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get(0));
-    assert_eq!(count(), Ok(2 + 3));
+    assert_eq!(files(dir.path()).len(), 2);
     // The guard finds the spool closed, as after a crash.
     spool.close().await.unwrap();
     drop(staged);
-    assert_eq!(count(), Ok(2 + 3));
+    assert_eq!(files(dir.path()).len(), 2);
     let spool = DiskSpool::open(dir.path()).unwrap();
-    assert_eq!(count(), Ok(2));
+    assert_eq!(files(dir.path()).len(), 1);
     assert_eq!(octets(&spool, &claim(&spool, 1).await[0].body).await.unwrap(), vec![1; 300_000]);
     // In the living process the guard gives it up.
     let mut writer = spool.stage().await.unwrap();
-    writer.write(vec![1; 600_000].into()).await.unwrap();
-    drop(writer);
+    writer.write(vec![1; 1_600_000].into()).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    assert_eq!(files(dir.path()).len(), 2);
+    drop(staged);
     spool.flush().await.unwrap();
-    assert_eq!(count(), Ok(2));
+    assert_eq!(files(dir.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_of_an_earlier_version_that_were_staged_are_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
+    shell(dir.path())
+        .execute_batch(
+            "INSERT INTO staged VALUES (7); INSERT INTO body VALUES (7 << 20, x'01'), (7 << 20 | 1, x'02')",
+        )
+        .unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let left = |table| {
+        let count = format!("SELECT count(*) FROM {table}");
+        shell(dir.path()).query_row(&count, [], |row| row.get::<_, i64>(0))
+    };
+    assert_eq!((left("body"), left("staged")), (Ok(0), Ok(0)));
+    drop(spool);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -433,10 +458,9 @@ async fn staging_goes_on_in_little_memory() {
     // A body that would wait in memory goes to the disk once the memory is used up.
     let mut writer = spool.stage().await.unwrap();
     writer.write(vec![0; 60_000].into()).await.unwrap();
-    let count = || shell(dir.path()).query_row("SELECT count(*) FROM body", [], |row| row.get::<_, i64>(0));
-    assert_eq!(count(), Ok(0));
+    assert_eq!(files(dir.path()).len(), 0);
     writer.write(vec![0; 10_000].into()).await.unwrap();
-    assert_eq!(count(), Ok(1));
+    assert_eq!(files(dir.path()).len(), 1);
     drop(writer);
     let writers: Vec<_> = (0..20_u64)
         .map(|n| {
@@ -472,10 +496,87 @@ async fn the_log_is_written_back_before_it_grows_large() {
     let mut options = DiskOptions::new();
     options.wal_octets = 1 << 20;
     let spool = DiskSpool::open_with(dir.path(), options).unwrap();
-    for n in 0..40 {
-        spool.enqueue(vec![sized(n, 200_000)], None).await.unwrap();
+    for n in 0..400 {
+        spool.enqueue(vec![sized(n, 16_000)], None).await.unwrap();
     }
     assert!(spool.counters().checkpoints >= 4, "{:?}", spool.counters());
     let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
     assert!(log < 3 << 20, "{log}");
+}
+
+#[tokio::test]
+async fn what_is_remembered_survives_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let remembered = |n: u64| {
+        let mut message = sample(n);
+        message.key = Key::new(None, "order-17", [1; 32], Timestamp::from_millis(9_000)).ok();
+        message.keep = Some(Duration::from_secs(1));
+        message.log = vec![LogEvent {
+            at: Timestamp::from_millis(n),
+            message: message.id,
+            entry: None,
+            kind: LogKind::Accepted,
+            recipient: None,
+            attempt: 0,
+            note: None,
+        }];
+        message
+    };
+    // The files as they are at this moment, as a killed process leaves them.
+    let killed = || {
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["spool.db", "spool.db-wal"] {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        copy
+    };
+    spool.enqueue(vec![remembered(1)], None).await.unwrap();
+    let accepted = killed();
+    spool.settle(claim(&spool, 9).await.iter().map(remove).collect(), Durability::Synced).await.unwrap();
+    let settled = killed();
+    for (copy, waits) in [(accepted, 1), (settled, 0)] {
+        let spool = DiskSpool::open(copy.path()).unwrap();
+        assert!(!spool.was_clean());
+        assert_eq!(spool.stats().messages, waits);
+        let known = spool.enqueue(vec![remembered(2)], None).await.unwrap().known;
+        assert_eq!(known, [Known { given: sample(2).id, stored: sample(1).id }]);
+        let results = spool.results(sample(1).id).await.unwrap().unwrap();
+        assert_eq!((results.recipients.len(), results.finished), (1, waits == 0));
+        assert_eq!(spool.log(0, 9).await.unwrap().len(), 1);
+        // Pruned whole and opened again, it gives no number again.
+        let none = KeepLog::default();
+        while spool.prune(Timestamp::NEVER, none).await.unwrap() {}
+        spool.close().await.unwrap();
+        let spool = DiskSpool::open(copy.path()).unwrap();
+        let mut message = remembered(3);
+        message.key = None;
+        spool.enqueue(vec![message], None).await.unwrap();
+        assert_eq!(spool.log(0, 9).await.unwrap().iter().map(|l| l.number).collect::<Vec<_>>(), [2]);
+    }
+}
+
+#[tokio::test]
+async fn old_memories_are_forgotten_in_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    shell(dir.path())
+        .execute_batch(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)
+             INSERT INTO key SELECT '', n, x'00', 'gone', n FROM n;
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)
+             INSERT INTO result SELECT n, 0, '', n FROM n;
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)
+             INSERT INTO log (at, message, kind, attempt) SELECT n, 'gone', 'accepted', 0 FROM n;",
+        )
+        .unwrap();
+    let left = || -> (i64, i64, i64) {
+        let count = |table| format!("(SELECT count(*) FROM {table})");
+        let sql = format!("SELECT {}, {}, {}", count("key"), count("result"), count("log"));
+        shell(dir.path()).query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+    };
+    assert!(spool.prune(Timestamp::NEVER, KeepLog::default()).await.unwrap(), "there is more");
+    assert_eq!(left(), (500, 500, 500));
+    assert!(!spool.prune(Timestamp::NEVER, KeepLog::default()).await.unwrap());
+    assert_eq!(left(), (0, 0, 0));
 }

@@ -5,7 +5,7 @@ use crate::message::header::{Field, Header};
 
 /// What a body is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::message) enum Kind {
     /// To be read in lines.
     Text {
         /// In a charset of more than one octet for a character, ASCII included.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 
 /// How a body says it is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(in crate::message) enum Encoding {
     /// 7bit, or nothing said.
     SevenBit,
     EightBit,
@@ -40,14 +40,14 @@ pub(super) enum Encoding {
 }
 
 /// Both.
-pub(super) struct Structure {
-    pub(super) kind: Kind,
-    pub(super) encoding: Encoding,
+pub(in crate::message) struct Structure {
+    pub(in crate::message) kind: Kind,
+    pub(in crate::message) encoding: Encoding,
 }
 
 impl Structure {
     /// What the header says; in a digest, silence means a message.
-    pub(super) fn of(header: &Header<'_>, digest: bool) -> Result<Self, Unconvertible> {
+    pub(in crate::message) fn of(header: &Header<'_>, digest: bool) -> Result<Self, Unconvertible> {
         let kind = match only(header, "Content-Type")? {
             None if digest => Kind::Message,
             None => Kind::Text { wide: false },

@@ -19,8 +19,9 @@ use bytes::Bytes;
 pub(in crate::message) use encode::base64;
 pub use inspect::has_eight_bit_header;
 
-use self::kind::{Encoding, Kind, Structure};
-use self::multipart::Boundary;
+use self::kind::Encoding;
+pub(super) use self::kind::{Kind, Structure};
+pub(super) use self::multipart::Boundary;
 use super::body::{ends_with_crlf, has_long_line, is_clean_crlf, is_seven_bit};
 use super::header::Header;
 

@@ -3,23 +3,23 @@
 use memchr::memmem::Finder;
 
 /// The boundary of a multipart, to look for.
-pub(super) struct Boundary<'a> {
+pub(in crate::message) struct Boundary<'a> {
     finder: Finder<'a>,
 }
 
 /// One line of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Delimiter {
+pub(in crate::message) struct Delimiter {
     /// Where it begins, the line end in front of it included.
-    pub(super) start: usize,
+    pub(in crate::message) start: usize,
     /// Behind its line end.
-    pub(super) end: usize,
+    pub(in crate::message) end: usize,
     /// No part follows.
-    pub(super) closes: bool,
+    pub(in crate::message) closes: bool,
 }
 
 impl Boundary<'_> {
-    pub(super) fn new(boundary: &[u8]) -> Self {
+    pub(in crate::message) fn new(boundary: &[u8]) -> Self {
         let dashed = [b"--", boundary].concat();
         Self { finder: Finder::new(&dashed).into_owned() }
     }
@@ -28,7 +28,7 @@ impl Boundary<'_> {
     /// with two more hyphens if it closes, and white space. By a note there the line may go on with
     /// anything; but boundaries that begin with the one around them are in use, and other readers ask
     /// for the whole line, too. Only CRLF ends a line.
-    pub(super) fn next(&self, body: &[u8], from: usize) -> Option<Delimiter> {
+    pub(in crate::message) fn next(&self, body: &[u8], from: usize) -> Option<Delimiter> {
         let mut at = from;
         loop {
             let line = at + self.finder.find(body.get(at..)?)?;

@@ -33,6 +33,9 @@ pub struct StsFound {
     pub policy: Option<Arc<StsPolicy>>,
     /// Why a policy that is announced is not there; also beside an older one that still counts.
     pub fault: Option<StsFault>,
+    /// A policy is announced that nothing is known of, and too many others were being fetched to look: there
+    /// may be one, so ask again later.
+    pub undecided: bool,
 }
 
 struct Shared {
@@ -93,8 +96,10 @@ impl StsPolicies {
             Step::Use(policy) => StsFound::new(policy, None),
             Step::Failed(fault) => StsFound::new(None, Some(fault)),
             Step::Fetch(id) => {
-                let fault = self.fetch(domain, id).await.err();
-                StsFound::new(self.book().recall(domain, self.now()).policy, fault)
+                let fetched = self.fetch(domain, id).await;
+                let policy = self.book().recall(domain, self.now()).policy;
+                let undecided = fetched.is_none() && policy.is_none();
+                StsFound { undecided, ..StsFound::new(policy, fetched.and_then(Result::err)) }
             }
         }
     }
@@ -139,20 +144,20 @@ impl StsPolicies {
         }
     }
 
-    /// Fetches a policy, or waits for a fetch that is under way.
-    async fn fetch(&self, domain: &Domain, id: Box<str>) -> Result<(), StsFault> {
+    /// Fetches a policy, or waits for a fetch that is under way. `None`: too many others are.
+    async fn fetch(&self, domain: &Domain, id: Box<str>) -> Option<Result<(), StsFault>> {
         let under_way = self.fetching().get(domain).cloned();
         let mut fetching = match under_way {
             Some(fetching) => fetching,
             None => {
                 let permits = Arc::clone(&self.shared.permits);
-                let permit = timeout(self.shared.options.limits.time, permits.acquire_owned()).await;
-                let Ok(Ok(permit)) = permit else { return Err(StsFault::Fetch) };
-                self.start(domain, Some(id), permit)
+                let wait = self.shared.options.limits.time / FOR_PERMIT;
+                let permit = timeout(wait, permits.acquire_owned()).await;
+                self.start(domain, Some(id), permit.ok()?.ok()?)
             }
         };
         let ended = fetching.wait_for(Option::is_some).await;
-        ended.ok().and_then(|ended| *ended).unwrap_or(Err(StsFault::Fetch))
+        Some(ended.ok().and_then(|ended| *ended).unwrap_or(Err(StsFault::Fetch)))
     }
 
     /// Begins to fetch one policy again that is due, if there is one.
@@ -285,7 +290,7 @@ impl fmt::Debug for StsPolicies {
 
 impl StsFound {
     fn new(policy: Option<Arc<StsPolicy>>, fault: Option<StsFault>) -> Self {
-        Self { policy: policy.filter(|policy| policy.mode != StsMode::None), fault }
+        Self { policy: policy.filter(|policy| policy.mode != StsMode::None), fault, undecided: false }
     }
 }
 
@@ -333,6 +338,10 @@ impl FindHost for DnsHosts {
     }
 }
 
+/// The part of a fetch's time for which another waits to begin: 10 s by default. Policy hosts that never
+/// answer can hold all turns; mail to others is then put off rather than sent as if they had no policy, and
+/// holds no look-up for long.
+const FOR_PERMIT: u32 = 6;
 /// RFC 8461 §3.1
 const RECORD: &str = "_mta-sts";
 /// RFC 8461 §3.3

@@ -55,7 +55,7 @@ impl StsPolicies {
     /// in clear is left as it is, and does not wait for the policy.
     ///
     /// # Errors
-    /// Those of the route.
+    /// Those of the route, and [`RouteError::StsUndecided`].
     ///
     /// # Cancel safety
     /// That of the route.
@@ -82,6 +82,9 @@ impl StsPolicies {
             Some(found) => found,
             None => policy.await,
         };
+        if found.undecided {
+            return Err(RouteError::StsUndecided);
+        }
         (hosts.sts, hosts.sts_fault) = (found.policy, found.fault);
         Ok(Route::Hosts(hosts))
     }

@@ -9,20 +9,22 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BodyRef, Claim, ClaimRequest, Class, Durability, EntrySummary, NewBody, NewEntry, NewMessage, QueueName,
-    QueueSummary, Recipient, RecipientState, Selection, Settlement, Spool, SpoolError, Staged, Stats, Then,
-    Token,
+    BodyRef, Claim, ClaimRequest, Class, Durability, EntrySummary, KeepLog, Key, Known, LogEvent, LogKind,
+    Logged, NewBody, NewEntry, NewMessage, QueueName, QueueSummary, Recipient, RecipientState, Selection,
+    Settlement, Spool, SpoolError, Staged, Stats, Then, Token,
 };
 use crate::clock::{Rng, Timestamp};
-use crate::message::{Content, Handling, MessageId};
+use crate::message::{Content, Handling, MessageId, Tenant};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
 
 mod claiming;
+mod remembering;
 mod settling;
 mod storing;
 
 pub use claiming::*;
+pub use remembering::*;
 pub use settling::*;
 pub use storing::*;
 
@@ -78,6 +80,7 @@ pub fn remove(claim: &Claim) -> Settlement {
     let delivered = |r: &Recipient| Recipient { state: RecipientState::Delivered, ..r.clone() };
     Settlement {
         token: claim.token,
+        at: Timestamp::from_millis(SETTLED),
         recipients: claim.recipients.iter().map(delivered).collect(),
         attempted: true,
         queue: None,
@@ -173,6 +176,9 @@ const SAMPLE: Broken = Broken::Promise("the sample can be parsed");
 
 /// The body of a sample.
 const BODY: &[u8] = b"Subject: x\r\n\r\nHello.\r\n";
+
+/// When everything is settled, in the suite's time.
+const SETTLED: u64 = 500;
 
 /// When leases end, in the suite's time.
 const LEASE: u64 = 1_000;

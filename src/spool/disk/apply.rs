@@ -3,14 +3,17 @@
 //! Nothing here touches the ledger: what has to change there is collected and taken over after the
 //! commit, so a group that is rolled back can be tried again call by call.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::super::{Then, Token};
-use super::PIECE;
+use super::bodies;
 use super::ledger::{Change, Lease, Ledger};
 use super::queue::Write;
 use super::rows::{Row, SettleRow, entry_key};
-use super::schema::{DELETE_BODY, SHIFT, column};
+use super::schema::{SHIFT, column, count};
+use super::{keys, log, results};
 use crate::clock::Timestamp;
 
 /// Applies one call.
@@ -21,7 +24,11 @@ pub(super) fn apply(
     write: &mut Write,
 ) -> rusqlite::Result<()> {
     match write {
-        Write::Enqueue { rows, lease, .. } => {
+        Write::Enqueue { rows, lease, conflict, .. } => {
+            *conflict = keys::conflict(conn, rows)?;
+            if *conflict {
+                return Ok(());
+            }
             rows.iter_mut().try_for_each(|row| insert(conn, ledger, change, row, *lease))
         }
         Write::Settle { rows, fenced, .. } => {
@@ -33,25 +40,20 @@ pub(super) fn apply(
             }
             Ok(())
         }
-        Write::Piece { n, piece, octets, .. } => {
-            if *piece == 0 {
-                conn.prepare_cached("INSERT INTO staged (n) VALUES (?1)")?.execute([*n])?;
-            }
-            conn.prepare_cached(INSERT_BODY)?.execute(params![*n << SHIFT | *piece, octets.as_ref()])?;
-            Ok(())
-        }
-        Write::Discard { n } => {
-            conn.prepare_cached(DELETE_BODY)?.execute(params![*n << SHIFT, (*n + 1) << SHIFT])?;
-            conn.prepare_cached(DELETE_STAGED)?.execute([*n])?;
-            Ok(())
-        }
+        Write::Move { n, from, to: Some(to), .. } => bodies::relocate(conn, change, *n, from, to),
         Write::SetAside { e, queue } => {
             if conn.prepare_cached(SET_ASIDE)?.execute([*e])? > 0 {
                 change.queues.push((queue.clone(), false));
             }
             Ok(())
         }
-        Write::Flush { .. } => Ok(()),
+        Write::Prune { now, log, more, .. } => {
+            *more = keys::prune(conn, *now, STEPS)?;
+            *more |= results::prune(conn, *now, STEPS)?;
+            *more |= log::prune(conn, *now, *log, STEPS)?;
+            Ok(())
+        }
+        Write::Flush { .. } | Write::Discard { .. } | Write::Move { to: None, .. } => Ok(()),
     }
 }
 
@@ -62,6 +64,11 @@ fn insert(
     row: &mut Row,
     lease: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
+    row.inserted = false;
+    row.known = keys::known(conn, row)?;
+    if row.known.is_some() {
+        return Ok(());
+    }
     let id = row.id.to_string();
     row.inserted = conn.prepare_cached(INSERT_MESSAGE)?.execute(params![
         row.n,
@@ -72,7 +79,12 @@ fn insert(
         row.expires,
         column(row.size),
         column(row.entries.len() as u64),
-        row.head.as_ref()
+        row.head.as_ref(),
+        row.keep,
+        row.place.map(|at| at.seg),
+        row.place.map(|at| column(at.off)),
+        row.place.map(|at| column(at.len)),
+        row.crc
     ])? > 0;
     if !row.inserted {
         return Ok(());
@@ -88,17 +100,8 @@ fn insert(
         ])?;
         change.queues.push((entry.queue.clone(), true));
     }
-    match &row.body {
-        Some(body) => {
-            let mut insert_body = conn.prepare_cached(INSERT_BODY)?;
-            for (piece, octets) in (0_i64..).zip(body.chunks(PIECE)) {
-                insert_body.execute(params![row.n << SHIFT | piece, octets])?;
-            }
-        }
-        None => {
-            conn.prepare_cached(DELETE_STAGED)?.execute([row.n])?;
-        }
-    }
+    bodies::insert(conn, change, row)?;
+    log::note(conn, &row.log)?;
     change.messages += 1;
     change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
     change.octets += column(row.size);
@@ -106,8 +109,14 @@ fn insert(
         let single = row.entries.len() == 1;
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease =
-                Lease { token: claim.token, until, queue: claim.queue.clone(), size: row.size, single };
+            let lease = Lease {
+                token: claim.token,
+                until,
+                queue: claim.queue.clone(),
+                size: row.size,
+                single,
+                keep: row.keep,
+            };
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -142,9 +151,12 @@ fn settle(
                 let left = left.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0))?;
                 left <= 0
             };
+            if let Some(keep) = lease.keep.filter(|_| there) {
+                let until = last.then(|| row.at.after(Duration::from_millis(count(keep))));
+                results::keep(conn, (row.token.message, row.token.entry), &row.gone, until)?;
+            }
             if last {
-                conn.prepare_cached(DELETE_MESSAGE)?.execute([n])?;
-                conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
+                bodies::forget(conn, change, n)?;
                 change.messages -= 1;
                 change.octets -= column(lease.size);
             }
@@ -159,20 +171,21 @@ fn settle(
     // A person has removed the entry: what it would submit is then not wanted either.
     if there {
         row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
+        log::note(conn, &row.log)?;
     }
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
+const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
+     len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients) VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
-const DELETE_STAGED: &str = "DELETE FROM staged WHERE n = ?1";
 const SET_ASIDE: &str =
     "UPDATE entry SET parked = 'damaged: this row could not be read' WHERE e = ?1 AND parked IS NULL";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
-const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1";
 const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";
+
+/// Rows that one call forgets of each kind: a few milliseconds, in which fresh mail waits.
+const STEPS: i64 = 1_000;

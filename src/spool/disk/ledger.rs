@@ -14,6 +14,7 @@ use rusqlite::{Connection, params};
 use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{Found, SHIFT, column, count, failure};
+use super::segments::Deltas;
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -27,6 +28,8 @@ pub(super) struct Lease {
     pub(super) size: u64,
     /// The message has no other entry, and will have none.
     pub(super) single: bool,
+    /// How long the message's results are kept, in milliseconds.
+    pub(super) keep: Option<i64>,
 }
 
 /// See the module.
@@ -49,6 +52,8 @@ pub(super) struct Change {
     pub(super) messages: i64,
     pub(super) entries: i64,
     pub(super) octets: i64,
+    /// What the files of bodies hold more or less.
+    pub(super) files: Deltas,
 }
 
 /// A row that could not be read: its rowid and its queue.
@@ -157,7 +162,7 @@ impl Ledger {
             }
             let mut rows = read.query(params![e, e >> SHIFT]).map_err(failure)?;
             let row = rows.next().map_err(failure)?;
-            let Some((mut claim, single)) = row.and_then(|row| read_claim(row, e)) else {
+            let Some((mut claim, single, keep)) = row.and_then(|row| read_claim(row, e)) else {
                 damaged.push((e, request.queue.clone()));
                 continue;
             };
@@ -168,6 +173,7 @@ impl Ledger {
                 queue: claim.queue.clone(),
                 size: claim.body.size,
                 single,
+                keep,
             };
             self.lease(e, lease);
             claims.push(claim);
@@ -210,11 +216,12 @@ impl Ledger {
     }
 }
 
-fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
+fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i64>)> {
     let common = Common::read(row)?;
     let head = Bytes::copy_from_slice(row.get_ref(COMMON_COLUMNS).ok()?.as_blob().ok()?);
     let size = u64::try_from(row.get::<_, i64>(COMMON_COLUMNS + 1).ok()?).ok()?;
     let entries: i64 = row.get(COMMON_COLUMNS + 2).ok()?;
+    let keep = row.get(COMMON_COLUMNS + 3).ok()?;
     let claim = Claim {
         token: Token { message: common.message, entry: entry_number(e), number: 0 },
         mail: common.mail,
@@ -230,14 +237,14 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool)> {
         cancelled: false,
         recipients: common.recipients,
     };
-    Some((claim, entries == 1))
+    Some((claim, entries == 1, keep))
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
 const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = 1 AND parked IS NULL AND due <= ?2 ORDER BY due, e";
 
 const READ: &str =
-    columns!(", m.head, m.size, m.entries FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
+    columns!(", m.head, m.size, m.entries, m.keep FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.
 const MAX_CLAIM: usize = 10_000;

@@ -3,22 +3,31 @@
 //! ```text
 //! LOCK           held while the spool is open
 //! spool.db       the database; spool.db-wal and spool.db-shm stand beside it while it is open
+//! seg/           bodies, except those of small groups of mail, which are in the database
 //! ```
 //! SQLite, because its format is stable and documented, its recovery is tried like no other, and any
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
-//! (*apply* is the SQL, *ledger* the leases and counts) → *schema* is the format. *stage* takes bodies
-//! in while they arrive, *reader* gives them out.
-//!
-//! It does not use segment files for large bodies yet: the columns for them are in the schema.
+//! (*apply* is the SQL, *bodies* that of bodies, *keys*, *results* and *log* that of what outlives a message,
+//! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
+//! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
+//! answers what people ask.
 
 mod apply;
+mod bodies;
+mod clean;
+mod content;
+mod files;
+mod keys;
 mod ledger;
+mod log;
 mod queue;
 mod reader;
+mod results;
 mod rows;
 mod schema;
+mod segments;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -27,7 +36,7 @@ mod writer;
 use std::fs::{self, File, TryLockError};
 use std::future::ready;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,10 +51,13 @@ use super::{
 use crate::BoxFuture;
 use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
+#[doc(hidden)]
+pub use files::{Files, SegmentFile, SegmentFiles};
 use ledger::Ledger;
 use queue::{Look, Shared, Write};
 use reader::Readers;
-use rows::{Row, SettleRow};
+use rows::{Octets, Row, SettleRow};
+use segments::Segments;
 use stage::StageWriter;
 use writer::{Writer, lock_staged};
 
@@ -71,6 +83,15 @@ pub struct DiskOptions {
     /// Size of the database at which new mail is refused. Default none: the disk's. Settlements and
     /// their reports may use 4 MiB more, so that a full spool can empty itself.
     pub max_octets: Option<u64>,
+    /// Size of a file with several bodies. Default 64 MiB: larger means fewer files, and longer until the
+    /// room of delivered mail can be used again; a quarter of it in use is the least that is cleaned up.
+    pub segment_octets: u64,
+    /// The SQLite VFS to use, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub vfs: Option<Box<str>>,
+    /// The files of segments, for tests. Default: the system's.
+    #[doc(hidden)]
+    pub files: Files,
 }
 
 impl DiskOptions {
@@ -84,6 +105,9 @@ impl DiskOptions {
             lazy: Duration::from_millis(50),
             wal_octets: 32 << 20,
             max_octets: None,
+            segment_octets: 64 << 20,
+            vfs: None,
+            files: Files(None),
         }
     }
 }
@@ -104,6 +128,8 @@ pub struct DiskCounters {
     pub operations: u64,
     /// How often the log was written back.
     pub checkpoints: u64,
+    /// Bodies that were copied out of a file in which little else was in use, so that it could be removed.
+    pub moved: u64,
 }
 
 /// A [`Spool`] on disk. Clones are handles on the same spool; when the last is dropped, what was
@@ -150,19 +176,23 @@ impl DiskSpool {
     /// As [`DiskSpool::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: DiskOptions) -> Result<Self, SpoolError> {
         let directory = directory.as_ref();
-        make_directory(directory).map_err(SpoolError::Storage)?;
+        make_directory(directory, &*options.files.get()).map_err(SpoolError::Storage)?;
         let lock = lock(directory)?;
         let path = directory.join(DATABASE);
         let mut conn = schema::open_writer(&path, &options)?;
         let page = schema::page_size(&conn).map_err(schema::failure)?;
         let found = schema::take_stock(&mut conn).map_err(schema::failure)?;
-        let shared = Arc::new(Shared::new(options, found.next, found.stats));
-        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger: Ledger::new(&found) };
+        let seg = directory.join(SEGMENTS);
+        let (known, next_segment) = Segments::open(&seg, &*options.files.get(), &conn)?;
+        let shared = Arc::new(Shared::new(options, seg, found.next, next_segment, found.stats));
+        let segments = Segments::new(Arc::clone(&shared), known);
+        let ledger = Ledger::new(&found);
+        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments };
         let thread = std::thread::Builder::new()
             .name("postroad-spool".into())
             .spawn(move || writer.run())
             .map_err(SpoolError::Storage)?;
-        let readers = Arc::new(Readers::new(path));
+        let readers = Arc::new(Readers::new(path, Arc::clone(&shared)));
         let thread = Mutex::new(Some(thread));
         Ok(Self { handle: Arc::new(Handle { shared, readers, thread, clean: found.clean }) })
     }
@@ -201,14 +231,24 @@ impl DiskSpool {
 
     fn row(&self, message: NewMessage, claimed: bool) -> Result<Row, SpoolError> {
         rules::check_message(&message)?;
-        let (number, body) = match &message.body {
-            NewBody::Inline(octets) => (self.handle.shared.number(), Some(octets.clone())),
+        let body = match &message.body {
+            NewBody::Inline(octets) => Octets {
+                number: self.handle.shared.number(),
+                octets: Some(octets.clone()),
+                place: None,
+                crc: crc32fast::hash(octets),
+            },
             NewBody::Staged(staged) => match lock_staged(&self.handle.shared).get(&staged.number) {
-                Some(held) if held.size == staged.size => (staged.number, held.whole.clone()),
+                Some(held) if held.size == staged.size => Octets {
+                    number: staged.number,
+                    octets: held.whole.clone(),
+                    place: held.place,
+                    crc: held.crc,
+                },
                 _ => return Err(SpoolError::Invalid("its staged body is not one of this spool")),
             },
         };
-        Row::new(message, number, body, claimed)
+        Row::new(message, body, claimed)
     }
 
     fn rows(&self, batch: Vec<NewMessage>, claimed: bool) -> Result<Vec<Row>, SpoolError> {
@@ -249,7 +289,7 @@ impl Spool for DiskSpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         Box::pin(async move {
             let rows = self.rows(batch, lease.is_some())?;
-            self.write(true, |reply| Write::Enqueue { rows, lease, reply }).await
+            self.write(true, |reply| Write::Enqueue { rows, lease, conflict: false, reply }).await
         })
     }
 
@@ -312,18 +352,22 @@ impl Spool for DiskSpool {
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
-        let _ = message;
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| results::read(conn, message)).await
+        })
     }
 
     fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
-        let _ = (after, limit);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        Box::pin(async move {
+            self.handle.shared.check_open()?;
+            self.handle.readers.run(move |conn| log::read(conn, after, limit)).await
+        })
     }
 
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
-        let _ = (now, log);
-        Box::pin(ready(Err(SpoolError::Storage(io::ErrorKind::Unsupported.into()))))
+        // Not urgent: it rides on a group.
+        Box::pin(self.write(false, move |reply| Write::Prune { now, log, more: false, reply }))
     }
 
     fn stats(&self) -> Stats {
@@ -347,7 +391,7 @@ async fn answered<T>(answer: oneshot::Receiver<Result<T, SpoolError>>) -> Result
 }
 
 /// Makes the directory for its owner alone, and its name durable.
-fn make_directory(directory: &Path) -> io::Result<()> {
+fn make_directory(directory: &Path, files: &dyn SegmentFiles) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -356,11 +400,10 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)?;
-    #[cfg(unix)]
-    if let Some(parent) = directory.canonicalize()?.parent().map(PathBuf::from) {
-        File::open(parent)?.sync_all()?;
+    match directory.canonicalize()?.parent() {
+        Some(parent) => files.sync_dir(parent),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, SpoolError> {
@@ -374,7 +417,17 @@ fn lock(directory: &Path) -> Result<File, SpoolError> {
     }
 }
 
+/// What an error of a file means before anything was committed.
+fn storage(error: io::Error) -> SpoolError {
+    if is_no_room(&error) { SpoolError::Full } else { SpoolError::Storage(error) }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 const DATABASE: &str = "spool.db";
+const SEGMENTS: &str = "seg";
 
 /// The size of a piece of a body: large enough that a 25 MiB message has a hundred, small enough that
 /// two per sender being received are no burden.

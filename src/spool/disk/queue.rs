@@ -5,15 +5,20 @@
 //! cannot keep old mail from being finished.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::super::{Claim, ClaimRequest, Class, Enqueued, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{
+    Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError, Stats, Token,
+};
+use super::files::SegmentFiles;
 use super::rows::{Row, SettleRow};
+use super::segments::Place;
 use super::{DiskCounters, DiskOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
 
@@ -25,6 +30,8 @@ pub(super) enum Write {
     Enqueue {
         rows: Vec<Row>,
         lease: Option<Timestamp>,
+        /// A key stands for another content: nothing was stored.
+        conflict: bool,
         reply: Reply<Enqueued>,
     },
     Settle {
@@ -32,22 +39,28 @@ pub(super) enum Write {
         fenced: Vec<Token>,
         reply: Reply<Vec<Token>>,
     },
-    /// A piece of a staged body; the permit is its share of the memory for such pieces.
-    Piece {
-        n: i64,
-        piece: i64,
-        octets: Bytes,
-        permit: Option<OwnedSemaphorePermit>,
-        reply: Reply<()>,
-    },
-    /// A staged body was given up.
+    /// A staged body was given up that has a file.
     Discard {
+        seg: i64,
+    },
+    /// A body that goes into another file, since little else is left in its own.
+    Move {
         n: i64,
+        from: Place,
+        octets: Bytes,
+        to: Option<Place>,
     },
     /// A row that cannot be read back.
     SetAside {
         e: i64,
         queue: QueueName,
+    },
+    /// Forgets a part of what is over.
+    Prune {
+        now: Timestamp,
+        log: KeepLog,
+        more: bool,
+        reply: Reply<bool>,
     },
     Flush {
         reply: Reply<()>,
@@ -59,8 +72,25 @@ impl Write {
         match self {
             Self::Enqueue { rows, .. } => rows.iter().map(Row::weight).sum(),
             Self::Settle { rows, .. } => rows.iter().map(SettleRow::weight).sum(),
-            Self::Piece { octets, .. } => octets.len(),
-            Self::Discard { .. } | Self::SetAside { .. } | Self::Flush { .. } => 0,
+            Self::Move { octets, .. } => octets.len(),
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => 0,
+        }
+    }
+
+    /// Calls `f` with every body that this brings, and with the place it is to get.
+    pub(super) fn bodies(&mut self, f: &mut dyn FnMut(&Bytes, &mut Option<Place>)) {
+        let mut of_rows = |rows: &mut [Row]| {
+            for row in rows {
+                if let Some(body) = &row.body {
+                    f(body, &mut row.place);
+                }
+            }
+        };
+        match self {
+            Self::Enqueue { rows, .. } => of_rows(rows),
+            Self::Settle { rows, .. } => rows.iter_mut().for_each(|row| of_rows(&mut row.submit)),
+            Self::Move { octets, to, .. } => f(octets, to),
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Prune { .. } | Self::Flush { .. } => {}
         }
     }
 
@@ -70,8 +100,9 @@ impl Write {
         match self {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
-            Self::Piece { reply, .. } | Self::Flush { reply } => drop(reply.send(Err(error))),
-            Self::Discard { .. } | Self::SetAside { .. } => {}
+            Self::Flush { reply } => drop(reply.send(Err(error))),
+            Self::Prune { reply, .. } => drop(reply.send(Err(error))),
+            Self::Discard { .. } | Self::SetAside { .. } | Self::Move { .. } => {}
         }
     }
 }
@@ -111,6 +142,8 @@ pub(super) struct Turn {
     pub(super) writes: Vec<Write>,
     /// Nothing is left and nothing will come.
     pub(super) last: bool,
+    /// The spool was found broken elsewhere.
+    pub(super) broken: bool,
 }
 
 #[derive(Debug)]
@@ -129,6 +162,9 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: DiskOptions,
+    /// The directory of the files with bodies, and the way to them.
+    pub(super) segment_dir: PathBuf,
+    pub(super) files: Arc<dyn SegmentFiles>,
     pending: Mutex<Pending>,
     wake: Condvar,
     /// Bodies that are staged and named by no message, with their octets where they never left
@@ -141,9 +177,18 @@ pub(super) struct Shared {
     messages: AtomicU64,
     entries: AtomicU64,
     octets: AtomicU64,
+    /// The next number for a file.
+    next_segment: AtomicI64,
+    /// Octets of the database, of the files that messages name, and of the files of staged bodies.
+    pub(super) database: AtomicU64,
+    pub(super) segments: AtomicU64,
+    pub(super) staged_octets: AtomicU64,
+    /// Threads that write staged bodies.
+    pub(super) stagers: Arc<Semaphore>,
     pub(super) commits: AtomicU64,
     pub(super) operations: AtomicU64,
     pub(super) checkpoints: AtomicU64,
+    pub(super) moved: AtomicU64,
     #[cfg(test)]
     pub(super) break_commit: std::sync::atomic::AtomicBool,
 }
@@ -152,16 +197,28 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) size: u64,
-    /// `None`: in the table.
+    /// `None`: in a file.
     pub(super) whole: Option<Bytes>,
+    /// That file.
+    pub(super) place: Option<Place>,
+    pub(super) crc: u32,
     pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Shared {
-    pub(super) fn new(options: DiskOptions, next: u64, stats: Stats) -> Self {
+    pub(super) fn new(
+        options: DiskOptions,
+        segment_dir: PathBuf,
+        next: u64,
+        next_segment: i64,
+        stats: Stats,
+    ) -> Self {
+        let files = options.files.get();
         let units = options.staging_octets / UNIT;
         Self {
             options,
+            segment_dir,
+            files,
             pending: Mutex::new(Pending {
                 phase: Phase::Open,
                 looks: VecDeque::new(),
@@ -177,9 +234,15 @@ impl Shared {
             messages: AtomicU64::new(stats.messages),
             entries: AtomicU64::new(stats.entries),
             octets: AtomicU64::new(stats.octets),
+            next_segment: AtomicI64::new(next_segment),
+            database: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            staged_octets: AtomicU64::new(0),
+            stagers: Arc::new(Semaphore::new(STAGERS)),
             commits: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             #[cfg(test)]
             break_commit: std::sync::atomic::AtomicBool::new(false),
         }
@@ -187,6 +250,23 @@ impl Shared {
 
     pub(super) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn segment_number(&self) -> i64 {
+        self.next_segment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How large a file with several bodies gets. Small ones where there is little room, since what is no
+    /// longer in use of the last one is not given back.
+    pub(super) fn segment_octets(&self) -> u64 {
+        let most = self.options.max_octets.map_or(u64::MAX, |limit| limit / 8);
+        self.options.segment_octets.min(most).max(SMALLEST_SEGMENT)
+    }
+
+    /// Octets on the disk that something is kept in.
+    pub(super) fn used(&self) -> u64 {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        read(&self.database) + read(&self.segments) + read(&self.staged_octets)
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -211,6 +291,7 @@ impl Shared {
             commits: read(&self.commits),
             operations: read(&self.operations),
             checkpoints: read(&self.checkpoints),
+            moved: read(&self.moved),
         }
     }
 
@@ -245,9 +326,8 @@ impl Shared {
         let mut pending = self.lock();
         refuse(pending.phase)?;
         let waiting = pending.urgent.len() + pending.lazy.len();
-        // A piece has a permit or a caller that waits for it, a discard follows a piece: both are
-        // bounded where they come from, and must not be lost.
-        let bounded = matches!(write, Write::Piece { .. } | Write::Discard { .. });
+        // As many as bodies were staged, which are bounded where they come from; and none may be lost.
+        let bounded = matches!(write, Write::Discard { .. });
         if !bounded
             && (waiting >= calls.saturating_mul(share)
                 || pending.octets.saturating_add(weight) > octets.saturating_mul(share))
@@ -296,14 +376,25 @@ impl Shared {
         true
     }
 
+    /// Something could not be made durable, and nothing is taken any more.
+    pub(super) fn poison(&self) {
+        let mut pending = self.lock();
+        if matches!(pending.phase, Phase::Open | Phase::Closing) {
+            pending.phase = Phase::Poisoned;
+            self.staging.close();
+            self.wake.notify_one();
+        }
+    }
+
     /// The writer's next work: all that was handed over, up to the size of a group. Without anything
     /// urgent, lazy writes wait until `options.lazy` has passed; `since` remembers their start.
-    pub(super) fn take(&self, since: &mut Option<Instant>) -> Turn {
+    /// With `busy`, the writer has something to do of its own, and nothing is waited for.
+    pub(super) fn take(&self, since: &mut Option<Instant>, busy: bool) -> Turn {
         let mut pending = self.lock();
         let due = loop {
             let waits = !pending.lazy.is_empty();
-            if pending.phase != Phase::Open || !pending.urgent.is_empty() || pending.lazy.len() >= GROUP_CALLS
-            {
+            let many = pending.lazy.len() >= GROUP_CALLS;
+            if busy || many || pending.phase != Phase::Open || !pending.urgent.is_empty() {
                 break true;
             }
             if !waits {
@@ -337,6 +428,7 @@ impl Shared {
             }
             pending.octets = pending.octets.saturating_sub(octets);
         }
+        turn.broken = pending.phase == Phase::Poisoned;
         turn.last = pending.phase != Phase::Open && pending.urgent.is_empty() && pending.lazy.is_empty();
         turn
     }
@@ -371,6 +463,13 @@ const fn refuse(phase: Phase) -> Result<(), SpoolError> {
 /// More calls or octets in one transaction make it no cheaper (measured), only its answers later.
 const GROUP_CALLS: usize = 512;
 const GROUP_OCTETS: usize = 4 << 20;
+
+/// Threads that write staged bodies at a time: more make no disk faster, and the runtime's threads for
+/// blocking work are also needed by others.
+const STAGERS: usize = 16;
+
+/// Below this, files would be made all the time.
+const SMALLEST_SEGMENT: u64 = 256 << 10;
 
 /// A semaphore counts 32 bits at a time: in KiB, no piece comes near.
 pub(super) const UNIT: usize = 1024;

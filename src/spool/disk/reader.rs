@@ -1,4 +1,5 @@
-//! Reading is what needs no writer: bodies, and entries for people, over a few connections of its own.
+//! Reading is what needs no writer: bodies (see *content*), and entries for people, over a few connections
+//! of its own.
 //!
 //! They see what is committed and never hold up the writer. Each read is one short transaction on a
 //! thread for blocking work, so that no open body keeps the log from starting anew.
@@ -7,32 +8,31 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, params};
 use tokio::sync::Semaphore;
 
-use super::super::{BodyRef, EntrySummary, Selection, SpoolError};
-use super::PIECE;
+use super::super::{EntrySummary, Selection, SpoolError};
+use super::queue::Shared;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
-use super::schema::{SHIFT, column, failure, open_reader};
-use crate::BoxFuture;
-use crate::message::{Content, MessageId, ReadBody};
+use super::schema::{failure, open_reader};
+use crate::message::MessageId;
 
 /// The connections that only read.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
+    shared: Arc<Shared>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    pub(super) fn new(path: PathBuf, shared: Arc<Shared>) -> Self {
+        Self { path, shared, idle: Mutex::default(), permits: Semaphore::new(READERS) }
     }
 
     /// Runs `read` on one of the connections.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SpoolError> {
@@ -40,10 +40,11 @@ impl Readers {
         let readers = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = idle.map_or_else(|| open_reader(&readers.path), Ok)?;
-            let result = read(&conn)?;
+            let conn =
+                idle.map_or_else(|| open_reader(&readers.path, readers.shared.options.vfs.as_deref()), Ok)?;
+            let result = read(&conn);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
-            Ok(result)
+            result
         });
         match work.await {
             Ok(result) => result.map_err(failure),
@@ -51,25 +52,22 @@ impl Readers {
         }
     }
 
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Runs what blocks on a file.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let _permit = self.permits.acquire().await.map_err(io::Error::other)?;
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
+    }
+
     /// Lets go of the connections that are not in use.
     pub(super) fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    pub(super) async fn body(self: &Arc<Self>, body: &BodyRef) -> Result<Content, SpoolError> {
-        if let Some(octets) = &body.at_hand {
-            return Ok(Content::Whole(octets.clone()));
-        }
-        let n = column(body.number);
-        if body.size == 0 {
-            return Ok(Content::Whole(Bytes::new()));
-        }
-        if body.size > PIECE as u64 {
-            let reader = BodyReader { readers: Arc::clone(self), n, next: n << SHIFT, left: body.size };
-            return Ok(Content::Stream { size: body.size, reader: Box::new(reader) });
-        }
-        let octets = self.run(move |conn| read_whole(conn, n)).await?;
-        if octets.len() as u64 == body.size { Ok(Content::Whole(octets)) } else { Err(SpoolError::Corrupt) }
     }
 
     pub(super) async fn scan(
@@ -95,16 +93,6 @@ impl Readers {
         })
         .await
     }
-}
-
-fn read_whole(conn: &Connection, n: i64) -> rusqlite::Result<Bytes> {
-    let mut pieces = conn.prepare_cached(PIECES)?;
-    let mut pieces = pieces.query(params![n << SHIFT, (n + 1) << SHIFT])?;
-    let mut whole = BytesMut::new();
-    while let Some(row) = pieces.next()? {
-        whole.extend_from_slice(row.get_ref(1)?.as_blob()?);
-    }
-    Ok(whole.freeze())
 }
 
 /// Rows that cannot be read are left out: they are for a person with an SQLite shell.
@@ -144,48 +132,6 @@ fn summary(row: &rusqlite::Row<'_>) -> Option<EntrySummary> {
         recipients: common.recipients,
     })
 }
-
-/// Reads a large body piece by piece.
-#[derive(Debug)]
-struct BodyReader {
-    readers: Arc<Readers>,
-    n: i64,
-    next: i64,
-    left: u64,
-}
-
-impl BodyReader {
-    async fn piece(&mut self) -> io::Result<Option<Bytes>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let (from, to) = (self.next, (self.n + 1) << SHIFT);
-        let read = move |conn: &Connection| {
-            let mut piece = conn.prepare_cached(PIECES)?;
-            let mut piece = piece.query(params![from, to])?;
-            let Some(row) = piece.next()? else { return Ok(None) };
-            Ok(Some((row.get::<_, i64>(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
-        };
-        let piece = self.readers.run(read).await.map_err(io::Error::other)?;
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, SpoolError::Corrupt);
-        let (k, octets) = piece.ok_or_else(damaged)?;
-        // Pieces are numbered without gaps.
-        let left = self.left.checked_sub(octets.len() as u64).ok_or_else(damaged)?;
-        if k != self.next || octets.is_empty() {
-            return Err(damaged());
-        }
-        (self.next, self.left) = (k + 1, left);
-        Ok(Some(octets))
-    }
-}
-
-impl ReadBody for BodyReader {
-    fn chunk(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
-        Box::pin(self.piece())
-    }
-}
-
-const PIECES: &str = "SELECT k, data FROM body WHERE k >= ?1 AND k < ?2 ORDER BY k";
 
 // CROSS JOIN keeps the order of the tables, so that the order by id costs no sorting.
 const SCAN: &str = columns!(

@@ -9,14 +9,27 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::super::{
-    BodyRef, Claim, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
+    BodyRef, Claim, Key, NewBody, NewMessage, QueueName, Recipient, RecipientState, Settlement, SpoolError,
     Staged, Then, Token, rules,
 };
+use super::log::LogRow;
 use super::schema::{SHIFT, column};
+use super::segments::Place;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
 use crate::smtp::params::{Mail, Rcpt};
+
+/// The body of a message that is to be inserted.
+#[derive(Debug)]
+pub(super) struct Octets {
+    /// The number of the message it was taken in for.
+    pub(super) number: u64,
+    pub(super) octets: Option<Bytes>,
+    /// The file it is in, where it is in one.
+    pub(super) place: Option<Place>,
+    pub(super) crc: u32,
+}
 
 /// A message ready to be inserted.
 #[derive(Debug)]
@@ -27,14 +40,23 @@ pub(super) struct Row {
     pub(super) sender: String,
     pub(super) handling: String,
     pub(super) head: Bytes,
-    /// The octets, unless they are in the table already.
+    /// The octets, unless they are in a file already.
     pub(super) body: Option<Bytes>,
+    /// Where they are, unless that is the table. Found anew whenever `body` is written.
+    pub(super) place: Option<Place>,
+    pub(super) crc: u32,
     pub(super) size: u64,
     pub(super) accepted: i64,
     pub(super) expires: i64,
     pub(super) entries: Vec<EntryRow>,
     /// One per entry when they are born claimed, without their numbers.
     pub(super) claims: Vec<Claim>,
+    pub(super) key: Option<Key>,
+    /// How long results are kept, in milliseconds.
+    pub(super) keep: Option<i64>,
+    pub(super) log: Vec<LogRow>,
+    /// Under which id it is stored already, when its key is known.
+    pub(super) known: Option<MessageId>,
     /// Set when the row was inserted; its id may have been there before.
     pub(super) inserted: bool,
     /// Keeps a staged body until it is the message's.
@@ -53,16 +75,13 @@ impl Row {
     /// How much it weighs in the queue in front of the writer.
     pub(super) fn weight(&self) -> usize {
         let entries: usize = self.entries.iter().map(|e| e.recipients.len() + ENTRY_WEIGHT).sum();
-        self.head.len() + self.body.as_ref().map_or(0, Bytes::len) + entries + ROW_WEIGHT
+        let log: usize = self.log.iter().map(LogRow::weight).sum();
+        self.head.len() + self.body.as_ref().map_or(0, Bytes::len) + entries + log + ROW_WEIGHT
     }
 
-    /// Makes the row of `message`, whose octets are `body` unless they are in the table.
-    pub(super) fn new(
-        message: NewMessage,
-        number: u64,
-        body: Option<Bytes>,
-        claimed: bool,
-    ) -> Result<Self, SpoolError> {
+    /// Makes the row of `message`, whose octets are in `body`.
+    pub(super) fn new(message: NewMessage, body: Octets, claimed: bool) -> Result<Self, SpoolError> {
+        let Octets { number, octets: body, place, crc } = body;
         let size = message.body.size();
         let sender = message.mail.to_string();
         // A value that was put together by hand could break the lines of the table.
@@ -110,11 +129,17 @@ impl Row {
             handling: message.handling.to_line(),
             head: message.head,
             body,
+            place,
+            crc,
             size,
             accepted: column(message.accepted.as_millis()),
             expires: column(message.expires.as_millis()),
             entries,
             claims,
+            key: message.key,
+            keep: message.keep.map(|keep| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)),
+            log: LogRow::all(message.log)?,
+            known: None,
             inserted: false,
             staged: match message.body {
                 NewBody::Staged(staged) => Some(staged),
@@ -128,7 +153,11 @@ impl Row {
 #[derive(Debug)]
 pub(super) struct SettleRow {
     pub(super) token: Token,
+    pub(super) at: Timestamp,
     pub(super) recipients: String,
+    /// Those of an entry that goes, in case its message keeps results: only the lease knows.
+    pub(super) gone: Vec<Recipient>,
+    pub(super) log: Vec<LogRow>,
     pub(super) attempted: bool,
     pub(super) queue: Option<QueueName>,
     pub(super) then: Then,
@@ -137,20 +166,24 @@ pub(super) struct SettleRow {
 
 impl SettleRow {
     pub(super) fn weight(&self) -> usize {
-        self.recipients.len() + self.submit.iter().map(Row::weight).sum::<usize>() + ROW_WEIGHT
+        let gone: usize = self.gone.iter().map(|r| r.note.as_ref().map_or(0, |n| n.len())).sum();
+        let log: usize = self.log.iter().map(LogRow::weight).sum();
+        let submit: usize = self.submit.iter().map(Row::weight).sum();
+        self.recipients.len() + gone + log + submit + ROW_WEIGHT
     }
 
     /// Makes the row; `submit` are the rows of the messages it submits.
     pub(super) fn new(settlement: Settlement, submit: Vec<Row>) -> Result<Self, SpoolError> {
-        let mut recipients = String::new();
-        if settlement.then != Then::Remove {
-            for r in &settlement.recipients {
-                write_line(&mut recipients, r.state, &r.rcpt, r.note.as_deref())?;
-            }
-        }
+        let (recipients, gone) = match settlement.then {
+            Then::Remove => (String::new(), settlement.recipients),
+            _ => (write_recipients(&settlement.recipients)?, Vec::new()),
+        };
         Ok(Self {
             token: settlement.token,
+            at: settlement.at,
             recipients,
+            gone,
+            log: LogRow::all(settlement.log)?,
             attempted: settlement.attempted,
             queue: settlement.queue,
             then: settlement.then,
@@ -167,6 +200,15 @@ pub(super) const fn entry_key(n: i64, entry: u32) -> i64 {
 /// Which entry of its message has this rowid.
 pub(super) fn entry_number(e: i64) -> u32 {
     u32::try_from(e & ((1 << SHIFT) - 1)).unwrap_or_default()
+}
+
+/// The recipients of an entry as they are written.
+pub(super) fn write_recipients(recipients: &[Recipient]) -> Result<String, SpoolError> {
+    let mut text = String::new();
+    for r in recipients {
+        write_line(&mut text, r.state, &r.rcpt, r.note.as_deref())?;
+    }
+    Ok(text)
 }
 
 fn write_line(

@@ -20,12 +20,16 @@ pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connecti
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags(path, flags).map_err(failure)?;
-    prepare(&conn, options).map_err(failure)??;
+    let conn = open(path, flags, options.vfs.as_deref()).map_err(failure)?;
+    prepare(&conn, path, options).map_err(failure)??;
     Ok(conn)
 }
 
-fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<(), SpoolError>> {
+fn prepare(
+    conn: &Connection,
+    path: &Path,
+    options: &DiskOptions,
+) -> rusqlite::Result<Result<(), SpoolError>> {
     conn.busy_timeout(BUSY)?;
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -49,6 +53,9 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
         let pages = column(octets.saturating_add(RESERVE) / page_size(conn)?);
         conn.pragma_update(None, "max_page_count", pages)?;
     }
+    if let Err(error) = renew_log(conn, path, options)? {
+        return Ok(Err(SpoolError::Storage(error)));
+    }
     if tables == 0 {
         conn.execute_batch(TABLES)?;
     } else {
@@ -59,19 +66,42 @@ fn prepare(conn: &Connection, options: &DiskOptions) -> rusqlite::Result<Result<
     Ok(Ok(()))
 }
 
+/// Brings the log of a spool that was not closed to the disk, once more. When a sync has failed, or a process
+/// has died before one, what the log holds can be read and need not be on the disk, and no later sync of the
+/// same file makes up for a failed one. What is decided by it (a commit behind it, a file that nothing names)
+/// would outlive it in a power cut. The lock keeps a person's shell from writing meanwhile.
+fn renew_log(
+    conn: &Connection,
+    path: &Path,
+    options: &DiskOptions,
+) -> rusqlite::Result<Result<(), io::Error>> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let renewed = options.files.get().rewrite(Path::new(&log));
+    conn.execute_batch("ROLLBACK")?;
+    Ok(renewed)
+}
+
 /// The size of a page of this database, whoever made it.
 pub(super) fn page_size(conn: &Connection) -> rusqlite::Result<u64> {
     conn.pragma_query_value(None, "page_size", |row| row.get(0)).map(|size| count(size).max(512))
 }
 
 /// Opens a connection that only reads.
-pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-    )?;
+pub(super) fn open_reader(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = open(path, flags, vfs)?;
     conn.busy_timeout(BUSY)?;
     Ok(conn)
+}
+
+fn open(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    }
 }
 
 /// What is found at an open, and what is made of it.
@@ -109,10 +139,9 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
     {
         next = next.max(tx.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or_default());
     }
-    let (messages, octets): (i64, i64) =
-        tx.query_row("SELECT count(*), coalesce(sum(size), 0) FROM message", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    // An index alone tells how many there are; a body's row need be read only where no file counts it.
+    let messages: i64 = tx.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
+    let octets: i64 = tx.query_row(OCTETS, [], |row| row.get(0))?;
     let queues: Vec<(String, u64)> = tx
         .prepare("SELECT queue, count(*) FROM entry WHERE parked IS NULL GROUP BY queue")?
         .query_map([], |row| Ok((row.get(0)?, count(row.get(1)?))))?
@@ -170,6 +199,9 @@ const WRITER_CACHE_KIB: i64 = 8 << 10;
 /// Against a person's shell that holds the lock for a moment.
 const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
+const OCTETS: &str = "SELECT (SELECT coalesce(sum(size), 0) FROM message WHERE seg IS NULL) + \
+     (SELECT coalesce(sum(bytes), 0) FROM seg)";
+
 pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
 
 /// What a person finds in the spool.
@@ -205,6 +237,7 @@ CREATE TABLE log (
   kind TEXT NOT NULL, recipient TEXT, attempt INTEGER NOT NULL, note TEXT
 ) STRICT;
 CREATE TABLE seg (n INTEGER PRIMARY KEY, live INTEGER NOT NULL, bytes INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
+CREATE INDEX message_seg ON message (seg);
 "
     };
 }

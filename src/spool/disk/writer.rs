@@ -18,12 +18,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Enqueued, SpoolError};
+use super::super::{Enqueued, Known, SpoolError};
 use super::apply::apply;
+use super::is_no_room;
 use super::ledger::{Change, Ledger};
 use super::queue::{Held, Look, Phase, Shared, Write};
 use super::rows::Row;
 use super::schema::{count, failure};
+use super::segments::{Segments, Trouble};
 
 /// See the module.
 #[derive(Debug)]
@@ -35,14 +37,41 @@ pub(super) struct Writer {
     pub(super) lock: File,
     pub(super) shared: Arc<Shared>,
     pub(super) ledger: Ledger,
+    pub(super) segments: Segments,
 }
 
 /// Why a group was not committed.
 enum Failed {
     /// Nothing was changed.
-    Before(rusqlite::Error),
+    Before(Cause),
     /// It may have been.
-    Commit(rusqlite::Error),
+    Commit(Cause),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+    #[error(transparent)]
+    File(#[from] io::Error),
+}
+
+impl Cause {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sql(error) => is_full(error),
+            Self::File(error) => is_no_room(error),
+        }
+    }
+
+    /// What it means to a caller, of whom there may be several.
+    fn tell(&self) -> SpoolError {
+        match self {
+            Self::Sql(error) => failure_again(error),
+            Self::File(error) if is_no_room(error) => SpoolError::Full,
+            Self::File(error) => SpoolError::Storage(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
 }
 
 /// Ends the spool however the thread ends.
@@ -87,12 +116,26 @@ impl Writer {
     fn work(&mut self) -> bool {
         let mut since = None;
         loop {
-            let mut turn = self.shared.take(&mut since);
+            let mut turn = self.shared.take(&mut since, self.segments.cleaning.is_due());
+            if turn.broken {
+                turn.looks.into_iter().for_each(|look| look.fail(SpoolError::Poisoned));
+                turn.writes.into_iter().for_each(|write| write.fail(SpoolError::Poisoned));
+                return false;
+            }
+            turn.writes.retain(|write| {
+                if let Write::Discard { seg } = write {
+                    self.segments.remove(*seg);
+                }
+                !matches!(write, Write::Discard { .. })
+            });
             let mut damaged = Vec::new();
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
             turn.writes.extend(damaged.into_iter().map(|(e, queue)| Write::SetAside { e, queue }));
+            if !turn.last {
+                turn.writes.extend(self.segments.moves(&self.conn));
+            }
             let sound = turn.writes.is_empty() || (self.group(turn.writes) && self.checkpoint_when_due());
             if !sound {
                 return false;
@@ -127,18 +170,25 @@ impl Writer {
             Ok(change) => {
                 self.ledger.apply(change);
                 self.shared.set_stats(self.ledger.stats);
-                self.shared.operations.fetch_add(writes.len() as u64, Ordering::Relaxed);
+                let moves = writes.iter().filter(|write| matches!(write, Write::Move { .. })).count();
+                self.shared.operations.fetch_add((writes.len() - moves) as u64, Ordering::Relaxed);
+                self.shared.moved.fetch_add(moves as u64, Ordering::Relaxed);
                 writes.into_iter().for_each(|write| self.answer(write));
                 true
             }
             Err(Failed::Before(error)) => {
-                if is_full(&error) {
+                if error.is_full() {
                     // Moves the log into the database, if that has room, so that it can start anew.
                     let _ = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)");
                 }
+                if writes.iter().any(|write| matches!(write, Write::Move { .. })) {
+                    self.segments.cleaning.rest();
+                    writes.retain(|write| !matches!(write, Write::Move { .. }));
+                    return writes.is_empty() || self.group(writes);
+                }
                 // One that waits for a person's shell need not wait once more for each call.
-                if writes.len() == 1 || is_busy(&error) {
-                    writes.into_iter().for_each(|write| write.fail(failure_again(&error)));
+                if writes.len() == 1 || matches!(&error, Cause::Sql(error) if is_busy(error)) {
+                    writes.into_iter().for_each(|write| write.fail(error.tell()));
                     return true;
                 }
                 let mut sound = true;
@@ -166,25 +216,40 @@ impl Writer {
         if writes.iter().all(|write| matches!(write, Write::Flush { .. })) {
             return Ok(change);
         }
+        match self.segments.place(writes) {
+            Ok(()) => {}
+            Err(Trouble::Write(error)) => {
+                self.segments.cut();
+                return Err(Failed::Before(error.into()));
+            }
+            Err(Trouble::Sync(error)) => return Err(Failed::Commit(error.into())),
+        }
         let before = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
         let applied = before.and_then(|_| {
-            writes.iter_mut().try_for_each(|write| apply(&self.conn, &mut self.ledger, &mut change, write))
+            writes
+                .iter_mut()
+                .try_for_each(|write| apply(&self.conn, &mut self.ledger, &mut change, write))?;
+            self.segments.count(&self.conn, &mut change.files)
         });
         if let Err(error) = applied {
             self.roll_back();
-            return Err(Failed::Before(error));
+            return Err(Failed::Before(error.into()));
         }
         match self.commit() {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                self.segments.keep(&change.files);
+                if writes.iter().any(|write| !matches!(write, Write::Move { .. })) {
+                    self.segments.cleaning.go_on();
+                }
                 Ok(change)
             }
             // No room for the log: the commit's last record was never written.
             Err(error) if is_full(&error) => {
                 self.roll_back();
-                Err(Failed::Before(error))
+                Err(Failed::Before(error.into()))
             }
-            Err(error) => Err(Failed::Commit(error)),
+            Err(error) => Err(Failed::Commit(error.into())),
         }
     }
 
@@ -196,19 +261,26 @@ impl Writer {
         self.conn.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&mut self) {
         // Some errors have rolled back already.
         if !self.conn.is_autocommit() {
             let _ = self.conn.execute_batch("ROLLBACK");
         }
+        self.segments.cut();
     }
 
     fn answer(&mut self, write: Write) {
         match write {
+            Write::Enqueue { reply, conflict: true, .. } => {
+                drop(reply.send(Err(SpoolError::KeyConflict)));
+            }
             Write::Enqueue { mut rows, reply, .. } => {
                 self.keep_staged(&mut rows);
+                let known = rows.iter().filter_map(|row| Some(Known { given: row.id, stored: row.known? }));
+                let known = known.collect();
                 let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
-                if let Err(Ok(enqueued)) = reply.send(Ok(Enqueued::claimed(born.collect()))) {
+                let enqueued = Enqueued { claims: born.collect(), known };
+                if let Err(Ok(enqueued)) = reply.send(Ok(enqueued)) {
                     enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
             }
@@ -216,12 +288,9 @@ impl Writer {
                 rows.iter_mut().for_each(|row| self.keep_staged(&mut row.submit));
                 let _ = reply.send(Ok(fenced));
             }
-            Write::Piece { reply, permit, .. } => {
-                drop(permit);
-                let _ = reply.send(Ok(()));
-            }
+            Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
-            Write::Discard { .. } | Write::SetAside { .. } => {}
+            Write::Discard { .. } | Write::SetAside { .. } | Write::Move { .. } => {}
         }
     }
 
@@ -245,11 +314,12 @@ impl Writer {
         };
         let free = pages("PRAGMA freelist_count");
         let used = pages("PRAGMA page_count").saturating_sub(free).saturating_mul(self.page);
-        let mut room = limit.saturating_sub(used);
+        self.shared.database.store(used, Ordering::Relaxed);
+        let mut room = limit.saturating_sub(self.shared.used());
         let mut kept = Vec::with_capacity(writes.len());
         for write in writes {
             let needs = match &write {
-                Write::Enqueue { .. } | Write::Piece { .. } => write.weight() as u64,
+                Write::Enqueue { .. } => write.weight() as u64,
                 _ => 0,
             };
             match room.checked_sub(needs) {

@@ -4,6 +4,7 @@
 //! what they hold, and for tests: it has no thread and no clock of its own, and the same calls give
 //! the same answers. It is bounded: what does not fit is refused with [`SpoolError::Full`].
 
+mod memories;
 mod stage;
 mod state;
 
@@ -35,13 +36,19 @@ pub struct MemoryOptions {
     pub max_octets: u64,
     /// Messages, without reports. Default 100,000, since an empty message costs memory too.
     pub max_messages: usize,
+    /// Idempotency keys, messages whose results are kept after they are settled, and events of the log: so
+    /// many of each. Default 100,000, some 30 MB each. A message with a key more is refused
+    /// ([`SpoolError::Full`]), since a key forgotten early would let a message go out twice; of results and
+    /// events the oldest are forgotten. Raise it when more are submitted with a key in the time that keys are
+    /// kept.
+    pub max_remembered: usize,
 }
 
 impl MemoryOptions {
     /// The defaults.
     #[must_use]
     pub const fn new() -> Self {
-        Self { max_octets: 256 << 20, max_messages: 100_000 }
+        Self { max_octets: 256 << 20, max_messages: 100_000, max_remembered: 100_000 }
     }
 }
 
@@ -103,8 +110,10 @@ impl Spool for MemorySpool {
         lease: Option<Timestamp>,
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         let mut state = self.state();
-        let result = state.admit(&self.shared.options, batch.iter());
-        let result = result.map(|()| Enqueued::claimed(state.store(&batch, lease)));
+        let options = &self.shared.options;
+        let result = state.admit(options, batch.iter());
+        let result = result.and_then(|()| state.memories.admit(options.max_remembered, &batch));
+        let result = result.map(|()| state.store(options, &batch, lease));
         // A staged body that was not taken is given up here, which needs the lock.
         drop(state);
         drop(batch);
@@ -148,13 +157,14 @@ impl Spool for MemorySpool {
         let result = batch.iter().try_for_each(rules::check_settlement).and_then(|()| {
             let reports = batch.iter().filter(|s| !s.submit.is_empty() && state.is_held(&s.token));
             // As much again for reports, so that a full spool can empty itself: a report needs none.
-            let MemoryOptions { max_octets, max_messages } = self.shared.options;
+            let options = &self.shared.options;
             let room = MemoryOptions {
-                max_octets: max_octets.saturating_mul(2),
-                max_messages: max_messages.saturating_mul(2),
+                max_octets: options.max_octets.saturating_mul(2),
+                max_messages: options.max_messages.saturating_mul(2),
+                ..*options
             };
             state.admit(&room, reports.flat_map(|s| &s.submit))?;
-            Ok(batch.iter().filter(|s| !state.settle(s)).map(|s| s.token).collect())
+            Ok(batch.iter().filter(|s| !state.settle(options, s)).map(|s| s.token).collect())
         });
         drop(state);
         drop(batch);
@@ -211,18 +221,17 @@ impl Spool for MemorySpool {
     }
 
     fn results(&self, message: MessageId) -> BoxFuture<'_, Result<Option<Results>, SpoolError>> {
-        let _ = message;
-        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+        Box::pin(ready(Ok(self.state().results(message))))
     }
 
     fn log(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Logged>, SpoolError>> {
-        let _ = (after, limit);
-        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+        Box::pin(ready(Ok(self.state().memories.log(after, limit))))
     }
 
     fn prune(&self, now: Timestamp, log: KeepLog) -> BoxFuture<'_, Result<bool, SpoolError>> {
-        let _ = (now, log);
-        Box::pin(ready(Err(SpoolError::Storage(std::io::ErrorKind::Unsupported.into()))))
+        let state = &mut *self.state();
+        let messages = &state.messages;
+        Box::pin(ready(Ok(state.memories.prune(now, log, |id| messages.contains_key(&id)))))
     }
 
     fn stats(&self) -> Stats {
@@ -255,12 +264,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::spool::contract::sample;
-    use crate::spool::{NewBody, Then};
+    use crate::spool::contract::{remove, sample};
+    use crate::spool::{Key, LogEvent, LogKind, NewBody, Then};
 
     #[tokio::test]
     async fn what_does_not_fit_is_refused_and_fits_later() {
-        let spool = MemorySpool::with(MemoryOptions { max_octets: 1000, max_messages: 3 });
+        let spool =
+            MemorySpool::with(MemoryOptions { max_octets: 1000, max_messages: 3, ..MemoryOptions::new() });
         let sized = |n, size: usize| {
             let mut message = sample(n);
             message.body = NewBody::Inline(vec![b'x'; size].into());
@@ -282,6 +292,7 @@ mod tests {
         drop(writer);
         let done = Settlement {
             token: claims[0].token,
+            at: Timestamp::from_millis(1),
             recipients: Vec::new(),
             attempted: true,
             queue: None,
@@ -299,12 +310,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_spool_takes_the_reports_that_empty_it() {
-        let spool = MemorySpool::with(MemoryOptions { max_octets: 10_000, max_messages: 3 });
+        let spool =
+            MemorySpool::with(MemoryOptions { max_octets: 10_000, max_messages: 3, ..MemoryOptions::new() });
         let lease = Timestamp::from_millis(5);
         let claims = spool.enqueue((1..=3).map(sample).collect(), Some(lease)).await.unwrap().claims;
         assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
         let failed = |(n, claim): (u64, &Claim)| Settlement {
             token: claim.token,
+            at: Timestamp::from_millis(1),
             recipients: Vec::new(),
             attempted: true,
             queue: None,
@@ -316,5 +329,41 @@ mod tests {
         let batch: Vec<_> = (10..).zip(&claims).map(failed).collect();
         assert_eq!(spool.settle(batch, Durability::Soon).await.unwrap(), Vec::new());
         assert!(matches!(spool.enqueue(vec![sample(4)], None).await, Err(SpoolError::Full)));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_refused_past_their_number_and_of_the_rest_the_oldest_go() {
+        let spool = MemorySpool::with(MemoryOptions { max_remembered: 2, ..MemoryOptions::new() });
+        let at = Timestamp::from_millis;
+        let keyed = |n: u64| {
+            let mut message = sample(n);
+            message.key = Key::new(None, &n.to_string(), [1; 32], at(50)).ok();
+            message.keep = Some(Duration::from_millis(n));
+            message.log = vec![LogEvent {
+                at: at(n),
+                message: message.id,
+                entry: None,
+                kind: LogKind::Accepted,
+                recipient: None,
+                attempt: 0,
+                note: None,
+            }];
+            message
+        };
+        let claims = spool.enqueue(vec![keyed(1), keyed(2)], Some(at(5))).await.unwrap().claims;
+        assert!(matches!(spool.enqueue(vec![keyed(3)], None).await, Err(SpoolError::Full)));
+        assert_eq!(spool.enqueue(vec![keyed(1)], None).await.unwrap().known.len(), 1, "no new one");
+        assert_eq!(spool.stats().messages, 2);
+        spool.settle(claims.iter().map(remove).collect(), Durability::Soon).await.unwrap();
+        while spool.prune(at(50), KeepLog::new()).await.unwrap() {}
+        let claims = spool.enqueue(vec![keyed(4), keyed(3)], Some(at(5))).await.unwrap().claims;
+        spool.settle(claims.iter().map(remove).collect(), Durability::Soon).await.unwrap();
+        let mut kept = Vec::new();
+        for n in 1..=4 {
+            kept.push(spool.results(sample(n).id).await.unwrap().is_some());
+        }
+        assert_eq!(kept, [false, false, true, true]);
+        let logged = spool.log(0, 9).await.unwrap();
+        assert_eq!(logged.iter().map(|logged| logged.number).collect::<Vec<_>>(), [3, 4]);
     }
 }

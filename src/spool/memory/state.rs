@@ -1,14 +1,16 @@
 //! The state is all that a memory spool holds, and the rules by which it changes; no lock is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::super::{
-    BodyRef, Claim, ClaimRequest, EntrySummary, NewBody, NewMessage, QueueName, Recipient, Settlement,
-    SpoolError, Stats, Then, Token, rules,
+    BodyRef, Claim, ClaimRequest, Enqueued, EntrySummary, Known, NewBody, NewMessage, QueueName, Recipient,
+    Results, Settlement, SpoolError, Stats, Then, Token, rules,
 };
 use super::MemoryOptions;
+use super::memories::Memories;
 use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::address::Domain;
@@ -29,6 +31,8 @@ pub(super) struct State {
     /// Numbers given to messages and staged bodies.
     pub(super) numbers: u64,
     claims: u64,
+    /// What outlives messages.
+    pub(super) memories: Memories,
 }
 
 pub(super) struct Message {
@@ -39,6 +43,7 @@ pub(super) struct Message {
     pub(super) body: Bytes,
     accepted: Timestamp,
     expires: Timestamp,
+    keep: Option<Duration>,
     pub(super) entries: BTreeMap<u32, Entry>,
 }
 
@@ -75,7 +80,8 @@ impl State {
             if needs > options.max_octets {
                 return Err(SpoolError::TooLarge);
             }
-            if !self.messages.contains_key(&message.id) {
+            if !self.messages.contains_key(&message.id) && self.memories.find(message.key.as_ref()).is_none()
+            {
                 messages += 1;
                 octets += needs;
             }
@@ -86,9 +92,21 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn store(&mut self, batch: &[NewMessage], lease: Option<Timestamp>) -> Vec<Claim> {
-        let mut claims = Vec::new();
+    pub(super) fn store(
+        &mut self,
+        options: &MemoryOptions,
+        batch: &[NewMessage],
+        lease: Option<Timestamp>,
+    ) -> Enqueued {
+        let mut enqueued = Enqueued::default();
         for new in batch {
+            if let Some(stored) = self.memories.find(new.key.as_ref()) {
+                enqueued.known.push(Known { given: new.id, stored });
+                continue;
+            }
+            if let Some(key) = &new.key {
+                self.memories.learn(key, new.id);
+            }
             if self.messages.contains_key(&new.id) {
                 continue;
             }
@@ -112,6 +130,7 @@ impl State {
                 body,
                 accepted: new.accepted,
                 expires: new.expires,
+                keep: new.keep,
                 entries: BTreeMap::new(),
             };
             for (at, entry) in (0_u32..).zip(&new.entries) {
@@ -130,12 +149,13 @@ impl State {
                 message.entries.insert(at, entry);
             }
             self.messages.insert(new.id, message);
+            self.memories.note(options.max_remembered, &new.log);
             if let Some(lease) = lease {
                 let entries = (0..).take(new.entries.len());
-                claims.extend(entries.filter_map(|at| self.take(new.id, at, lease)));
+                enqueued.claims.extend(entries.filter_map(|at| self.take(new.id, at, lease)));
             }
         }
-        claims
+        enqueued
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<Claim> {
@@ -191,7 +211,7 @@ impl State {
     }
 
     /// Applies one settlement; false when its token is an old one.
-    pub(super) fn settle(&mut self, settlement: &Settlement) -> bool {
+    pub(super) fn settle(&mut self, options: &MemoryOptions, settlement: &Settlement) -> bool {
         let token = settlement.token;
         if !self.is_held(&token) {
             return false;
@@ -207,6 +227,11 @@ impl State {
         }
         if settlement.then == Then::Remove {
             self.stats.entries = self.stats.entries.saturating_sub(1);
+            if let Some(keep) = message.keep {
+                let until = message.entries.is_empty().then(|| settlement.at.after(keep));
+                let (at, recipients) = ((token.message, token.entry), &settlement.recipients);
+                self.memories.keep(options.max_remembered, at, recipients, until);
+            }
             if message.entries.is_empty() {
                 self.remove(token.message);
             }
@@ -231,8 +256,19 @@ impl State {
             }
             message.entries.insert(token.entry, entry);
         }
-        self.store(&settlement.submit, None);
+        self.store(options, &settlement.submit, None);
+        self.memories.note(options.max_remembered, &settlement.log);
         true
+    }
+
+    /// How the recipients of a message stand that keeps results.
+    pub(super) fn results(&self, id: MessageId) -> Option<Results> {
+        let message = self.messages.get(&id).filter(|message| message.keep.is_some());
+        let waiting = message.map(|message| {
+            let entries = message.entries.iter();
+            entries.map(|(at, entry)| (*at, entry.recipients.clone())).collect()
+        });
+        self.memories.results(id, waiting)
     }
 
     pub(super) fn remove(&mut self, id: MessageId) {

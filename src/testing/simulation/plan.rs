@@ -280,7 +280,10 @@ fn engine(rng: &Rng) -> (EngineOptions, bool) {
 
 fn retry(rng: &Rng) -> Retry {
     let mut retry = Retry::new();
-    retry.expire = Duration::from_secs(pick(rng, &[1_800, 7_200, 4 * 3600, 4 * 3600, 4 * 3600, 86_400, 86_400, 5 * 86_400]));
+    retry.expire = Duration::from_secs(pick(
+        rng,
+        &[1_800, 7_200, 4 * 3600, 4 * 3600, 4 * 3600, 86_400, 86_400, 5 * 86_400],
+    ));
     retry.expire_null_sender = retry.expire / u32::try_from(1 + rng.below(3)).unwrap_or(1);
     if rng.below(4) == 0 {
         retry.steps = vec![Duration::from_secs(20), Duration::from_secs(300)];

@@ -1,0 +1,88 @@
+//! Bodies in SQL: a body is in the table `body` in pieces, or in a file that its message's row names.
+
+use rusqlite::{Connection, params};
+
+use super::PIECE;
+use super::ledger::Change;
+use super::rows::Row;
+use super::schema::{DELETE_BODY, SHIFT, column, count};
+use super::segments::Place;
+
+/// Writes the body of a message that was just inserted, or counts it where its file is.
+pub(super) fn insert(conn: &Connection, change: &mut Change, row: &Row) -> rusqlite::Result<()> {
+    if let Some(place) = &row.place {
+        let delta = change.files.entry(place.seg).or_default();
+        delta.live += 1;
+        delta.bytes += column(place.len);
+        delta.size = delta.size.max(place.off + place.len);
+        return Ok(());
+    }
+    let Some(body) = &row.body else { return Ok(()) };
+    let mut insert = conn.prepare_cached(INSERT_BODY)?;
+    for (piece, octets) in (0_i64..).zip(body.chunks(PIECE)) {
+        insert.execute(params![row.n << SHIFT | piece, octets])?;
+    }
+    Ok(())
+}
+
+/// Removes a message's row and its body with it. Its entries must be gone.
+pub(super) fn forget(conn: &Connection, change: &mut Change, n: i64) -> rusqlite::Result<()> {
+    let mut gone = conn.prepare_cached(DELETE_MESSAGE)?;
+    let mut gone = gone.query([n])?;
+    let Some(row) = gone.next()? else { return Ok(()) };
+    match row.get::<_, Option<i64>>(0)? {
+        Some(seg) => {
+            let delta = change.files.entry(seg).or_default();
+            delta.live -= 1;
+            delta.bytes -= row.get::<_, Option<i64>>(1)?.unwrap_or_default();
+        }
+        None => {
+            conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a body was copied into another file, unless its message has gone meanwhile.
+pub(super) fn relocate(
+    conn: &Connection,
+    change: &mut Change,
+    n: i64,
+    from: &Place,
+    to: &Place,
+) -> rusqlite::Result<()> {
+    let params = params![n, from.seg, column(from.off), to.seg, column(to.off)];
+    if conn.prepare_cached(RELOCATE)?.execute(params)? > 0 {
+        for (place, sign) in [(from, -1), (to, 1)] {
+            let delta = change.files.entry(place.seg).or_default();
+            delta.live += sign;
+            delta.bytes += sign * column(place.len);
+        }
+    }
+    Ok(())
+}
+
+/// What the row of a message says about its body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    /// `None`: it is in the table.
+    pub(super) place: Option<Place>,
+    /// `None`: an earlier version wrote it down without.
+    pub(super) crc: Option<u32>,
+}
+
+/// Where the body of a message is; `None` when there is no such message.
+pub(super) fn find(conn: &Connection, n: i64) -> rusqlite::Result<Option<Kept>> {
+    let mut found = conn.prepare_cached("SELECT seg, off, len, crc FROM message WHERE n = ?1")?;
+    let mut found = found.query([n])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let place = match (row.get(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, Option<i64>>(2)?) {
+        (Some(seg), Some(off), Some(len)) => Some(Place { seg, off: count(off), len: count(len) }),
+        _ => None,
+    };
+    Ok(Some(Kept { place, crc: row.get(3)? }))
+}
+
+const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
+const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1 RETURNING seg, len";
+const RELOCATE: &str = "UPDATE message SET seg = ?4, off = ?5 WHERE n = ?1 AND seg = ?2 AND off = ?3";
