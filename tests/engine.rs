@@ -30,6 +30,8 @@ mod python;
 mod reports;
 #[path = "engine/sources.rs"]
 mod sources;
+#[path = "engine/stuck.rs"]
+mod stuck;
 #[path = "engine/terms.rs"]
 mod terms;
 #[path = "engine/trouble.rs"]

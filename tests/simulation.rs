@@ -1,4 +1,4 @@
-//! Thousands of histories, each from one seed, in which hosts, routes, the spool, the clock and the process
+//! Histories, each from one seed, in which hosts, routes, the spool, the clock and the process
 //! itself fail; and in none of them a promise is broken.
 //!
 //! A seed that fails prints how it is run again: `POSTROAD_SEED=7 cargo test --all-features --test
@@ -65,7 +65,7 @@ fn run_all(seeds: impl Iterator<Item = u64>, options: &SimulationOptions) -> His
 }
 
 /// What CI runs, in two halves so that two cores have something to do.
-const CI: Range<u64> = 0..2_000;
+const CI: Range<u64> = 0..200;
 
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
@@ -84,7 +84,7 @@ fn short_histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
 fn the_same_seed_is_the_same_history() {
     let mut options = SimulationOptions::new();
     options.record = true;
-    for seed in seeds(0..20) {
+    for seed in seeds(0..5) {
         let (first, second) = (run(seed, &options), run(seed, &options));
         let differ = first.lines.iter().zip(&second.lines).find(|(first, second)| first != second);
         assert_eq!(differ, None);
@@ -97,7 +97,7 @@ fn the_same_seed_is_the_same_history() {
 fn where_nothing_fails_everybody_gets_everything_once() {
     let mut options = SimulationOptions::new();
     (options.peer_faults, options.spool_faults, options.jumps, options.ends) = (false, false, false, 0);
-    for seed in seeds(0..50) {
+    for seed in seeds(0..10) {
         let history = run(seed, &options);
         assert_eq!(history.messages, 12);
         assert_eq!((history.doubles, history.failed, history.expired), (0, 0, 0));
@@ -107,11 +107,11 @@ fn where_nothing_fails_everybody_gets_everything_once() {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "minutes in a debug build: cargo test --release")]
 fn thirty_days_of_mail_pass_in_seconds() {
     let mut options = SimulationOptions::new();
     options.time = 30 * 24 * HOUR;
-    // In a debug build a tenth.
-    options.messages = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
+    options.messages = 100_000;
     (options.destinations, options.ends) = (60, 60);
     let history = run_all(seeds(0..1), &options);
     assert!(history.time >= options.time);

@@ -293,6 +293,11 @@ impl Core {
         }
     }
 
+    /// Whether there are entries, and all of them have expired.
+    pub(crate) fn are_over(&self, entries: &[Entry], now: Now) -> bool {
+        !entries.is_empty() && entries.iter().all(|entry| self.is_over(&entry.claim, now))
+    }
+
     fn is_over(&self, claim: &Claim, now: Now) -> bool {
         is_over(&self.retry, claim, now, self.since)
     }
@@ -518,8 +523,20 @@ impl Core {
         self.schedule.unblock_all(site)
     }
 
+    /// Once in a sweep: what is over is not kept waiting for a run or a route, and what waits in the queues
+    /// of full lanes is looked at, in small numbers.
+    pub(crate) fn sweep(&mut self, now: Now, todo: &mut Todo) {
+        self.prune(now.mono);
+        let (retry, since) = (&self.retry, self.since);
+        let over = |claim: &Claim| !is_report(claim) && is_over(retry, claim, now, since);
+        let mut entries: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.take_out(over)).collect();
+        entries.extend(self.routes.take_out(over));
+        entries.into_iter().for_each(|entry| todo.finish(entry, Verdict::Expired));
+        self.schedule.probe();
+    }
+
     /// Forgets lanes that have nothing to do and nothing to remember.
-    pub(crate) fn prune(&mut self, now: Instant) {
+    fn prune(&mut self, now: Instant) {
         let schedule = &mut self.schedule;
         self.lanes.retain(|site, lane| {
             let keep = !lane.is_idle(now);
@@ -541,10 +558,14 @@ impl Core {
     }
 }
 
-/// Whether an entry's time is over, so that it is not tried again. What its sender wants back at a
-/// time is not tried behind it, whenever it was tried last (RFC 2852 §4.1).
+/// Whether an entry's time is over, so that it is not tried again. Where the process and its clock went on
+/// for longer than any wait between two tries, one that was not tried had its chance: its site takes less
+/// than is sent to it, or was never found. What its sender wants back at a time is not tried behind it,
+/// whenever it was tried last (RFC 2852 §4.1).
 fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
-    retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
+    let had_its_chance = now.mono.saturating_duration_since(since.mono) >= retry.longest();
+    (had_its_chance && now.wall >= claim.expires)
+        || retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
         || terms::return_at(&claim.mail, claim.accepted).is_some_and(|at| now.wall >= at)
 }
 

@@ -130,7 +130,7 @@ impl Dispatcher {
             }
             if self.next_sweep.is_some_and(|at| now.mono >= at) {
                 self.sweep_began = now.mono;
-                shared.with(|core, now, _| core.prune(now.mono));
+                shared.with(|core, now, todo| core.sweep(now, todo));
                 self.sweep_page(None);
             }
         }
@@ -164,7 +164,7 @@ impl Dispatcher {
         let now = self.shared.now();
         let (due, free) = self.shared.look(|core| (core.schedule.wake(), core.free()));
         let mono = |at: Instant| at.saturating_duration_since(now.mono);
-        let mut wait = mono(self.next_lease);
+        let mut wait = self.until_lease(now.mono);
         if let Some(until) = self.paused_until {
             wait = wait.min(mono(until));
         } else {
@@ -176,6 +176,15 @@ impl Dispatcher {
         wait = self.next_starved.map_or(wait, |at| wait.min(mono(at)));
         // Never zero, so that nothing that is due and cannot be done spins.
         wait.max(Duration::from_millis(1))
+    }
+
+    /// How long until leases are to be extended; while they are being, their answer wakes us.
+    fn until_lease(&self, now: Instant) -> Duration {
+        if self.leases.is_empty() {
+            self.next_lease.saturating_duration_since(now)
+        } else {
+            self.shared.settings().options.lease
+        }
     }
 
     /// Notices when wall time and monotonic time part.
@@ -215,6 +224,9 @@ impl Dispatcher {
                     claims.into_iter().map(|claim| self.shared.entry(claim, until)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
+                    if core.are_over(&entries, now) {
+                        core.schedule.probe_on(&part);
+                    }
                     for entry in entries {
                         core.admit(entry, until, now, todo);
                     }
@@ -380,7 +392,7 @@ impl Dispatcher {
                 self.claims.abort_all();
             }
             // The leases of what takes long are kept alive to the end.
-            let lease = self.next_lease.saturating_duration_since(shared.mono());
+            let lease = self.until_lease(shared.mono());
             let wait = left.filter(|left| !left.is_zero()).unwrap_or(lease).min(lease);
             tokio::select! {
                 biased;

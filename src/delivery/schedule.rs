@@ -36,6 +36,8 @@ pub(crate) struct Schedule {
     rings: PerClass<VecDeque<QueueName>>,
     /// Turns taken.
     turns: u64,
+    /// Those that are due and whose lanes are full.
+    blocked: BTreeSet<Part>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ struct Record {
     /// Entries were cancelled that stand before the others in it: they are claimed without asking for room,
     /// since they need none.
     cancelled: bool,
+    /// Claimed from next although its lane is full, to see whether what is due has expired.
+    probed: bool,
 }
 
 /// A claim that is due.
@@ -136,7 +140,14 @@ impl Schedule {
                 let part = (queue, class);
                 let Some(record) = self.records.get_mut(&part) else { continue };
                 match room(&part.0, Wanted { class, cancelled: record.cancelled }) {
-                    0 => record.state = State::Blocked,
+                    0 if std::mem::take(&mut record.probed) => {
+                        record.state = State::Claiming { again: true };
+                        return Some((part, PROBE));
+                    }
+                    0 => {
+                        record.state = State::Blocked;
+                        self.blocked.insert(part);
+                    }
                     room => {
                         record.state = State::Claiming { again: false };
                         return Some((part, room));
@@ -154,6 +165,24 @@ impl Schedule {
             record.cancelled = true;
         }
         self.unblock(queue);
+    }
+
+    /// Lets a few entries of each queue be claimed whose lane is full: the first in it are over first,
+    /// and would else wait for a room that may never come.
+    pub(crate) fn probe(&mut self) {
+        for part in std::mem::take(&mut self.blocked) {
+            if let Some(record) = self.records.get_mut(&part).filter(|r| r.state == State::Blocked) {
+                (record.state, record.probed) = (State::Due, true);
+                self.rings.of_mut(part.1).push_back(part.0);
+            }
+        }
+    }
+
+    /// What was claimed of a queue whose lane is full had expired, so that the next may have, too.
+    pub(crate) fn probe_on(&mut self, queue: &Part) {
+        if let Some(record) = self.records.get_mut(queue) {
+            record.probed = true;
+        }
     }
 
     /// A claim of `queue` came back. `full`: with as many as were asked for, so that there may be
@@ -178,6 +207,7 @@ impl Schedule {
         match self.records.get_mut(queue) {
             Some(record) if record.state == State::Blocked => {
                 record.state = State::Due;
+                self.blocked.remove(queue);
                 self.rings.of_mut(queue.1).push_back(queue.0.clone());
                 true
             }
@@ -268,6 +298,9 @@ fn round_up(due: Timestamp, wait: Duration) -> Timestamp {
 /// What other mail has of the turns while there is urgent mail all the time, as in a lane.
 const NORMAL_EVERY: u64 = 4;
 const BULK_EVERY: u64 = 16;
+/// Entries that are looked at for having expired where there is no room: few, for each that has not is
+/// written back.
+const PROBE: usize = 8;
 /// The coarsest grid, so that mail with a set time is at most about a minute late.
 const COARSEST_MS: u64 = 65_536;
 /// What is due later is left to the sweep: this bounds the moments per queue to some 500, whatever
@@ -323,6 +356,31 @@ mod tests {
         assert_eq!(next(&mut schedule, |_| 9), None, "more mail does not put it back");
         schedule.unblock(&dead);
         assert_eq!(next(&mut schedule, |_| 2), Some((dead, 2)));
+    }
+
+    #[test]
+    fn of_a_queue_whose_lane_is_full_a_few_are_looked_at_now_and_then() {
+        let mut schedule = Schedule::default();
+        let full = queue("full");
+        schedule.note(&full, T0, T0);
+        assert_eq!(next(&mut schedule, |_| 0), None);
+        schedule.probe();
+        assert_eq!(next(&mut schedule, |_| 0), Some((full.clone(), PROBE)));
+        schedule.claimed(&full, true, false);
+        assert_eq!(next(&mut schedule, |_| 0), None, "until the next time");
+        schedule.probe();
+        next(&mut schedule, |_| 0).unwrap();
+        schedule.probe_on(&full);
+        schedule.claimed(&full, true, false);
+        assert_eq!(
+            next(&mut schedule, |_| 0),
+            Some((full.clone(), PROBE)),
+            "all had expired, and there may be more"
+        );
+        schedule.claimed(&full, false, false);
+        assert_eq!(next(&mut schedule, |_| 0), None);
+        assert!(schedule.unblock(&full));
+        assert_eq!(next(&mut schedule, |_| 3), Some((full, 3)));
     }
 
     #[test]

@@ -190,6 +190,12 @@ impl Network {
         self.state().busy.get(host).map_or(0, |(_, most)| *most)
     }
 
+    /// The same, counted anew from now on.
+    #[must_use]
+    pub fn take_most_busy(&self, host: &str) -> usize {
+        self.state().busy.get_mut(host).map_or(0, |(_, most)| std::mem::take(most))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }

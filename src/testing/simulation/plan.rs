@@ -271,8 +271,8 @@ fn engine(rng: &Rng) -> (EngineOptions, bool) {
     options.runs = count(rng, &[8, 200, 500, 500, 500, 500]);
     options.lookups = count(rng, &[20, 128]);
     options.bodies = count(rng, &[0, 1_000, 256 << 20]);
-    options.lease = Duration::from_secs(pick(rng, &[30, 300, 600, 600]));
-    options.sweep = Duration::from_secs(pick(rng, &[60, 600, 1_800, 1_800]));
+    options.lease = Duration::from_secs(pick(rng, &[60, 300, 600, 600, 600, 600]));
+    options.sweep = Duration::from_secs(pick(rng, &[120, 600, 1_800, 1_800, 1_800]));
     options.delay_notice = (rng.below(4) == 0).then(|| Duration::from_secs(pick(rng, &[600, 14_400])));
     let roomy = options.entries >= 300 && options.runs >= 200 && options.lookups > 20;
     (options, roomy)
@@ -282,7 +282,7 @@ fn retry(rng: &Rng) -> Retry {
     let mut retry = Retry::new();
     retry.expire = Duration::from_secs(pick(
         rng,
-        &[1_800, 7_200, 4 * 3600, 4 * 3600, 4 * 3600, 86_400, 86_400, 5 * 86_400],
+        &[1_800, 7_200, 7_200, 4 * 3600, 4 * 3600, 4 * 3600, 4 * 3600, 86_400],
     ));
     retry.expire_null_sender = retry.expire / u32::try_from(1 + rng.below(3)).unwrap_or(1);
     if rng.below(4) == 0 {

@@ -1,0 +1,65 @@
+//! Nothing sticks: what waits for a site, a route or a lease comes to its end in time, and waiting costs
+//! nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use postroad::clock::{Clock, Now};
+use postroad::delivery::Retry;
+use postroad::spool::{MemorySpool, Spool};
+use postroad::testing::{FaultySpool, JumpingClock, Method, SpoolFault};
+
+use super::world::World;
+use super::{MINUTE, builder, mail, over, with};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_site_that_takes_less_than_is_sent_to_it_expires_in_time() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.thinks("mx.b.test", MINUTE * 9);
+    let mut retry = Retry::new();
+    (retry.expire, retry.expire_null_sender) = (HOUR * 6, HOUR * 6);
+    // So that some wait in the lane and most in the spool.
+    let options = with(|o| (o.ready_per_site, o.runs_per_site) = (40, 1));
+    let engine = builder(&world, &spool).options(options).retry(retry).start().await.unwrap();
+    for n in 0..400 {
+        drop(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
+    }
+    sleep(HOUR * 6 - MINUTE).await;
+    assert!(world.reached().len() < 50 && engine.stats().expired == 0);
+    sleep(MINUTE * 15).await;
+    assert_eq!(spool.stats().entries, 0, "{:?}", engine.stats());
+    let taken = world.reached().len() as u64;
+    assert_eq!((engine.stats().expired, engine.stats().delivered), (400 - taken, taken));
+}
+
+/// Counts how often it is read, which the engine does whenever it does anything.
+#[derive(Debug)]
+struct Counting(JumpingClock, AtomicU64);
+
+impl Clock for Counting {
+    fn now(&self) -> Now {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.now()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_is_slow_to_extend_leases_is_waited_for_without_a_spin() {
+    let (world, spool) = (World::new(), FaultySpool::new());
+    world.thinks("mx.b.test", MINUTE * 8);
+    spool.script(|call| match call.method {
+        Method::Extend => SpoolFault::Delay(MINUTE * 5, Box::new(SpoolFault::None)),
+        _ => SpoolFault::None,
+    });
+    let clock = Arc::new(Counting(JumpingClock::new(), AtomicU64::new(0)));
+    let options = with(|o| o.lease = MINUTE);
+    let engine = over(&world, spool.clone()).options(options).clock(clock.clone()).start().await.unwrap();
+    drop(engine.submit(mail("", &["x@b.test"])).await.unwrap());
+    sleep(MINUTE * 7).await;
+    assert!(clock.1.load(Ordering::Relaxed) < 1_000, "{clock:?}");
+}
