@@ -66,7 +66,10 @@ fn stalling(extensions: &'static str, tls: Option<ServerTls>, stall: Duration) -
                 match (&*line, size) {
                     ("DATA", _) => talk.say("354 go on").await,
                     (_, Some(_)) => {}
-                    ("QUIT", _) => return Some(talk.say("221 bye").await),
+                    ("QUIT", _) => {
+                        talk.say("221 bye").await;
+                        return Some(());
+                    }
                     _ => {
                         talk.say("250 ok").await;
                         continue;
@@ -110,8 +113,7 @@ async fn taken_over(extensions: &'static str, tls: bool, octets: usize) -> Vec<u
     assert_eq!((one.stats().delivered, two.stats().delivered), (0, 1));
     one.shutdown(Duration::ZERO).await;
     two.shutdown(Duration::ZERO).await;
-    let ended = ended.lock().unwrap().clone();
-    ended
+    ended.lock().unwrap().clone()
 }
 
 #[tokio::test(start_paused = true)]

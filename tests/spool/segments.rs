@@ -156,9 +156,11 @@ async fn the_last_bodies_of_a_file_are_copied_out_of_it() {
     assert!(many > 60, "{many}");
     let claims = claim(&spool, 9999).await;
     // A reader of a body that is moved under it.
-    let kept: Vec<_> = claims.iter().filter(|c| sample_number(c.token.message) % 13 == 0).cloned().collect();
+    let kept: Vec<_> =
+        claims.iter().filter(|c| sample_number(c.token.message).is_multiple_of(13)).cloned().collect();
     let Content::Whole(_) = spool.body(&kept[0].body).await.unwrap() else { panic!("it is small") };
-    let gone: Vec<_> = claims.iter().filter(|c| sample_number(c.token.message) % 13 != 0).cloned().collect();
+    let gone: Vec<_> =
+        claims.iter().filter(|c| !sample_number(c.token.message).is_multiple_of(13)).cloned().collect();
     settle(&spool, &gone).await;
     until(&spool, || segments(dir.path()).len() <= 8).await;
     assert!(spool.counters().moved >= 55, "{:?}", spool.counters());
@@ -246,7 +248,8 @@ async fn what_a_crash_left_in_the_directory_is_removed() {
 
 #[tokio::test]
 async fn a_damaged_body_is_noticed_and_costs_no_other() {
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("an octet is another", |file| {
             let mut octets = fs::read(file).unwrap();
             octets[25_000] ^= 1;

@@ -279,12 +279,12 @@ impl Ledger {
     pub(super) fn broken(&self, what: &str) -> Broken {
         let mut state = lock(&self.state);
         state.breaks(format_args!("{what}"));
-        state.to_broken()
+        state.broken_off()
     }
 
     pub(super) fn verdict(&self) -> Result<(), Broken> {
         let mut state = lock(&self.state);
-        if state.broken.is_some() { Err(state.to_broken()) } else { Ok(()) }
+        if state.broken.is_some() { Err(state.broken_off()) } else { Ok(()) }
     }
 
     pub(super) fn history(&self, time: Duration, calls: u64) -> History {
@@ -347,7 +347,7 @@ impl State {
         self.broken.get_or_insert_with(|| format!("{what}, at {at:?}"));
     }
 
-    fn to_broken(&mut self) -> Broken {
+    fn broken_off(&mut self) -> Broken {
         let what = self.broken.clone().unwrap_or_default();
         Broken { seed: self.history.seed, what, lines: std::mem::take(&mut self.lines).into() }
     }
