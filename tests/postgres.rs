@@ -104,4 +104,14 @@ promises! {
     nothing_is_remembered_of_what_was_fenced_off
     the_log_is_read_by_number
     the_log_is_pruned_from_its_front
+    classes_of_a_queue_are_claimed_apart
+    what_is_held_waits_until_it_is_released
+    a_hold_of_a_claimed_entry_counts_when_it_stays
+    what_was_noted_outlives_the_claim
+    what_is_cancelled_is_claimed_to_be_settled
+    cancelling_a_claimed_entry_counts_when_it_stays
+    due_times_are_set_from_outside
+    what_is_requeued_waits_for_a_route
+    a_selection_means_the_same_everywhere
+    changes_go_in_pages
 }
