@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::attempt::{Cause, Outcome, RunEnd};
+use crate::attempt::{Cause, Outcome};
 use crate::clock::{Gate, Now, Rng, Timestamp};
 use crate::message::MessageId;
-use crate::net::source::SourceName;
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, Class, QueueName, REPORT_ENTRY, Token};
 
@@ -25,9 +24,8 @@ use super::retry::Retry;
 use super::routes::{Answer, Books};
 use super::schedule::{Part, Schedule};
 use super::settle::Verdict;
-use super::shape::{Hold, Pushed};
 use super::terms;
-use super::todo::{SiteNews, Todo};
+use super::todo::Todo;
 
 /// The engine's bookkeeping.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ pub(crate) struct Core {
     /// Runs that exist.
     pub(crate) runs: usize,
     /// Lanes that wanted a run when there was none to be had.
-    starved: VecDeque<QueueName>,
+    pub(super) starved: VecDeque<QueueName>,
     /// Where what senders are to be told waits, and how many of those are held.
     pub(crate) report_queue: QueueName,
     reports: usize,
@@ -55,32 +53,21 @@ pub(crate) struct Core {
     /// Others may claim from the same spool.
     shared: bool,
     /// Since when tries count for expiry: the start, or the last jump of the clock.
-    since: Now,
+    pub(super) since: Now,
     pub(super) options: EngineOptions,
-    retry: Retry,
-    rng: Rng,
+    pub(super) retry: Retry,
+    pub(super) rng: Rng,
 }
 
 #[derive(Debug)]
 pub(super) struct Held {
     number: u64,
-    gate: Gate,
+    /// What had become of it when it was claimed: its tries, and how many recipients were settled.
+    round: (u32, usize),
+    pub(super) gate: Gate,
     weight: usize,
     /// Somebody wanted something of it since it was claimed.
     pub(super) wanted: bool,
-}
-
-/// What a run did.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RunNotes {
-    /// It asked for work.
-    pub(crate) asked: bool,
-    /// It was told that it is one too many: it gets nothing more.
-    pub(crate) leaves: bool,
-    /// It tried an entry.
-    pub(crate) tried: bool,
-    /// It got nowhere with an entry: gave it back, or the host fell silent.
-    pub(crate) failed: bool,
 }
 
 impl Core {
@@ -179,16 +166,24 @@ impl Core {
     pub(crate) fn admit(&mut self, mut entry: Entry, until: Now, now: Now, todo: &mut Todo) {
         let claim = &mut entry.claim;
         let key = (claim.token.message, claim.token.entry);
-        if let Some(held) = self.held.get_mut(&key).filter(|_| !is_report(claim)) {
+        let round = round(claim);
+        match self.held.get_mut(&key).filter(|_| !is_report(claim)) {
             // Its lease ended while we are still at it (a jump of the clock, a long pause): go on, and
             // settle with the newer proof. But somebody else may have had it in between: what has not been
             // ended by now is not, and starts anew.
-            held.number = held.number.max(claim.token.number);
-            match self.shared {
-                true => held.gate.shut(),
-                false => held.gate.keep_open(until),
+            Some(held) if held.round == round => {
+                held.number = held.number.max(claim.token.number);
+                held.wanted |= claim.cancelled;
+                match self.shared {
+                    true => held.gate.shut(),
+                    false => held.gate.keep_open(until),
+                }
+                return;
             }
-            return;
+            // It was settled in between, by somebody else or by a call of ours whose answer was lost: what
+            // we know of it is over, and must not be written over what became of it.
+            Some(held) => held.gate.shut(),
+            None => {}
         }
         let mut weight = claim.body.at_hand.as_ref().map_or(0, bytes::Bytes::len);
         if self.weight.saturating_add(weight) > self.options.bodies {
@@ -197,7 +192,8 @@ impl Core {
         }
         self.weight += weight;
         // There was more to tell meanwhile: what is being reported of it was fenced off.
-        let held = Held { number: claim.token.number, gate: entry.gate.clone(), weight, wanted: false };
+        let held =
+            Held { number: claim.token.number, round, gate: entry.gate.clone(), weight, wanted: false };
         let before = self.held.insert(key, held);
         self.reports += usize::from(is_report(&entry.claim) && before.is_none());
         self.weight = self.weight.saturating_sub(before.map_or(0, |held| held.weight));
@@ -219,6 +215,13 @@ impl Core {
                 self.reports = self.reports.saturating_sub(1);
                 self.schedule.unblock_all(&self.report_queue);
             }
+        }
+    }
+
+    /// The same for an entry that may have been claimed again since: that claim stays.
+    pub(crate) fn release_entry(&mut self, entry: &Entry) {
+        if self.holds(entry) {
+            self.release(&entry.claim.token);
         }
     }
 
@@ -357,167 +360,6 @@ impl Core {
         }
     }
 
-    /// Counts a run in, if the lane wants one, and says how its site is reached, and from where.
-    pub(crate) fn begin_run(&mut self, site: &QueueName, now: Instant) -> Option<(Way, Option<SourceName>)> {
-        let free = self.options.runs.saturating_sub(self.runs);
-        let lane = self.lanes.get_mut(site).filter(|_| !self.closing)?;
-        if (free == 0 || self.halted) && lane.ready() > 0 && lane.runs() == 0 {
-            self.starve(site);
-            return None;
-        }
-        if self.halted || !lane.wants_run(now, free) {
-            return None;
-        }
-        lane.run_begins();
-        self.runs += 1;
-        Some((lane.way.clone(), lane.source.clone()))
-    }
-
-    /// There was no permit for a run that was counted in.
-    pub(crate) fn no_permit(&mut self, site: &QueueName) {
-        self.runs = self.runs.saturating_sub(1);
-        if let Some(lane) = self.lanes.get_mut(site) {
-            lane.run_ends(false, false);
-            self.starve(site);
-        }
-    }
-
-    fn starve(&mut self, site: &QueueName) {
-        if let Some(lane) = self.lanes.get_mut(site)
-            && !std::mem::replace(&mut lane.starved, true)
-        {
-            self.starved.push_back(site.clone());
-        }
-    }
-
-    /// A lane that wanted a run, in turn.
-    pub(crate) fn next_starved(&mut self) -> Option<QueueName> {
-        while let Some(site) = self.starved.pop_front() {
-            if let Some(lane) = self.lanes.get_mut(&site) {
-                lane.starved = false;
-                return Some(site);
-            }
-        }
-        None
-    }
-
-    pub(crate) fn has_starved(&self) -> bool {
-        !self.starved.is_empty()
-    }
-
-    /// The next entry for a run of a lane.
-    pub(crate) fn take(
-        &mut self,
-        site: &QueueName,
-        notes: &mut RunNotes,
-        now: Now,
-        todo: &mut Todo,
-    ) -> Option<Entry> {
-        let limits = self.limits();
-        let stopped = self.closing || self.halted;
-        let free = Class::ALL.map(|class| (class, self.free_for(class)));
-        let (retry, since) = (&self.retry, self.since);
-        let lane = self.lanes.get_mut(site)?;
-        if !std::mem::replace(&mut notes.asked, true) {
-            lane.run_works();
-        }
-        let mut taken = None;
-        notes.leaves = notes.leaves || lane.run_leaves();
-        let stopped = stopped || notes.leaves;
-        while !stopped && let Some(entry) = lane.pop() {
-            let (claim, token) = (&entry.claim, &entry.claim.token);
-            if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
-                continue; // somebody else has it now
-            }
-            if !entry.gate.is_open() {
-                // It could not be ended. The spool knows whether it is ours still.
-                let due = claim.due;
-                todo.finish(entry, Verdict::Back { queue: None, due });
-                continue;
-            }
-            if is_over(retry, claim, now, since) {
-                todo.finish(entry, Verdict::Expired);
-                continue;
-            }
-            taken = Some(entry);
-            break;
-        }
-        for (class, free) in free {
-            if lane.has_room(class, limits, free) {
-                todo.wake |= self.schedule.unblock(&(site.clone(), class));
-            }
-        }
-        if lane.wants_run(now.mono, self.options.runs.saturating_sub(self.runs)) {
-            todo.start(site);
-        }
-        taken
-    }
-
-    /// A run took an entry and did not try it.
-    pub(crate) fn untried(&mut self, site: &QueueName, mut entry: Entry, now: Now, todo: &mut Todo) {
-        entry.untried = entry.untried.saturating_add(1);
-        let closing = self.closing;
-        let Some(lane) = self.lanes.get_mut(site).filter(|_| !closing) else {
-            return self.place(entry, now, todo);
-        };
-        let outcome = match lane.shape.held(now.mono) {
-            Some(hold) => hold.outcome(),
-            None if entry.untried < MAX_UNTRIED => return lane.push_front(entry),
-            None => Outcome::Deferred(lane.way.lost()),
-        };
-        todo.finish(entry, Verdict::All(outcome));
-    }
-
-    /// The site took part in a transaction.
-    pub(crate) fn worked(&mut self, site: &QueueName, todo: &mut Todo) {
-        if self.lanes.get_mut(site).is_some_and(|lane| lane.shape.worked()) {
-            todo.news.push(SiteNews::Released { site: site.clone() });
-        }
-    }
-
-    /// A run ended; `None` when it was broken off.
-    pub(crate) fn run_ended(
-        &mut self,
-        site: &QueueName,
-        end: Option<RunEnd>,
-        notes: RunNotes,
-        now: Now,
-        todo: &mut Todo,
-    ) {
-        self.runs = self.runs.saturating_sub(1);
-        todo.wake |= self.closing;
-        if let Some(starved) = self.next_starved() {
-            todo.start(&starved);
-        }
-        let Some(lane) = self.lanes.get_mut(site) else { return };
-        lane.run_ends(notes.asked, notes.leaves);
-        let cause = match end {
-            Some(RunEnd::Unreachable(cause)) => Some(cause),
-            // Connections that open and break, over and over, are no better than none.
-            Some(RunEnd::Lost) | None if notes.failed && !notes.tried && lane.shape.barren() => {
-                Some(lane.way.lost())
-            }
-            _ => None,
-        };
-        if let Some(cause) = cause.filter(|_| !self.closing) {
-            let others = lane.runs();
-            let pushed = lane.shape.unreachable(now.mono, others, cause.clone(), &self.retry, &self.rng);
-            if let Pushed::Held(wait) = pushed {
-                if let Some(outcome) = lane.shape.held(now.mono).map(Hold::outcome) {
-                    lane.drain().for_each(|entry| todo.finish(entry, Verdict::All(outcome.clone())));
-                }
-                todo.news.push(SiteNews::Held { site: site.clone(), cause, wait });
-                todo.wake |= self.schedule.unblock_all(site);
-            }
-        }
-        if lane.is_idle(now.mono) {
-            self.lanes.remove(site);
-            todo.wake |= self.schedule.unblock_all(site);
-        } else if lane.ready() > 0 {
-            todo.start(site);
-        }
-    }
-
     /// A lane has lost entries that were not taken by a run.
     pub(crate) fn unblock(&mut self, site: &QueueName) -> bool {
         self.schedule.unblock_all(site)
@@ -532,7 +374,7 @@ impl Core {
         let mut entries: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.take_out(over)).collect();
         entries.extend(self.routes.take_out(over));
         entries.into_iter().for_each(|entry| todo.finish(entry, Verdict::Expired));
-        self.schedule.probe();
+        self.schedule.probe(&self.report_queue);
     }
 
     /// Forgets lanes that have nothing to do and nothing to remember.
@@ -558,13 +400,20 @@ impl Core {
     }
 }
 
+/// How far an entry has come.
+fn round(claim: &Claim) -> (u32, usize) {
+    (claim.attempts, claim.recipients.iter().filter(|r| r.state.is_terminal()).count())
+}
+
 /// Whether an entry's time is over, so that it is not tried again. Where the process and its clock went on
 /// for longer than any wait between two tries, one that was not tried had its chance: its site takes less
 /// than is sent to it, or was never found. What its sender wants back at a time is not tried behind it,
 /// whenever it was tried last (RFC 2852 §4.1).
-fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
+pub(super) fn is_over(retry: &Retry, claim: &Claim, now: Now, since: Now) -> bool {
     let had_its_chance = now.mono.saturating_duration_since(since.mono) >= retry.longest();
-    (had_its_chance && now.wall >= claim.expires)
+    // What was held past its deadline and is due since the beginning of time is owed a try.
+    let owed = claim.due == Timestamp::default();
+    (had_its_chance && !owed && now.wall >= claim.expires)
         || retry.is_over(claim.attempts, claim.due, claim.expires, now.wall, since.wall)
         || terms::return_at(&claim.mail, claim.accepted).is_some_and(|at| now.wall >= at)
 }
@@ -576,7 +425,5 @@ const KEPT_FROM_NORMAL: usize = 16;
 const KEPT_FROM_BULK: usize = 8;
 /// Reports that are written at once: while a full spool does not take them, there is room for what empties it.
 const REPORTS: usize = 256;
-/// After so many connections that were lost before an entry was tried, that counts as a try.
-const MAX_UNTRIED: u8 = 3;
 /// Lanes that are kept for what they remember.
 const MAX_LANES: usize = 50_000;

@@ -35,6 +35,7 @@ mod report;
 mod retry;
 mod routes;
 mod run;
+mod runs;
 mod schedule;
 mod settle;
 mod settler;

@@ -19,8 +19,8 @@ use crate::smtp::params::{Mail, OriginalRecipient, Rcpt};
 use crate::spool::{Claim, QueueName, SpoolError};
 
 use super::aside::DAMAGED_BODY;
-use super::core::RunNotes;
 use super::lane::Entry;
+use super::runs::RunNotes;
 use super::settle::{Finished, Verdict, waiting};
 use super::shared::Shared;
 use super::terms;
@@ -204,7 +204,7 @@ impl Drop for LaneWork {
         let mut trials = std::mem::take(&mut self.trials);
         self.shared.with(|core, now, todo| {
             for (entry, _) in flight {
-                core.release(&entry.claim.token);
+                core.release_entry(&entry);
                 let again = now.wall.after(self.shared.settings().options.lease);
                 core.schedule.note(&entry.part(), again, now.wall);
             }

@@ -169,9 +169,12 @@ impl Schedule {
 
     /// Lets a few entries of each queue be claimed whose lane is full: the first in it are over first,
     /// and would else wait for a room that may never come.
-    pub(crate) fn probe(&mut self) {
+    /// Not of `but`, where nothing expires.
+    pub(crate) fn probe(&mut self, but: &QueueName) {
         for part in std::mem::take(&mut self.blocked) {
-            if let Some(record) = self.records.get_mut(&part).filter(|r| r.state == State::Blocked) {
+            if part.0 == *but {
+                self.blocked.insert(part);
+            } else if let Some(record) = self.records.get_mut(&part).filter(|r| r.state == State::Blocked) {
                 (record.state, record.probed) = (State::Due, true);
                 self.rings.of_mut(part.1).push_back(part.0);
             }
@@ -364,11 +367,11 @@ mod tests {
         let full = queue("full");
         schedule.note(&full, T0, T0);
         assert_eq!(next(&mut schedule, |_| 0), None);
-        schedule.probe();
+        schedule.probe(&QueueName::new("reports"));
         assert_eq!(next(&mut schedule, |_| 0), Some((full.clone(), PROBE)));
         schedule.claimed(&full, true, false);
         assert_eq!(next(&mut schedule, |_| 0), None, "until the next time");
-        schedule.probe();
+        schedule.probe(&QueueName::new("reports"));
         next(&mut schedule, |_| 0).unwrap();
         schedule.probe_on(&full);
         schedule.claimed(&full, true, false);

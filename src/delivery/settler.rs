@@ -175,7 +175,9 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
 
 /// Decides, unless the entry is no longer ours.
 async fn prepare(shared: &Shared, mut finished: Finished) -> Option<Pending> {
-    shared.look(|core| core.number(&finished.entry.claim.token))?;
+    if !shared.look(|core| core.holds(&finished.entry)) {
+        return None;
+    }
     aside::look_again(shared, &mut finished).await;
     let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
     let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
@@ -253,7 +255,7 @@ impl Settler {
                     let entry = &pending.decision.entry;
                     let lease = shared.settings().options.lease;
                     shared.with(|core, now, _| {
-                        core.release(&entry.claim.token);
+                        core.release_entry(entry);
                         core.schedule.note(&entry.part(), now.wall.after(lease), now.wall);
                     });
                     continue;
@@ -294,7 +296,8 @@ fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Ve
             let token = &decision.entry.claim.token;
             // The number of a later claim of our own; an entry that is no longer ours has its old one. Of a
             // report entry, a later claim has more to tell.
-            let later = core.number(token).filter(|_| !decision.is_of_report());
+            let later =
+                core.number(token).filter(|_| core.holds(&decision.entry) && !decision.is_of_report());
             let mut settlement = decision.settlement(later.unwrap_or(token.number), now);
             (settlement.submit, settlement.tell) = (written.submit, written.tell);
             if logs {
@@ -318,7 +321,7 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
             let decision = &pending.decision;
             let (claim, is_fenced) = (&decision.entry.claim, is_fenced(pending));
             let is_wanted = core.is_wanted(&claim.token);
-            core.release(&claim.token);
+            core.release_entry(&decision.entry);
             let mut part = decision.entry.part();
             if is_fenced && decision.is_of_report() {
                 // There is more to tell than was known here.
@@ -401,7 +404,8 @@ fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>, into: &[Me
     if let Some(Reported { report, kind, recipients }) = about.copied() {
         shared.observers.tell(&Event::Reported { message: claim.token.message, report, kind, recipients });
     }
-    let told = !decision.news.is_empty() || decision.then == Then::Remove;
+    // What its sender is told of is nobody's outcome.
+    let told = !decision.is_of_report() && (!decision.news.is_empty() || decision.then == Then::Remove);
     if told && shared.watchers.is_watched(claim.token.message) {
         let terminal = decision.news.iter().filter_map(|(at, outcome)| {
             let recipient = decision.recipients.get(*at).filter(|r| r.state.is_terminal())?;

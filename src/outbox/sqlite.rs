@@ -187,8 +187,10 @@ impl SqliteOutbox {
             "SELECT id, name, coalesce(error, '') FROM postroad_outbox WHERE state = 1 ORDER BY n LIMIT ?1",
         )?;
         let rows = statement.query_map([limit], |row| {
-            let id = MessageId::from_octets(row.get(0)?);
-            Ok(Refused { id, key: row.get(1)?, error: row.get(2)? })
+            // Perhaps it is refused for this.
+            let id = MessageId::from_octets(row.get(0).unwrap_or_default());
+            let key = row.get(1).unwrap_or_default();
+            Ok(Refused { id, key, error: row.get(2)? })
         })?;
         rows.collect()
     }

@@ -111,7 +111,22 @@ pub(super) fn waiting(
     Ok(found)
 }
 
+/// A row, whatever is in it: other programs may write some, and one that cannot be read is refused and
+/// does not stop the others.
 fn read(row: &Row<'_>) -> rusqlite::Result<Waiting> {
+    let n = row.get(0)?;
+    Ok(read_whole(row).unwrap_or_else(|_| Waiting {
+        n,
+        id: MessageId::from_octets([0; 16]),
+        name: row.get(3).unwrap_or_default(),
+        keep: None,
+        tries: 0,
+        submission: None,
+        octets: 0,
+    }))
+}
+
+fn read_whole(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let id: [u8; 16] = row.get(1)?;
     let form: i64 = row.get(2)?;
     let (mail, rcpts, handling): (String, String, String) = (row.get(6)?, row.get(7)?, row.get(8)?);

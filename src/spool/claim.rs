@@ -170,7 +170,7 @@ pub enum Durability {
 }
 
 /// What is added to a message's [`REPORT_ENTRY`](super::REPORT_ENTRY), which comes into being with the first
-/// of these and is claimed and settled like any other, in the class `Normal`. The message and its body stay
+/// of these and is claimed and settled like any other, in the class of its message. The message and its body stay
 /// until it is settled. It falls due at once, which is at 0, when no other entry of the message is left.
 ///
 /// Where it is claimed already, adding to it ends that claim: the token is an old one from then on, so that

@@ -118,7 +118,9 @@ impl Writer {
     fn work(&mut self) -> bool {
         let mut since = None;
         loop {
-            let mut turn = self.shared.take(&mut since, self.segments.cleaning.is_due());
+            // What was given up for settlements is not for cleaning.
+            let cleans = !self.ballast.is_spent();
+            let mut turn = self.shared.take(&mut since, cleans && self.segments.cleaning.is_due());
             if turn.broken {
                 turn.looks.into_iter().for_each(|look| look.fail(SpoolError::Poisoned));
                 turn.writes.into_iter().for_each(|write| write.fail(SpoolError::Poisoned));
@@ -136,7 +138,7 @@ impl Writer {
             }
             let aside = |(e, queue, class)| Write::SetAside { e, queue, class, damaged: None };
             turn.writes.extend(damaged.into_iter().map(aside));
-            if !turn.last {
+            if !turn.last && cleans {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
             let sound = turn.writes.is_empty() || (self.groups(turn.writes) && self.checkpoint_when_due());

@@ -143,13 +143,15 @@ impl Link {
     ) -> Result<Client, Failure> {
         let client = match &self.tls {
             Some(tls) => {
-                let (client, connection) =
-                    self.config.connect(MakeRustlsConnect::new(ClientConfig::clone(tls))).await?;
+                let tls = MakeRustlsConnect::new(ClientConfig::clone(tls));
+                // The timeout of the configuration is for TCP alone.
+                let (client, connection) = self.timed(async { Ok(self.config.connect(tls).await?) }).await?;
                 tokio::spawn(drive(connection, heard));
                 client
             }
             None => {
-                let (client, connection) = self.config.connect(NoTls).await?;
+                let (client, connection) =
+                    self.timed(async { Ok(self.config.connect(NoTls).await?) }).await?;
                 tokio::spawn(drive(connection, heard));
                 client
             }

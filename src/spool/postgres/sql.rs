@@ -244,7 +244,7 @@ WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
 /// - A mark that was noted during the claim is carried out.
 pub(super) const SETTLE: &str = "
 WITH held AS (
-  SELECT t.*, e.mark FROM SCHEMA.postroad_entry e
+  SELECT t.*, e.mark, e.class FROM SCHEMA.postroad_entry e
   JOIN unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::boolean[], $6::boolean[], $7::text[],
     $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[])
     WITH ORDINALITY AS t(message, entry, number, at, remove, attempted, queue, due, parked, recipients,
@@ -272,7 +272,7 @@ WITH held AS (
 ), told AS (
   INSERT INTO SCHEMA.postroad_entry AS e (message, entry, destination, queue, class, due, wake, recipients)
   SELECT message, 1048575, (array_agg(tell_destination ORDER BY place))[1],
-    (array_agg(tell_queue ORDER BY place))[1], 1, min(tell_due), min(tell_due),
+    (array_agg(tell_queue ORDER BY place))[1], min(class), min(tell_due), min(tell_due),
     string_agg(tell_recipients, E'\\n' ORDER BY place)
   FROM held WHERE tell_recipients IS NOT NULL GROUP BY message ORDER BY message
   ON CONFLICT (message, entry) DO UPDATE SET

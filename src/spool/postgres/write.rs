@@ -4,6 +4,7 @@
 //! keys or with staged bodies are transactions of their own. What waits is bounded in octets and calls.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -104,7 +105,7 @@ impl Inner {
         let (reply, answer) = oneshot::channel();
         let work = Work { batch, bodies, lease, octets, single, reply };
         self.hand_over(work)?;
-        let died = |_| Err(SpoolError::Unknown(std::io::Error::other("the spool's writer has died")));
+        let died = |_| Err(SpoolError::Unknown(io::Error::other("the spool's writer has died")));
         answer.await.unwrap_or_else(died)
     }
 
@@ -144,6 +145,15 @@ impl Inner {
                 let answers = works.into_iter().map(|work| work.reply);
                 answers.zip([error]).for_each(|(reply, error)| drop(reply.send(Err(error))));
             }
+            // Whom the server does not answer it does not answer one by one either.
+            Err(error @ (SpoolError::Storage(_) | SpoolError::Unknown(_) | SpoolError::Closed)) => {
+                let (unknown, why) = (matches!(error, SpoolError::Unknown(_)), error.to_string());
+                for work in works {
+                    let error = io::Error::other(why.clone());
+                    let error = if unknown { SpoolError::Unknown(error) } else { SpoolError::Storage(error) };
+                    drop(work.reply.send(Err(error)));
+                }
+            }
             // One that cannot be stored must not keep the others.
             Err(_) => {
                 for work in works {
@@ -179,7 +189,9 @@ impl Inner {
             };
             if let Err(error) = tries.again(failure).await {
                 return Err(match error {
+                    SpoolError::KeyConflict => SpoolError::KeyConflict,
                     SpoolError::Storage(error) if unsure => SpoolError::Unknown(error),
+                    error if unsure => SpoolError::Unknown(io::Error::other(error)),
                     error => error,
                 });
             }
