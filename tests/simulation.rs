@@ -14,9 +14,15 @@
 )]
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroad::testing::{History, Simulation, SimulationOptions};
+use postroad::message::{Envelope, RawMessage};
+use postroad::spool::MemorySpool;
+use postroad::testing::{
+    self, Act, History, JumpingClock, Network, Simulation, SimulationOptions, Step, Taken,
+};
+use postroad::{EhloName, Engine};
 
 /// Worth a look, where most take some ten milliseconds.
 const SLOW: Duration = Duration::from_secs(3);
@@ -78,6 +84,33 @@ fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
     run_all(seeds(CI).filter(|seed| seed % 2 == 1), &SimulationOptions::new());
+}
+
+#[test]
+fn a_host_that_takes_a_message_and_says_421_has_told_nobody() {
+    let network = Network::new();
+    let hosts = network.clone();
+    let mut first = true;
+    network.script(move |_, step| match step {
+        Step::End(_) if std::mem::take(&mut first) => Act::Taken(Box::new(Act::code(421))),
+        _ => Act::Usual,
+    });
+    testing::run(async move {
+        let engine = Engine::builder(MemorySpool::new(), EhloName::new("us.test").unwrap())
+            .direct(network.clone())
+            .connect(Arc::new(network.clone()))
+            .clock(Arc::new(JumpingClock::new()))
+            .start()
+            .await
+            .unwrap();
+        let envelope = Envelope::parse("s@us.test", ["u@d.test"]).unwrap();
+        let receipt = engine.submit(RawMessage::new(envelope, "Subject: x\r\n\r\nx\r\n")).await.unwrap();
+        assert!(receipt.finished().await.is_complete());
+        Ok::<(), std::io::Error>(())
+    })
+    .unwrap();
+    // The reply refused it, so it came again; that one was told of.
+    assert_eq!(hosts.taken().iter().map(Taken::is_told).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]

@@ -162,7 +162,13 @@ impl Dialogue {
             Act::Taken(then) => *then,
             act => act,
         };
-        if takes && matches!(&act, Act::Usual | Act::Reply(_)) {
+        let tells = match &act {
+            Act::Usual => (200..300).contains(&code),
+            Act::Reply(reply) => reply.is_positive(),
+            _ => false,
+        };
+        // One who took it and says otherwise has told nobody.
+        if takes && tells {
             self.untold.push(told);
         }
         self.answer(session, act, reply(code)).await.map(|_| ())

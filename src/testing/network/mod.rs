@@ -95,8 +95,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Whether the host could say that it took the message: its reply left as a whole, on a connection
-    /// that was open. Otherwise the client cannot know, and may bring the message again.
+    /// Whether the host could say that it took the message: a positive reply left as a whole, on a
+    /// connection that was open. Otherwise the client cannot know, and may bring the message again; so too
+    /// where the host took it and then refused it ([`Act::Taken`] with a 421).
     #[must_use]
     pub fn is_told(&self) -> bool {
         self.told.load(Ordering::Relaxed)
