@@ -70,8 +70,17 @@ fn run_all(seeds: impl Iterator<Item = u64>, options: &SimulationOptions) -> His
     sum
 }
 
-/// What CI runs, in two halves so that two cores have something to do.
+/// What CI runs, in two halves so that two cores have something to do. Others are for a release build:
+/// `POSTROAD_SEEDS=0..20000 cargo test --release --all-features --test simulation`.
 const CI: Range<u64> = 0..200;
+
+/// Few messages and few hosts: more seeds find more than longer histories do.
+fn short() -> SimulationOptions {
+    let mut options = SimulationOptions::new();
+    (options.messages, options.destinations, options.ends) = (6, 5, 2);
+    options.time = 2 * HOUR;
+    options
+}
 
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
@@ -84,6 +93,12 @@ fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
     run_all(seeds(CI).filter(|seed| seed % 2 == 1), &SimulationOptions::new());
+}
+
+#[test]
+#[ignore = "seed 30 of these fails: an observer is told of an end twice, and why is not known yet"]
+fn shorter_histories_break_no_promise() {
+    run_all(seeds(CI), &short());
 }
 
 #[test]
