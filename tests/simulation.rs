@@ -14,9 +14,15 @@
 )]
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroad::testing::{History, Simulation, SimulationOptions};
+use postroad::message::{Envelope, RawMessage};
+use postroad::spool::MemorySpool;
+use postroad::testing::{
+    self, Act, History, JumpingClock, Network, Simulation, SimulationOptions, Step, Taken,
+};
+use postroad::{EhloName, Engine};
 
 /// Worth a look, where most take some ten milliseconds.
 const SLOW: Duration = Duration::from_secs(3);
@@ -64,8 +70,17 @@ fn run_all(seeds: impl Iterator<Item = u64>, options: &SimulationOptions) -> His
     sum
 }
 
-/// What CI runs, in two halves so that two cores have something to do.
+/// What CI runs, in two halves so that two cores have something to do. Others are for a release build:
+/// `POSTROAD_SEEDS=0..20000 cargo test --release --all-features --test simulation`.
 const CI: Range<u64> = 0..200;
+
+/// Few messages and few hosts: more seeds find more than longer histories do.
+fn short() -> SimulationOptions {
+    let mut options = SimulationOptions::new();
+    (options.messages, options.destinations, options.ends) = (6, 5, 2);
+    options.time = 2 * HOUR;
+    options
+}
 
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
@@ -78,6 +93,39 @@ fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
 #[test]
 fn short_histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
     run_all(seeds(CI).filter(|seed| seed % 2 == 1), &SimulationOptions::new());
+}
+
+#[test]
+#[ignore = "seed 30 of these fails: an observer is told of an end twice, and why is not known yet"]
+fn shorter_histories_break_no_promise() {
+    run_all(seeds(CI), &short());
+}
+
+#[test]
+fn a_host_that_takes_a_message_and_says_421_has_told_nobody() {
+    let network = Network::new();
+    let hosts = network.clone();
+    let mut first = true;
+    network.script(move |_, step| match step {
+        Step::End(_) if std::mem::take(&mut first) => Act::Taken(Box::new(Act::code(421))),
+        _ => Act::Usual,
+    });
+    testing::run(async move {
+        let engine = Engine::builder(MemorySpool::new(), EhloName::new("us.test").unwrap())
+            .direct(network.clone())
+            .connect(Arc::new(network.clone()))
+            .clock(Arc::new(JumpingClock::new()))
+            .start()
+            .await
+            .unwrap();
+        let envelope = Envelope::parse("s@us.test", ["u@d.test"]).unwrap();
+        let receipt = engine.submit(RawMessage::new(envelope, "Subject: x\r\n\r\nx\r\n")).await.unwrap();
+        assert!(receipt.finished().await.is_complete());
+        Ok::<(), std::io::Error>(())
+    })
+    .unwrap();
+    // The reply refused it, so it came again; that one was told of.
+    assert_eq!(hosts.taken().iter().map(Taken::is_told).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]

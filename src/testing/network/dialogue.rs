@@ -1,14 +1,14 @@
 //! One dialogue of one host with one client: the crate's server session, and what the script makes of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
 
 use super::act::{Act, Step, reply};
-use super::{Network, Taken};
+use super::{Network, Taken, mono};
 use crate::clock::{Clock, SystemClock};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::Reply;
@@ -24,7 +24,7 @@ pub(super) struct Dialogue {
     to: Vec<Rcpt>,
     content: BytesMut,
     /// Taken, and the reply is not out yet.
-    untold: Vec<Arc<AtomicBool>>,
+    untold: Vec<Arc<OnceLock<Instant>>>,
 }
 
 /// The dialogue is over.
@@ -143,13 +143,15 @@ impl Dialogue {
             Act::Taken(_) => true,
             _ => false,
         };
-        let told: Arc<AtomicBool> = Arc::default();
+        let told: Arc<OnceLock<Instant>> = Arc::default();
+        let ended = mono();
         let mut taking = Taking {
             network: self.network.clone(),
             host: self.host.clone(),
             mail: std::mem::take(&mut self.mail),
             to: if takes { std::mem::take(&mut self.to) } else { Vec::new() },
             content,
+            ended,
             told: Arc::clone(&told),
         };
         if !wait.is_zero() {
@@ -162,7 +164,13 @@ impl Dialogue {
             Act::Taken(then) => *then,
             act => act,
         };
-        if takes && matches!(&act, Act::Usual | Act::Reply(_)) {
+        let tells = match &act {
+            Act::Usual => (200..300).contains(&code),
+            Act::Reply(reply) => reply.is_positive(),
+            _ => false,
+        };
+        // One who took it and says otherwise has told nobody.
+        if takes && tells {
             self.untold.push(told);
         }
         self.answer(session, act, reply(code)).await.map(|_| ())
@@ -221,7 +229,12 @@ impl Dialogue {
             octets = without(&octets, &lacks);
         }
         self.io.write_all(&octets).await.map_err(|_| Over)?;
-        self.untold.drain(..).for_each(|told| told.store(true, Ordering::Relaxed));
+        if !self.untold.is_empty() {
+            let at = mono();
+            for told in self.untold.drain(..) {
+                told.get_or_init(|| at);
+            }
+        }
         Ok(())
     }
 
@@ -281,7 +294,8 @@ struct Taking {
     mail: Mail,
     to: Vec<Rcpt>,
     content: Bytes,
-    told: Arc<AtomicBool>,
+    ended: Instant,
+    told: Arc<OnceLock<Instant>>,
 }
 
 impl Taking {
@@ -296,6 +310,7 @@ impl Taking {
                 rcpt,
                 content: self.content.clone(),
                 at,
+                ended: self.ended,
                 told: Arc::clone(&self.told),
             };
             state.taken.push(taken);

@@ -11,8 +11,7 @@ mod host;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,20 +90,30 @@ pub struct Taken {
     /// When, counted from the first connection or the making of the network, whichever a runtime with
     /// timers saw first.
     pub at: Duration,
-    told: Arc<AtomicBool>,
+    /// When the message was there as a whole. An instant and not counted from the start, which may lie in
+    /// another runtime, whose time was ahead.
+    ended: Instant,
+    told: Arc<OnceLock<Instant>>,
 }
 
 impl Taken {
-    /// Whether the host could say that it took the message: its reply left as a whole, on a connection
-    /// that was open. Otherwise the client cannot know, and may bring the message again.
+    /// Whether the host could say that it took the message: a positive reply left as a whole, on a
+    /// connection that was open. Otherwise the client cannot know, and may bring the message again; so too
+    /// where the host took it and then refused it ([`Act::Taken`] with a 421).
     #[must_use]
     pub fn is_told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+        self.told.get().is_some()
     }
 
-    /// The same, for later.
-    pub(super) fn told(&self) -> Arc<AtomicBool> {
+    /// The same, for later, and when.
+    pub(super) fn told(&self) -> Arc<OnceLock<Instant>> {
         Arc::clone(&self.told)
+    }
+
+    /// When the client had sent all of it. A host that thinks takes it later: then the client may have given
+    /// up, and brought it again.
+    pub(super) const fn ended(&self) -> Instant {
+        self.ended
     }
 
     /// Header and body as text.

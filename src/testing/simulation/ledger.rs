@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,7 +46,7 @@ struct State {
     /// How many are being submitted.
     submitting: usize,
     /// What was taken for recipients that were settled already: right only if nobody was told of it.
-    late: Vec<(Arc<AtomicBool>, String)>,
+    late: Vec<(Arc<OnceLock<Instant>>, String)>,
     history: History,
     record: bool,
     lines: VecDeque<String>,
@@ -69,8 +68,8 @@ struct Party {
     entry: u32,
     notify: Option<Notify>,
     state: RecipientState,
-    /// In which life it was taken, and whether the client was told.
-    takes: Vec<(u64, Arc<AtomicBool>)>,
+    /// In which life it was taken, and when the client was told.
+    takes: Vec<(u64, Arc<OnceLock<Instant>>)>,
     /// In which lives observers were told of its end.
     told: Vec<u64>,
     /// How often its failure was reported.
@@ -264,7 +263,7 @@ impl Ledger {
                 }
             }
         }
-        let late = state.late.iter().filter(|(told, _)| told.load(Ordering::Relaxed));
+        let late = state.late.iter().filter(|(told, _)| told.get().is_some());
         faults.extend(late.map(|(_, what)| what.clone()));
         for fault in faults {
             state.breaks(format_args!("{fault}"));
@@ -380,11 +379,13 @@ impl State {
         match message.recipients.get_mut(to) {
             None => faults.push(format!("{name} was given to {to}, who is not its recipient")),
             Some(party) => {
-                if let Some((before, known)) = party.takes.last() {
-                    self.history.doubles += 1;
-                    if *before == life && known.load(Ordering::Relaxed) {
-                        faults.push(format!("{name} was given to {to} twice"));
-                    }
+                self.history.doubles += u64::from(!party.takes.is_empty());
+                // Only what was sent after it was known to be taken is a double that could have been
+                // avoided. A host that thinks for longer than its client waits takes the first copy
+                // when the second was sent, and answered, long ago.
+                let knew = |told: &OnceLock<Instant>| told.get().is_some_and(|at| *at <= taken.ended());
+                if party.takes.iter().any(|(before, told)| *before == life && knew(told)) {
+                    faults.push(format!("{name} was given to {to} twice"));
                 }
                 if party.state.is_terminal() {
                     let what = format!("{name} was given to {to}, who was {:?}", party.state);
