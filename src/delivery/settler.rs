@@ -316,18 +316,23 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
         let token = &pending.decision.entry.claim.token;
         fenced.iter().any(|f| (f.message, f.entry) == (token.message, token.entry))
     };
+    let mut kept = Vec::with_capacity(batch.len());
     shared.with(|core, now, todo| {
         for (pending, (due, ..)) in &batch {
             let decision = &pending.decision;
             let (claim, is_fenced) = (&decision.entry.claim, is_fenced(pending));
             let is_wanted = core.is_wanted(&claim.token);
+            // Fenced off by an earlier call of ours, whose answer was lost; not where it was claimed again
+            // since, by whoever: what becomes of it is that claim's to say.
+            let is_kept = !is_fenced || pending.unsure && core.holds(&decision.entry);
+            kept.push(is_kept);
             core.release_entry(&decision.entry);
             let mut part = decision.entry.part();
             if is_fenced && decision.is_of_report() {
                 // There is more to tell than was known here.
                 core.schedule.note(&part, now.wall, now.wall);
             }
-            if is_fenced && !pending.unsure {
+            if !is_kept {
                 continue;
             }
             for (part, due) in due {
@@ -347,8 +352,8 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
         }
         todo.wake = true;
     });
-    for (pending, (_, about, into)) in &batch {
-        if pending.unsure || !is_fenced(pending) {
+    for ((pending, (_, about, into)), is_kept) in batch.iter().zip(kept) {
+        if is_kept {
             tell(shared, pending, about.as_ref(), into);
         }
     }
