@@ -99,7 +99,7 @@ async fn stored(spool: &dyn Spool, reply: &str) -> (EntrySummary, String) {
     let entry = spool.scan(Selection::message(id), None, usize::MAX).await.unwrap().remove(0);
     // A lease far from over hides the entry; take it by force of time.
     let claim = ClaimRequest {
-        class: Class::Normal,
+        class: Class::of(&entry.mail),
         queue: entry.queue.clone(),
         now: Timestamp::NEVER,
         limit: 100,
