@@ -11,8 +11,9 @@ use super::super::altering::{Mark, stays};
 use super::super::{Then, Token};
 use super::alter::{UNMARK, alter_rows};
 use super::bodies;
+use super::calls::Write;
 use super::ledger::{Change, Lease, Ledger};
-use super::queue::Write;
+
 use super::rows::{Row, SettleRow, entry_key};
 use super::schema::{SHIFT, column, count};
 use super::{keys, log, results, tell};

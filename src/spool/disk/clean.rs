@@ -10,9 +10,10 @@ use std::io;
 
 use rusqlite::{Connection, params};
 
+use super::calls::Write;
 use super::content::read;
 use super::files::SegmentFile;
-use super::queue::{Shared, Write};
+use super::queue::Shared;
 use super::schema::count;
 use super::segments::{Place, Tally, path};
 

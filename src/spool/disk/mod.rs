@@ -9,7 +9,7 @@
 //! SQLite, because its format is stable and documented, its recovery is tried like no other, and any
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
-//! *rows* formats what a call brings → *queue* bounds what waits → *writer* commits it in groups
+//! *rows* formats what a call brings → *queue* bounds what waits (*calls*) → *writer* commits it in groups
 //! (*apply* is the SQL, *bodies* that of bodies, *keys*, *results* and *log* that of what outlives a message,
 //! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
@@ -19,6 +19,7 @@ mod alter;
 mod apply;
 mod ballast;
 mod bodies;
+mod calls;
 mod clean;
 mod content;
 mod files;
@@ -57,10 +58,11 @@ use crate::BoxFuture;
 use crate::clock::Timestamp;
 use crate::message::{Content, MessageId};
 use ballast::Ballast;
+use calls::{Look, Write};
 #[doc(hidden)]
 pub use files::{Files, SegmentFile, SegmentFiles};
 use ledger::Ledger;
-use queue::{Look, Shared, Write};
+use queue::Shared;
 use reader::Readers;
 use rows::{Octets, Row, SettleRow};
 use segments::Segments;
@@ -270,14 +272,14 @@ impl DiskSpool {
     async fn write<T>(
         &self,
         urgent: bool,
-        write: impl FnOnce(queue::Reply<T>) -> Write,
+        write: impl FnOnce(calls::Reply<T>) -> Write,
     ) -> Result<T, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.handle.shared.write(write(reply), urgent)?;
         answered(answer).await
     }
 
-    async fn look<T>(&self, look: impl FnOnce(queue::Reply<T>) -> Look) -> Result<T, SpoolError> {
+    async fn look<T>(&self, look: impl FnOnce(calls::Reply<T>) -> Look) -> Result<T, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.handle.shared.look(look(reply))?;
         answered(answer).await

@@ -19,10 +19,11 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::super::SpoolError;
+use super::calls::Write;
 use super::clean::Cleaning;
 use super::files::{SegmentFile, SegmentFiles};
 use super::make_directory;
-use super::queue::{Shared, Write};
+use super::queue::Shared;
 use super::schema::{RESERVE, column, count, failure};
 
 /// Where a body lies.

@@ -17,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 use tokio::task::JoinHandle;
 
 use super::super::{BodyWriter, SpoolError, Staged, StagedGuard};
+use super::calls::Write;
 use super::files::{SegmentFile, SegmentFiles};
-use super::queue::{Held, Shared, UNIT, Write};
+use super::queue::{Held, Shared, UNIT};
 use super::segments::{Place, path};
 use super::writer::lock_staged;
 use super::{PIECE, storage};

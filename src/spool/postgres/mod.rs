@@ -4,7 +4,7 @@
 //! dies its leases end and they take over. The host program's own data may be in the same database, and then
 //! its mail can be stored in its own transactions.
 //!
-//! *sql* is all that is said to the server → *tables* says it in one schema, *connect* to which server →
+//! *schema* is what there is and *sql* all that is said to the server → *tables* says it in one schema, *connect* to which server →
 //! *insert* writes messages, *write* gathers calls into batches, *settle* is what becomes of entries, *rows* the
 //! way back → *stage* takes bodies in while they arrive → *listen* tells nodes of each other's mail, *count*
 //! and *care* know how much there is.
@@ -29,6 +29,7 @@ mod keep;
 mod listen;
 mod look;
 mod rows;
+mod schema;
 mod settle;
 mod sql;
 mod stage;

@@ -10,7 +10,7 @@ use tokio_postgres::{GenericClient, Row, Statement};
 
 use super::super::SpoolError;
 use super::error::Failure;
-use super::sql;
+use super::{schema, sql};
 
 /// The statements for one schema.
 #[derive(Debug)]
@@ -71,13 +71,13 @@ impl Tables {
             tx.batch_execute(&format!("CREATE SCHEMA {quoted}")).await?;
         }
         if !tables {
-            tx.batch_execute(&of_schema(sql::META)).await?;
-            tx.batch_execute(&of_schema(sql::TABLES)).await?;
+            tx.batch_execute(&of_schema(schema::META)).await?;
+            tx.batch_execute(&of_schema(schema::TABLES)).await?;
         }
         let version = of_schema("SELECT value FROM SCHEMA.postroad_meta WHERE key = 'version'");
         let found: i64 = tx.query_one(&version, &[]).await?.try_get(0)?;
-        if found != sql::VERSION {
-            return Err(SpoolError::Version { found, supported: sql::VERSION }.into());
+        if found != schema::VERSION {
+            return Err(SpoolError::Version { found, supported: schema::VERSION }.into());
         }
         tx.commit().await?;
         Ok(())

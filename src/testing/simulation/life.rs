@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ledger::{Ledger, body};
+use super::ledger::Ledger;
 use super::peers;
 use super::plan::{Happening, Mood, Plan, Submission};
+use super::state::body;
 use crate::clock::{Clock, Rng, SystemClock, Timestamp};
 use crate::delivery::{Engine, EngineBuilder, SubmitError};
 use crate::message::{Envelope, RawMessage};

@@ -20,6 +20,7 @@ mod ledger;
 mod life;
 mod peers;
 mod plan;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;

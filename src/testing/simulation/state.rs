@@ -1,0 +1,344 @@
+//! What the ledger knows, and the rules by which it notes a promise that is broken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::plan::{Kind, Mood, Plan};
+use super::{Broken, History};
+use crate::clock::{Clock, Timestamp};
+use crate::message::MessageId;
+use crate::smtp::params::{Notify, Rcpt};
+use crate::spool::{REPORT_ENTRY, RecipientState, Then};
+use crate::testing::JumpingClock;
+use crate::testing::network::{Taken, address};
+use crate::testing::spool::{Settled, Stored};
+
+pub(super) struct State {
+    pub(super) clock: Option<Arc<JumpingClock>>,
+    /// How far the history was when this life began, and when that was.
+    pub(super) from: Duration,
+    pub(super) began: Option<Instant>,
+    /// How far it is, and what the clock shows; the latest that was seen.
+    pub(super) at: Duration,
+    pub(super) wall: Timestamp,
+    pub(super) latest: Timestamp,
+    /// Since when nothing went wrong that concerns all: a start, a spool that fails, a jump.
+    pub(super) calm_at: Duration,
+    pub(super) calm_wall: Timestamp,
+    pub(super) mood: Mood,
+    pub(super) was_moody: bool,
+    pub(super) messages: BTreeMap<MessageId, Message>,
+    pub(super) submitted: BTreeMap<MessageId, (u64, usize, Duration)>,
+    /// How many are being submitted.
+    pub(super) submitting: usize,
+    /// What was taken for recipients that were settled already: right only if nobody was told of it.
+    pub(super) late: Vec<(Arc<OnceLock<Instant>>, String)>,
+    pub(super) history: History,
+    pub(super) record: bool,
+    pub(super) lines: VecDeque<String>,
+    pub(super) broken: Option<String>,
+}
+
+pub(super) struct Message {
+    /// The number and the size of the body, of one that was submitted.
+    pub(super) own: Option<(u64, usize)>,
+    pub(super) from: String,
+    pub(super) expires: Timestamp,
+    /// When it may be sent.
+    pub(super) ready: Duration,
+    pub(super) recipients: BTreeMap<Box<str>, Party>,
+}
+
+/// A recipient.
+pub(super) struct Party {
+    pub(super) entry: u32,
+    pub(super) notify: Option<Notify>,
+    pub(super) state: RecipientState,
+    /// In which life it was taken, and when the client was told.
+    pub(super) takes: Vec<(u64, Arc<OnceLock<Instant>>)>,
+    /// In which lives observers were told of its end.
+    pub(super) told: Vec<u64>,
+    /// How often its failure was reported.
+    pub(super) reports: u32,
+}
+
+impl State {
+    pub(super) fn look_at_clock(&mut self) {
+        // Without a runtime there is no time that means anything.
+        if let (Some(clock), Some(began), Ok(_)) =
+            (&self.clock, self.began, tokio::runtime::Handle::try_current())
+        {
+            self.at = self.from + began.elapsed();
+            self.wall = clock.now().wall;
+            self.latest = self.latest.max(self.wall);
+        }
+    }
+
+    pub(super) fn is_not_calm(&mut self) {
+        (self.calm_at, self.calm_wall) = (self.at, self.wall);
+    }
+
+    pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
+        let line = format!("{:>14.3} {what}", self.at.as_secs_f64());
+        for octet in line.bytes() {
+            self.history.hash = (self.history.hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME);
+        }
+        if self.record {
+            self.lines.push_back(line);
+            if self.lines.len() > MAX_LINES {
+                self.lines.pop_front();
+            }
+        }
+    }
+
+    /// Notes the first promise that is broken.
+    pub(super) fn breaks(&mut self, what: fmt::Arguments<'_>) {
+        self.note(format_args!("BROKEN {what}"));
+        let at = self.at;
+        self.broken.get_or_insert_with(|| format!("{what}, at {at:?}"));
+    }
+
+    pub(super) fn broken_off(&mut self) -> Broken {
+        let what = self.broken.clone().unwrap_or_default();
+        Broken { seed: self.history.seed, what, lines: std::mem::take(&mut self.lines).into() }
+    }
+
+    pub(super) fn taken(&mut self, plan: &Plan, taken: &Taken) {
+        self.history.deliveries += 1;
+        let (to, host, life) = (&taken.to, &taken.host, self.history.lives);
+        let Some(id) = message_id(&taken.content) else {
+            return self.breaks(format_args!("{host} took a message that nobody knows"));
+        };
+        let name = Short(id);
+        self.note(format_args!("{name} is taken for {to} by {host}"));
+        if plan.site(to).is_none_or(|site| site.host != **host) {
+            self.breaks(format_args!("{name} for {to} was given to {host}"));
+        }
+        let Some(message) = self.messages.get_mut(&id) else {
+            return self.breaks(format_args!("{name} is not in the spool, and was delivered"));
+        };
+        let mut faults = Vec::new();
+        let from = taken.mail.from.mailbox().map(ToString::to_string).unwrap_or_default();
+        if from != message.from {
+            faults.push(format!("{name} is from {from}"));
+        }
+        if let Some((number, size)) = message.own
+            && !taken.content.ends_with(&body(number, size))
+        {
+            faults.push(format!("{name} has not the octets that were submitted"));
+        }
+        let told = taken.told();
+        match message.recipients.get_mut(to) {
+            None => faults.push(format!("{name} was given to {to}, who is not its recipient")),
+            Some(party) => {
+                self.history.doubles += u64::from(!party.takes.is_empty());
+                // Only what was sent after it was known to be taken is a double that could have been
+                // avoided. A host that thinks for longer than its client waits takes the first copy
+                // when the second was sent, and answered, long ago.
+                let knew = |told: &OnceLock<Instant>| told.get().is_some_and(|at| *at <= taken.ended());
+                if party.takes.iter().any(|(before, told)| *before == life && knew(told)) {
+                    faults.push(format!("{name} was given to {to} twice"));
+                }
+                if party.state.is_terminal() {
+                    let what = format!("{name} was given to {to}, who was {:?}", party.state);
+                    self.late.push((Arc::clone(&told), what));
+                }
+                party.takes.push((life, told));
+            }
+        }
+        for fault in faults {
+            self.breaks(format_args!("{fault}"));
+        }
+    }
+
+    pub(super) fn stored(&mut self, stored: Stored, report: bool) {
+        if self.messages.contains_key(&stored.id) {
+            return;
+        }
+        let submitted = self.submitted.get(&stored.id).copied();
+        self.history.recipients += stored.recipients.len() as u64;
+        self.note(format_args!("{} is stored", Short(stored.id)));
+        let party = |(entry, rcpt): &(u32, Rcpt)| {
+            let party = Party {
+                entry: *entry,
+                notify: rcpt.notify,
+                state: RecipientState::Waiting,
+                takes: Vec::new(),
+                told: Vec::new(),
+                reports: 0,
+            };
+            (address(rcpt), party)
+        };
+        let message = Message {
+            own: submitted.map(|(number, size, _)| (number, size)),
+            from: stored.mail.from.mailbox().map(ToString::to_string).unwrap_or_default(),
+            expires: stored.expires,
+            ready: submitted.map_or(self.at, |(.., ready)| ready.max(self.at)),
+            recipients: stored.recipients.iter().map(party).collect(),
+        };
+        let is_from_nobody = message.from.is_empty();
+        self.messages.insert(stored.id, message);
+        if report {
+            self.history.reports += 1;
+            if !is_from_nobody {
+                self.breaks(format_args!("the report {} has a sender", Short(stored.id)));
+            }
+            self.reported(&stored);
+        }
+    }
+
+    /// Reads a report as its recipient would.
+    pub(super) fn reported(&mut self, report: &Stored) {
+        let text = String::from_utf8_lossy(&report.body);
+        let Some(id) =
+            text.rfind(MESSAGE_ID).and_then(|at| text.get(at..)).and_then(|rest| message_id(rest.as_bytes()))
+        else {
+            return self.breaks(format_args!("the report {} says not of what", Short(report.id)));
+        };
+        let mut about = "";
+        for line in text.lines() {
+            if let Some(address) = line.strip_prefix("Final-Recipient: rfc822; ") {
+                about = address;
+            } else if line == "Action: failed" {
+                self.failure_reported(id, about, report);
+            }
+        }
+    }
+
+    pub(super) fn failure_reported(&mut self, id: MessageId, to: &str, report: &Stored) {
+        self.note(format_args!("{} reports that {} failed for {to}", Short(report.id), Short(id)));
+        let Some(message) = self.messages.get_mut(&id) else {
+            return self.breaks(format_args!("a report on {}, which is not stored", Short(id)));
+        };
+        let back = report.recipients.iter().all(|(_, rcpt)| *address(rcpt) == *message.from);
+        let from_nobody = message.from.is_empty();
+        let Some(party) = message.recipients.get_mut(to) else {
+            return self.breaks(format_args!("a report on {to}, who is no recipient of {}", Short(id)));
+        };
+        party.reports += 1;
+        let (reports, notify, state) = (party.reports, party.notify, party.state);
+        if from_nobody || !back {
+            self.breaks(format_args!("a report on {} goes to somebody else than its sender", Short(id)));
+        }
+        if reports > 1 {
+            self.breaks(format_args!("{} is reported twice on {to}", Short(id)));
+        }
+        if notify.is_some_and(|notify| !notify.failure) {
+            self.breaks(format_args!("{} is reported on {to} against the sender's wish", Short(id)));
+        }
+        if !matches!(state, RecipientState::Failed | RecipientState::Expired) {
+            self.breaks(format_args!("{} is reported to have failed for {to}, who is {state:?}", Short(id)));
+        }
+    }
+
+    pub(super) fn settled(&mut self, plan: &Plan, settled: Settled, slack: Duration) {
+        let (id, entry) = (settled.token.message, settled.token.entry);
+        let name = Short(id);
+        let mut faults = Vec::new();
+        let mut notes = Vec::new();
+        if entry != REPORT_ENTRY {
+            let Some(message) = self.messages.get_mut(&id) else {
+                return self.breaks(format_args!("{name} is settled and was never stored"));
+            };
+            let parties = message.recipients.values().filter(|party| party.entry == entry).count();
+            if parties != settled.recipients.len() {
+                faults.push(format!("{name} had {parties} recipients and has {}", settled.recipients.len()));
+            }
+            for recipient in &settled.recipients {
+                let (to, state) = (address(&recipient.rcpt), recipient.state);
+                let Some(party) = message.recipients.get_mut(&to) else {
+                    faults.push(format!("{name} is settled for {to}, who is no recipient"));
+                    continue;
+                };
+                if party.state == state {
+                    continue;
+                }
+                notes.push(format!(
+                    "{name} {to} is {state:?}: {}",
+                    recipient.note.as_deref().unwrap_or_default()
+                ));
+                if party.state.is_terminal() {
+                    faults.push(format!("{name} {to} was {:?} and is {state:?}", party.state));
+                }
+                party.state = state;
+                let well = plan.site(&to).is_some_and(|site| site.kind == Kind::Well);
+                match state {
+                    RecipientState::Delivered => {
+                        if party.takes.is_empty() {
+                            faults.push(format!("{name} {to} is delivered, and no host has it"));
+                        }
+                        let since = message.ready.max(self.calm_at);
+                        let took = self.at.saturating_sub(since);
+                        if well && plan.roomy && took > slack && self.mood == Mood::Well {
+                            faults.push(format!("{name} {to} was held up for {took:?}"));
+                        }
+                    }
+                    RecipientState::Expired => {
+                        self.history.expired += 1;
+                        if self.latest < message.expires {
+                            faults.push(format!("{name} {to} expired early"));
+                        }
+                    }
+                    RecipientState::Failed => self.history.failed += 1,
+                    RecipientState::Waiting | RecipientState::Cancelled => {}
+                }
+                if well && state != RecipientState::Delivered && !self.was_moody {
+                    faults.push(format!("{name} {to} is {state:?}, and its host is well"));
+                }
+            }
+            let open =
+                message.recipients.values().filter(|p| p.entry == entry && !p.state.is_terminal()).count();
+            if settled.then == Then::Remove && open > 0 {
+                faults.push(format!("{name} is gone, with {open} recipients that wait"));
+            }
+        }
+        for note in notes {
+            self.note(format_args!("{note}"));
+        }
+        for fault in faults {
+            self.breaks(format_args!("{fault}"));
+        }
+        for report in settled.submit {
+            self.stored(report, true);
+        }
+    }
+}
+
+/// The end of an id, which is enough to tell one message from another.
+#[derive(Clone, Copy)]
+pub(super) struct Short(pub(super) MessageId);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.get(20..).unwrap_or(&text))
+    }
+}
+
+/// The body of a message: made again to compare.
+pub(super) fn body(number: u64, size: usize) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(size + 40);
+    while octets.len() < size {
+        // Dots in front, which are doubled on the way.
+        octets.extend_from_slice(format!(".{number} and {}\r\n", octets.len()).as_bytes());
+    }
+    octets.extend_from_slice(format!("end of {number}\r\n").as_bytes());
+    octets
+}
+
+/// The first Message-ID that is one of ours.
+pub(super) fn message_id(content: &[u8]) -> Option<MessageId> {
+    let at = memchr::memmem::find(content, MESSAGE_ID.as_bytes())? + MESSAGE_ID.len();
+    let id = content.get(at..)?.split(|octet| *octet == b'@').next()?;
+    std::str::from_utf8(id).ok()?.parse().ok()
+}
+
+const MESSAGE_ID: &str = "Message-ID: <";
+pub(super) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+/// Of a long history the end.
+const MAX_LINES: usize = 2_000;
