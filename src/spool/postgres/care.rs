@@ -25,8 +25,8 @@ pub struct PostgresHealth {
     pub dead_rows: u64,
     /// What the tables take on disk, in octets.
     pub size: u64,
-    /// How far our clock and the server's are apart. Nodes should agree to within a second or two: leases are
-    /// written down as times.
+    /// How far our clock and the server's are apart. Leases go by the server's; what is due is so by the clock of
+    /// the node that stored it, and is late or early by as much. Worth an alarm above a minute.
     pub clock_off: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Inner {
 
     pub(super) async fn health(&self) -> Result<PostgresHealth, SpoolError> {
         let found = self.run(Call::Health, &[]).await?;
-        let now = SystemClock.now().wall.as_millis();
+        let now = self.clock.now().wall.as_millis();
         let row = found.first().ok_or(SpoolError::Corrupt)?;
         let column = |at: usize| {
             let value = row.try_get::<_, Option<i64>>(at).map_err(|_| SpoolError::Corrupt)?;

@@ -9,7 +9,7 @@ use super::super::lines::write_line;
 use super::super::{Class, Key, Known, LogEvent, NewBody, NewMessage, RecipientState, SpoolError, rules};
 use super::error::Failure;
 use super::tables::{Call, On};
-use super::value::{Id, column, count, entry_column, text};
+use super::value::{Id, Sent, column, count, entry_column, lease_column, text};
 use super::{BATCH_MESSAGES, BATCH_OCTETS, PIECE};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, Tag};
@@ -52,6 +52,7 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
     mut batch: Vec<&NewMessage>,
     staged: &Bodies,
     lease: impl Fn(MessageId) -> Option<Timestamp>,
+    sent: Sent<'_>,
 ) -> Result<Stored, Failure> {
     let known = keys(on, &mut batch).await?;
     let mut stored = Stored { known, entries: Vec::new() };
@@ -95,6 +96,7 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
                     &rows.due,
                     &rows.recipients,
                     &rows.leases,
+                    &sent,
                 ],
             )
             .await?;
@@ -333,7 +335,7 @@ impl<'a> Rows<'a> {
             self.classes.push(class);
             self.due.push(column(entry.due.as_millis()));
             self.recipients.push(recipients);
-            self.leases.push(lease.map(|lease| column(lease.as_millis())));
+            self.leases.push(lease.map(lease_column));
         }
         message.log.iter().for_each(|event| self.log.add(message.id, event));
         Ok(())

@@ -1,12 +1,14 @@
 //! Looking: what can be claimed, what waits where, what stands in an entry.
 
+use tokio_postgres::types::ToSql;
+
 use super::super::{Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, Token};
 use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
 use super::rows;
 use super::tables::Call;
-use super::value::{Id, column, count, entry_column, time};
+use super::value::{Id, column, count, entry_column, lease_column, time};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, Tag, Tenant};
 use crate::smtp::address::Domain;
@@ -20,9 +22,10 @@ impl Inner {
         }
         let busy = self.counts.begin();
         let class = i16::from(request.class.number());
-        let (now, lease) = (column(request.now.as_millis()), column(request.lease.as_millis()));
+        let (now, lease) = (column(request.now.as_millis()), lease_column(request.lease));
         let limit = column(request.limit as u64);
-        let found = self.run_once(Call::Claim, &[&queue, &class, &now, &limit, &lease]).await?;
+        let params: [&(dyn ToSql + Sync); 6] = [&queue, &class, &now, &limit, &lease, &self.sent()];
+        let found = self.run_once(Call::Claim, &params).await?;
         let (mut claims, mut damaged, mut at, mut held) =
             (Vec::with_capacity(found.len()), Vec::new(), Vec::new(), 0);
         for row in &found {
@@ -49,8 +52,9 @@ impl Inner {
         let messages: Vec<_> = tokens.iter().map(|token| Id(token.message)).collect();
         let entries: Vec<_> = tokens.iter().map(|token| entry_column(token.entry)).collect();
         let numbers: Vec<_> = tokens.iter().map(|token| column(token.number)).collect();
-        let lease = column(lease.as_millis());
-        let found = self.run_once(Call::Extend, &[&messages, &entries, &numbers, &lease]).await?;
+        let lease = lease_column(lease);
+        let params: [&(dyn ToSql + Sync); 5] = [&messages, &entries, &numbers, &lease, &self.sent()];
+        let found = self.run_once(Call::Extend, &params).await?;
         let mut good = std::collections::HashSet::new();
         for row in found {
             let (Id(message), entry, claim): (Id, i32, i64) =

@@ -10,8 +10,9 @@
 //! and *care* know how much there is.
 //!
 //! # What it asks of the host
-//! PostgreSQL 13 or later, with the encoding UTF8. The clocks of the nodes should agree to within a second or
-//! two: due times and leases are the callers' own times. `synchronous_commit` is turned on where the cluster
+//! PostgreSQL 13 or later, with the encoding UTF8. Leases go by the server's clock: a node whose own is wrong
+//! claims nothing that another holds, and loses nothing that it holds. Due times are the callers' own, and early
+//! or late by as much as a clock is off. `synchronous_commit` is turned on where the cluster
 //! has it off; `fsync` is the administrator's. A transaction that is left open in the database keeps the space
 //! of what was delivered from being used again, see [`PostgresSpool::health`].
 //!
@@ -52,7 +53,7 @@ use super::{
     SpoolError, Stats, Token,
 };
 use crate::BoxFuture;
-use crate::clock::{Rng, Timestamp};
+use crate::clock::{Clock, Rng, SystemClock, Timestamp};
 use crate::message::{Content, MessageId};
 pub use care::PostgresHealth;
 use connect::Link;
@@ -61,6 +62,7 @@ use error::Tries;
 use stage::Staging;
 pub(crate) use tables::Tables;
 use tables::{Call, On};
+use value::Sent;
 use write::Writing;
 
 /// How a [`PostgresSpool`] uses its server.
@@ -166,6 +168,14 @@ struct Inner {
     node: MessageId,
     runtime: Runtime,
     rng: Rng,
+    /// Whoever calls goes by this one.
+    clock: Arc<dyn Clock>,
+}
+
+impl Inner {
+    fn sent(&self) -> Sent<'_> {
+        Sent(&*self.clock)
+    }
 }
 
 impl PostgresSpool {
@@ -183,6 +193,23 @@ impl PostgresSpool {
     /// # Cancel safety
     /// Dropping the future may leave the tables made.
     pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, SpoolError> {
+        Self::connect_by(url, options, Arc::new(SystemClock)).await
+    }
+
+    /// The same for an [`Engine`](crate::Engine) that goes by another clock than the system's, which is to be
+    /// this one. Its distance from the server's is looked at with every claim, so that leases begin and end by
+    /// the server's clock alone.
+    ///
+    /// # Errors
+    /// As [`PostgresSpool::connect`].
+    ///
+    /// # Cancel safety
+    /// As [`PostgresSpool::connect`].
+    pub async fn connect_by(
+        url: &str,
+        options: PostgresOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SpoolError> {
         let link = Link::new(url, &options).await?;
         let mut held = link.take().await?;
         link.tables.migrate(&mut held.conn().client).await?;
@@ -198,6 +225,7 @@ impl PostgresSpool {
             node: MessageId::new(Timestamp::default(), &rng),
             runtime: Runtime::current(),
             rng,
+            clock,
             options,
         });
         inner.run(Call::CollectStaged, &[]).await?;
@@ -393,7 +421,7 @@ pub(crate) async fn enqueue_in<C: GenericClient + Sync>(
 ) -> Result<Vec<Known>, SpoolError> {
     insert::check(batch)?;
     let on = On::new(client, tables);
-    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None).await;
+    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None, Sent(&SystemClock)).await;
     Ok(stored.map_err(SpoolError::from)?.known)
 }
 

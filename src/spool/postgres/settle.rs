@@ -10,7 +10,7 @@ use super::count::Delta;
 use super::error::Failure;
 use super::insert::{self, Bodies, LogRows};
 use super::tables::{Call, On};
-use super::value::{Id, column, entry_column, text};
+use super::value::{Id, Sent, column, entry_column, text};
 use super::write::delta;
 use super::{BATCH_MESSAGES, Inner};
 use crate::message::MessageId;
@@ -36,7 +36,8 @@ impl Inner {
         let busy = self.counts.begin();
         let rounds = rounds(batch);
         let submits = batch.iter().any(|settlement| !settlement.submit.is_empty());
-        let mut work = Work { bodies, fenced: Vec::new(), delta: Delta::default(), submitted: false };
+        let mut work =
+            Work { bodies, sent: self.sent(), fenced: Vec::new(), delta: Delta::default(), submitted: false };
         let mut held = self.link.take().await?;
         let conn = held.conn();
         if let ([round], false) = (rounds.as_slice(), submits) {
@@ -103,6 +104,7 @@ fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
 /// What came of a batch so far.
 struct Work<'a> {
     bodies: &'a Bodies,
+    sent: Sent<'a>,
     fenced: Vec<Token>,
     delta: Delta,
     submitted: bool,
@@ -191,7 +193,7 @@ impl Work<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None).await?;
+        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None, self.sent).await?;
         self.delta += delta(batch.into_iter(), &stored);
         self.submitted |= !stored.entries.is_empty();
         Ok(())

@@ -212,11 +212,11 @@ impl Inner {
         let conn = held.conn();
         let stored = if works.iter().all(|work| work.single) {
             let on = conn.on(&self.link.tables);
-            let insert = insert::insert(&on, batch, bodies, lease);
+            let insert = insert::insert(&on, batch, bodies, lease, self.sent());
             self.link.timed(insert).await.map_err(Failure::of_statement)?
         } else {
             let tx = conn.begin(&self.link).await?;
-            let stored = self.link.timed(insert::insert(&tx.on(), batch, bodies, lease)).await?;
+            let stored = self.link.timed(insert::insert(&tx.on(), batch, bodies, lease, self.sent())).await?;
             tx.commit(&self.link).await?;
             stored
         };
