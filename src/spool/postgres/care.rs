@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{SpoolError, Stats};
 use super::Inner;
+use super::error::Failure;
 use super::tables::Call;
 use super::value::count;
 use crate::clock::{Clock, SystemClock};
@@ -39,7 +40,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             return;
         }
         let began = SystemClock.mono();
-        match inner.recount(missed >= MISSES).await {
+        match inner.recount(missed >= MISSES, inner.options.statement_timeout).await {
             Ok(true) => missed = 0,
             Ok(false) => missed += 1,
             Err(error) => tracing::debug!(%error, "the spool was not counted"),
@@ -57,18 +58,46 @@ pub(super) async fn run(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Counts; false when that was in vain, because something happened meanwhile.
-    pub(super) async fn recount(&self, in_any_case: bool) -> Result<bool, SpoolError> {
+    /// Counts, or estimates when that takes longer than the time given; false when that was in vain, because
+    /// something happened meanwhile.
+    pub(super) async fn recount(&self, in_any_case: bool, time: Duration) -> Result<bool, SpoolError> {
         let mark = self.counts.mark();
         if mark.is_none() && !in_any_case {
             return Ok(false);
         }
-        let found = self.run(Call::Count, &[]).await?;
-        let Some(row) = found.first() else { return Ok(false) };
-        let column = |at: usize| row.try_get(at).map(count).map_err(|_| SpoolError::Corrupt);
-        let stats =
-            Stats { messages: column(0)?, octets: column(1)?, entries: column(2)?, parked: column(3)? };
+        let stats = match self.count_within(time).await {
+            Ok(stats) => stats,
+            Err(failure) => {
+                tracing::debug!(?failure, "how much there is is estimated");
+                self.estimate().await?
+            }
+        };
         Ok(self.counts.set(stats, mark.filter(|_| !in_any_case)))
+    }
+
+    async fn count_within(&self, time: Duration) -> Result<Stats, Failure> {
+        let mut held = self.link.take().await?;
+        let tx = held.conn().begin(&self.link).await?;
+        let limit = format!("SET LOCAL statement_timeout = {}", time.as_millis().max(1));
+        let found = self.link.timed(async {
+            tx.execute(&limit).await?;
+            tx.on().query(Call::Count, &[]).await
+        });
+        let found = found.await?;
+        tx.commit(&self.link).await?;
+        held.release();
+        let row = found.first().ok_or(SpoolError::Corrupt)?;
+        let column = |at: usize| row.try_get(at).map(count);
+        Ok(Stats { messages: column(0)?, octets: column(1)?, entries: column(2)?, parked: column(3)? })
+    }
+
+    async fn estimate(&self) -> Result<Stats, SpoolError> {
+        let found = self.run(Call::Estimate, &[]).await?;
+        let row = found.first().ok_or(SpoolError::Corrupt)?;
+        let column = |at: usize| row.try_get(at).map(count).map_err(|_| SpoolError::Corrupt);
+        // Those that are parked are known to who parked them.
+        let parked = self.counts.stats().parked;
+        Ok(Stats { messages: column(0)?, entries: column(1)?, octets: column(2)?, parked })
     }
 
     pub(super) async fn health(&self) -> Result<PostgresHealth, SpoolError> {
@@ -91,6 +120,9 @@ impl Inner {
 
 /// How often it is counted, unless that takes long.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// What a count may take when the spool is opened: a million entries are counted in a tenth of it.
+pub(super) const OPENING: Duration = Duration::from_secs(2);
 
 /// Counting takes at most a hundredth of the time.
 const SHARE: u32 = 100;

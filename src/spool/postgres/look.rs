@@ -1,8 +1,12 @@
 //! Looking: what can be claimed, what waits where, what stands in an entry.
 
+use std::sync::PoisonError;
+
 use tokio_postgres::types::ToSql;
 
-use super::super::{Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, Token};
+use super::super::{
+    Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, SetAside, Token,
+};
 use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
@@ -35,17 +39,33 @@ impl Inner {
             } else if let Some(claim) = rows::claim(row) {
                 claims.push(claim);
             } else if let Some((message, entry)) = rows::place(row) {
-                tracing::error!(%message, entry, "an entry is damaged and was set aside");
+                tracing::error!(%message, entry, "an entry is damaged and is set aside");
                 damaged.push(Id(message));
                 at.push(entry_column(entry));
             }
         }
         if !damaged.is_empty() {
-            self.run_once(Call::SetAside, &[&damaged, &at]).await?;
-            held += column(damaged.len() as u64);
+            for row in self.run_once(Call::SetAside, &[&damaged, &at, &DAMAGED]).await? {
+                let (Id(message), entry): (Id, i32) = (row.try_get(0)?, row.try_get(1)?);
+                let entry = u32::try_from(entry).unwrap_or_default();
+                self.note_aside(SetAside::new(Some(message), entry, request.queue.clone(), DAMAGED.into()));
+                held += 1;
+            }
         }
         busy.add(Delta { parked: held, ..Delta::default() });
         Ok(claims)
+    }
+
+    /// Notes what was set aside, unless nobody asks.
+    fn note_aside(&self, aside: SetAside) {
+        let mut asides = self.asides.lock().unwrap_or_else(PoisonError::into_inner);
+        if asides.len() < MAX_ASIDES {
+            asides.push(aside);
+        }
+    }
+
+    pub(super) fn take_asides(&self) -> Vec<SetAside> {
+        std::mem::take(&mut *self.asides.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) async fn extend(&self, tokens: &[Token], lease: Timestamp) -> Result<Vec<Token>, Failure> {
@@ -118,3 +138,9 @@ impl Inner {
         Ok(found.iter().filter_map(rows::summary).collect())
     }
 }
+
+/// What is written to an entry that cannot be read.
+const DAMAGED: &str = "damaged: this row could not be read";
+
+/// Told to observers with the next claim; a host that drives the spool by itself may never ask.
+const MAX_ASIDES: usize = 1_000;

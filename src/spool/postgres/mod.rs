@@ -39,7 +39,7 @@ mod value;
 mod write;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
@@ -49,16 +49,18 @@ use tokio_postgres::GenericClient;
 
 use super::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Known, Logged, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
-    SpoolError, Stats, Token,
+    KeepLog, Known, Logged, NewMessage, QueueName, QueueSummary, Results, Selection, SetAside, Settlement,
+    Spool, SpoolError, Stats, Token,
 };
 use crate::BoxFuture;
 use crate::clock::{Clock, Rng, SystemClock, Timestamp};
 use crate::message::{Content, MessageId};
+use care::OPENING;
 pub use care::PostgresHealth;
 use connect::Link;
 use count::Counts;
 use error::Tries;
+use insert::By;
 use stage::Staging;
 pub(crate) use tables::Tables;
 use tables::{Call, On};
@@ -159,6 +161,8 @@ struct Inner {
     options: PostgresOptions,
     counts: Counts,
     writing: Writing,
+    /// What could not be read, until somebody asks for it.
+    asides: Mutex<Vec<SetAside>>,
     staging: Staging,
     /// Somebody else has stored something.
     woken: Notify,
@@ -175,6 +179,11 @@ struct Inner {
 impl Inner {
     fn sent(&self) -> Sent<'_> {
         Sent(&*self.clock)
+    }
+
+    /// As whom we store in transactions of our own.
+    fn by(&self) -> By<'_> {
+        By { sent: self.sent(), patience: Some(PATIENCE) }
     }
 }
 
@@ -219,6 +228,7 @@ impl PostgresSpool {
             link,
             counts: Counts::default(),
             writing: Writing::default(),
+            asides: Mutex::default(),
             staging: Staging::new(options.staging_octets),
             woken: Notify::new(),
             nudge: Notify::new(),
@@ -228,8 +238,13 @@ impl PostgresSpool {
             clock,
             options,
         });
-        inner.run(Call::CollectStaged, &[]).await?;
-        inner.recount(true).await?;
+        // Nothing that takes long where there is much keeps it from being opened: it is done again later.
+        if let Err(error) = inner.run(Call::CollectStaged, &[]).await {
+            tracing::debug!(%error, "staged bodies were not collected");
+        }
+        if let Err(error) = inner.recount(true, OPENING).await {
+            tracing::debug!(%error, "the spool was not counted");
+        }
         let tasks = vec![
             tokio::spawn(listen::run(Arc::clone(&inner))).abort_handle(),
             tokio::spawn(care::run(Arc::clone(&inner))).abort_handle(),
@@ -388,6 +403,10 @@ impl Spool for PostgresSpool {
         true
     }
 
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.inner().take_asides()
+    }
+
     fn stats(&self) -> Stats {
         self.inner().counts.stats()
     }
@@ -420,10 +439,14 @@ pub(crate) async fn enqueue_in<C: GenericClient + Sync>(
     batch: &[NewMessage],
 ) -> Result<Vec<Known>, SpoolError> {
     insert::check(batch)?;
-    let on = On::new(client, tables);
-    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None, Sent(&SystemClock)).await;
+    let (on, by) = (On::new(client, tables), By { sent: Sent(&SystemClock), patience: None });
+    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None, by).await;
     Ok(stored.map_err(SpoolError::from)?.known)
 }
+
+/// How long a message with a key waits for another transaction that has stored one under the same key and is
+/// open: longer than commits take, and short beside how long a sender waits.
+const PATIENCE: &str = "2s";
 
 /// How many messages one statement stores: past 64 the server's share of the work grows again (measured).
 const BATCH_MESSAGES: usize = 64;

@@ -8,9 +8,9 @@ use super::super::lines::write_recipients;
 use super::super::{REPORT_ENTRY, Settlement, SpoolError, Then, Token, rules};
 use super::count::Delta;
 use super::error::Failure;
-use super::insert::{self, Bodies, LogRows};
+use super::insert::{self, Bodies, By, LogRows};
 use super::tables::{Call, On};
-use super::value::{Id, Sent, column, entry_column, text};
+use super::value::{Id, column, entry_column, text};
 use super::write::delta;
 use super::{BATCH_MESSAGES, Inner};
 use crate::message::MessageId;
@@ -37,7 +37,7 @@ impl Inner {
         let rounds = rounds(batch);
         let submits = batch.iter().any(|settlement| !settlement.submit.is_empty());
         let mut work =
-            Work { bodies, sent: self.sent(), fenced: Vec::new(), delta: Delta::default(), submitted: false };
+            Work { bodies, by: self.by(), fenced: Vec::new(), delta: Delta::default(), submitted: false };
         let mut held = self.link.take().await?;
         let conn = held.conn();
         if let ([round], false) = (rounds.as_slice(), submits) {
@@ -104,7 +104,7 @@ fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
 /// What came of a batch so far.
 struct Work<'a> {
     bodies: &'a Bodies,
-    sent: Sent<'a>,
+    by: By<'a>,
     fenced: Vec<Token>,
     delta: Delta,
     submitted: bool,
@@ -193,7 +193,7 @@ impl Work<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None, self.sent).await?;
+        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None, self.by).await?;
         self.delta += delta(batch.into_iter(), &stored);
         self.submitted |= !stored.entries.is_empty();
         Ok(())

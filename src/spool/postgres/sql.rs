@@ -25,7 +25,8 @@ macro_rules! ahead {
 /// that are new, in order, with their claims.
 ///
 /// Whoever writes to the log announces first from where on, by a lock that stops nobody and ends with the
-/// transaction; see [`LOG_HORIZON`].
+/// transaction; see [`LOG_HORIZON`]. Once in a transaction, and a setting that ends with it says that it was
+/// done: a host program may store thousands of messages in one, and the server's table of locks is small.
 pub(super) const ENQUEUE: &str = concat!(
     "
 WITH fresh AS (
@@ -45,9 +46,12 @@ WITH fresh AS (
   FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
   JOIN fresh ON fresh.id = b.body
 ), announced AS MATERIALIZED (
-  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
-    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
-  FROM SCHEMA.postroad_log_number
+  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
+    pg_advisory_xact_lock_shared(log::integer,
+      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
+  FROM SCHEMA.postroad_log_number, (
+    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
+  ) l
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
@@ -76,11 +80,16 @@ SELECT message, entry, claim FROM stored ORDER BY message, entry"
 pub(super) const TAKE_STAGED: &str =
     "DELETE FROM SCHEMA.postroad_staged WHERE body = ANY($1::uuid[]) RETURNING body";
 
-/// Remembers keys, in order, so that two batches wait for each other in one order. Returns the new ones.
+/// Remembers keys, in order, so that two batches wait for each other in one order, as long as is said: a
+/// key that another transaction has stored and not committed, a host program's perhaps, must not keep a writer.
+/// Returns the new ones.
 pub(super) const INSERT_KEYS: &str = "
+WITH patience AS MATERIALIZED (
+  SELECT CASE WHEN $6::text IS NOT NULL THEN set_config('lock_timeout', $6, true) END
+)
 INSERT INTO SCHEMA.postroad_key (tenant, name, digest, message, until)
 SELECT tenant, name, digest, message, until
-FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[])
+FROM patience, unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[])
   AS k(tenant, name, digest, message, until)
 ORDER BY tenant, name
 ON CONFLICT (tenant, name) DO NOTHING
@@ -117,15 +126,16 @@ WITH clock AS MATERIALIZED (SELECT ",
 )
 SELECT t.message, m.sender, m.handling, m.accepted, m.expires, t.destination, t.queue, t.due, t.attempts,
   t.recipients, t.entry, t.mark, t.parked, t.claim, m.head, m.size, m.entries
-FROM taken t JOIN SCHEMA.postroad_message m ON m.id = t.message
+FROM taken t LEFT JOIN SCHEMA.postroad_message m ON m.id = t.message
 ORDER BY t.woke, t.message, t.entry"
 );
 
 /// A row that cannot be read back is for a person to look at, and in nobody's way.
 pub(super) const SET_ASIDE: &str = "
-UPDATE SCHEMA.postroad_entry SET parked = 'damaged: this row could not be read', claim = NULL
+UPDATE SCHEMA.postroad_entry SET parked = $3, claim = NULL
 FROM unnest($1::uuid[], $2::integer[]) AS d(id, at)
-WHERE message = d.id AND entry = d.at AND parked IS NULL";
+WHERE message = d.id AND entry = d.at AND parked IS NULL
+RETURNING message, entry";
 
 /// Makes leases last longer. Returns the tokens that were good.
 pub(super) const EXTEND: &str = concat!(
@@ -157,7 +167,9 @@ WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
 ///   with the last one go message and body.
 /// - What is told is added to the message's report entry, which ends its claim: whoever reports what was there
 ///   does not know of it.
-/// - Results of a message that keeps them are written as its entries go, and get their end with the last.
+/// - Results of a message that keeps them are written as its entries go, and get their end with the last. Until
+///   then each has one of its own, which counts where two nodes settle the last entries at once, and neither
+///   sees what the other writes.
 /// - A mark that was noted during the claim is carried out.
 pub(super) const SETTLE: &str = "
 WITH held AS (
@@ -220,14 +232,17 @@ WITH held AS (
   UPDATE SCHEMA.postroad_result r SET until = ending.until FROM ending WHERE r.message = ending.id
 ), kept AS (
   INSERT INTO SCHEMA.postroad_result (message, entry, recipients, until)
-  SELECT h.message, h.entry, h.recipients, ending.until
+  SELECT h.message, h.entry, h.recipients, coalesce(ending.until, h.at + w.keep)
   FROM held h JOIN whole w ON w.id = h.message LEFT JOIN ending ON ending.id = w.id
   WHERE h.remove AND w.keep IS NOT NULL AND h.entry <> 1048575
   ON CONFLICT (message, entry) DO NOTHING
 ), announced AS MATERIALIZED (
-  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
-    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
-  FROM SCHEMA.postroad_log_number
+  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
+    pg_advisory_xact_lock_shared(log::integer,
+      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
+  FROM SCHEMA.postroad_log_number, (
+    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
+  ) l
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
@@ -349,14 +364,21 @@ WITH past AS (
 )
 SELECT count(*) FROM past";
 
-/// Forgets results.
+/// Forgets results, those of a message together. Where it still waits they are looked at again later.
 pub(super) const PRUNE_RESULTS: &str = "
 WITH past AS (
-  SELECT message, entry FROM SCHEMA.postroad_result WHERE until <= $1
-  ORDER BY until LIMIT $2
-  FOR UPDATE SKIP LOCKED
+  SELECT r.message, r.entry, EXISTS (SELECT FROM SCHEMA.postroad_message m WHERE m.id = r.message) AS waits
+  FROM SCHEMA.postroad_result r
+  WHERE r.until <= $1
+    AND NOT EXISTS (SELECT FROM SCHEMA.postroad_result o WHERE o.message = r.message AND o.until > $1)
+  ORDER BY r.until LIMIT $3
+  FOR UPDATE OF r SKIP LOCKED
+), later AS (
+  UPDATE SCHEMA.postroad_result r SET until = $2 FROM past p
+  WHERE p.waits AND r.message = p.message AND r.entry = p.entry
 ), forgotten AS (
-  DELETE FROM SCHEMA.postroad_result r USING past p WHERE r.message = p.message AND r.entry = p.entry
+  DELETE FROM SCHEMA.postroad_result r USING past p
+  WHERE NOT p.waits AND r.message = p.message AND r.entry = p.entry
 )
 SELECT count(*) FROM past";
 
@@ -380,6 +402,14 @@ SELECT
   (SELECT coalesce(sum(size), 0)::bigint FROM SCHEMA.postroad_message),
   (SELECT count(*) FROM SCHEMA.postroad_entry),
   (SELECT count(*) FROM SCHEMA.postroad_entry WHERE parked IS NOT NULL)";
+
+/// The same without looking: as many rows as the server thinks, and the room that bodies take.
+pub(super) const ESTIMATE: &str = "
+SELECT greatest(m.reltuples, 0)::bigint, greatest(e.reltuples, 0)::bigint,
+  (b.relpages + coalesce(t.relpages, 0)) * current_setting('block_size')::bigint
+FROM pg_class m, pg_class e, pg_class b LEFT JOIN pg_class t ON t.oid = b.reltoastrelid
+WHERE m.oid = 'SCHEMA.postroad_message'::regclass AND e.oid = 'SCHEMA.postroad_entry'::regclass
+  AND b.oid = 'SCHEMA.postroad_body'::regclass";
 
 /// How the server is. What keeps it from using the space of deleted rows again is the oldest snapshot that
 /// somebody may still read with: of a transaction, a replica, or a prepared transaction.
