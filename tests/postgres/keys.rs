@@ -102,7 +102,7 @@ async fn plain_mail_passes_what_waits_for_a_key() {
     let watcher = shell(&options).await;
     until("one waits", || async {
         let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-                     AND query LIKE '%' || $1 || '".postroad_key%'";
+                     AND query LIKE '%' || $1 || '_.postroad_key%'";
         watcher.query_one(waits, &[&options.schema]).await.unwrap().get(0)
     })
     .await;
@@ -169,7 +169,7 @@ async fn results_have_an_end_though_two_nodes_settle_the_last_entries_at_once() 
     };
     let tasks = [settle(&one, 0), settle(&two, 1)];
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-                   AND query LIKE '%' || $1 || '".postroad_entry%'";
+                   AND query LIKE '%' || $1 || '_.postroad_entry%'";
     until("both wait", || async {
         let row = open.query_one(waiting, &[&options.schema]).await.unwrap();
         row.get::<_, i64>(0) == 2

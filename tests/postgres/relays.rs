@@ -9,8 +9,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::cluster::Cluster;
-use super::peer::{Peer, Talk};
 use super::kit::process::{Program, wait_until};
+use super::peer::{Peer, Talk};
 
 /// What the peer has seen: which messages were ended, and on which connections.
 type Ended = Arc<Mutex<Vec<(String, usize)>>>;
