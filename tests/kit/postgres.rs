@@ -117,6 +117,12 @@ impl Cluster {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "stop"]);
     }
 
+    /// The process that all of the server's are children of.
+    pub fn postmaster(&self) -> u32 {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        file.lines().next().and_then(|line| line.trim().parse().ok()).unwrap()
+    }
+
     fn data(&self) -> String {
         self.folder.join("data").display().to_string()
     }
