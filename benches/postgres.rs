@@ -4,7 +4,7 @@
 //! `cargo bench --features postgres --bench postgres` starts a private cluster. Where PostgreSQL is not
 //! installed it says so and measures nothing. Both are run in turn, `ROUNDS` times (7), now one first and now the
 //! other; the ratio is the median of the rounds', since others may be at work on the machine. The processor's
-//! time, of this process and of the server with all that it started, does not depend on them. `CYCLES=300000` runs that many messages through a queue that is
+//! time, of this process and of the server with all that it started, does not depend on them. `CYCLES=300000 NAPTIME=1min` runs that many messages through a queue that is
 //! nearly empty and prints what the tables have grown to.
 #![allow(
     clippy::unwrap_used,
@@ -381,6 +381,7 @@ DELETE FROM postroad_message m USING e WHERE m.id = e.message";
 async fn grow(cluster: &Cluster, cycles: u64) {
     let (mut options, rng) = (options(cluster), Rng::from_entropy());
     options.notify = None;
+    options.vacuum = std::env::var_os("NO_VACUUM").is_none();
     let shell = connect(&cluster.url(), "public").await;
     let naptime = std::env::var("NAPTIME").unwrap_or_else(|_| "5s".to_owned());
     for set in [

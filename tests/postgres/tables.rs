@@ -190,6 +190,28 @@ async fn a_spool_that_cannot_be_counted_is_opened_all_the_same() {
     assert_eq!(other.claim(request(99)).await.unwrap().len(), 50);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_is_cleaned_up_behind_though_autovacuum_does_not_come() {
+    let Some((spool, _, shell)) = with_shell().await else { return };
+    let off = "ALTER TABLE postroad_entry SET (autovacuum_enabled = off);
+               ALTER TABLE postroad_message SET (autovacuum_enabled = off)";
+    shell.batch_execute(off).await.unwrap();
+    for batch in 0..80 {
+        let batch = (0..128).map(|n| contract::sample(batch * 128 + n)).collect();
+        let claims = spool.enqueue(batch, Some(Timestamp::NEVER)).await.unwrap().claims;
+        let done = claims.iter().map(contract::remove).collect();
+        assert_eq!(spool.settle(done, postroad::spool::Durability::Soon).await.unwrap(), []);
+    }
+    let cleaned = "pg_stat_user_tables WHERE relid IN ('postroad_entry'::regclass,
+                   'postroad_message'::regclass, 'postroad_body'::regclass) AND vacuum_count > 0";
+    let all = async {
+        while count(&shell, cleaned).await < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("cleaned up");
+}
+
 /// Panics once when it is read, after as many times as said.
 #[derive(Debug)]
 struct Broken(std::sync::atomic::AtomicI64);

@@ -1,7 +1,11 @@
-//! Care is what is done now and then by every node: counting, and collecting what a dead one had staged.
+//! Care is what is done now and then by every node: counting, cleaning up, and collecting what a dead one had
+//! staged.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio_postgres::Client;
 
 use super::super::{SpoolError, Stats};
 use super::Inner;
@@ -57,7 +61,43 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
+/// Cleans up behind what this node has settled, until it is aborted. Autovacuum does the same when its turn comes,
+/// which is once in `autovacuum_naptime`, a minute by default: in that time a busy queue leaves behind a
+/// hundred times of what it holds, and its files never get smaller.
+pub(super) async fn tidy(inner: Arc<Inner>) {
+    let mut client = None;
+    loop {
+        tokio::time::sleep(TIDY).await;
+        if inner.link.is_closed() {
+            return;
+        }
+        let gone = inner.gone.load(Ordering::Relaxed);
+        if gone < MANY.max(inner.counts.stats().messages / PART) {
+            continue;
+        }
+        inner.gone.fetch_sub(gone, Ordering::Relaxed);
+        client = match inner.vacuum(client.take()).await {
+            Ok(client) => Some(client),
+            Err(failure) => {
+                tracing::debug!(?failure, "cleaning up is left to autovacuum");
+                None
+            }
+        };
+    }
+}
+
 impl Inner {
+    /// On a connection of its own: it takes no mail's turn.
+    async fn vacuum(&self, client: Option<Client>) -> Result<Client, Failure> {
+        let client = match client.filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.link.open(|_| {}).await?,
+        };
+        let vacuum = self.link.tables.text(Call::Vacuum);
+        self.link.timed(async { Ok(client.batch_execute(vacuum).await?) }).await?;
+        Ok(client)
+    }
+
     /// Counts, or estimates when that takes longer than the time given; false when that was in vain, because
     /// something happened meanwhile.
     pub(super) async fn recount(&self, in_any_case: bool, time: Duration) -> Result<bool, SpoolError> {
@@ -117,6 +157,14 @@ impl Inner {
         })
     }
 }
+
+/// How often it is looked whether there is something to clean up, which costs nothing.
+const TIDY: Duration = Duration::from_secs(2);
+
+/// So many messages that are gone are worth it, some tens of milliseconds of the server's time; and so large a
+/// part of what is stored, since all of the indexes is read.
+const MANY: u64 = 10_000;
+const PART: u64 = 100;
 
 /// How often it is counted, unless that takes long.
 const LOOK: Duration = Duration::from_secs(10);

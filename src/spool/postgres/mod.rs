@@ -17,8 +17,8 @@
 //! of what was delivered from being used again, see [`PostgresSpool::health`].
 //!
 //! # What it does not do
-//! It has no partitions: autovacuum is told to come often, which keeps the tables small at some thousand
-//! messages a second when `autovacuum_naptime` is 5 s.
+//! It has no partitions. Nodes clean up behind what they have settled, which keeps the tables small at some
+//! thousand messages a second whatever autovacuum does ([`PostgresOptions::vacuum`]).
 
 mod alter;
 mod care;
@@ -39,6 +39,7 @@ mod value;
 mod write;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub struct PostgresOptions {
     /// The schema of the tables, at most 48 octets. Default `public`; another one where several spools share a
     /// database. It is made when it is not there.
     pub schema: String,
-    /// Connections at most, at least 3, besides one for notifications. Default 8: a quarter of them is used
+    /// Connections at most, at least 3, besides one for notifications and one for [`PostgresOptions::vacuum`]. Default 8: a quarter of them is used
     /// for storing at 64 senders. More only where the server is far away.
     pub connections: usize,
     /// How long at most until mail is found that another node has stored, when its notification does not
@@ -85,6 +86,10 @@ pub struct PostgresOptions {
     pub notify: Option<Duration>,
     /// How long one statement may take, and wait for a lock. Default 30 s.
     pub statement_timeout: Duration,
+    /// Whether this node has the server clean up behind what it has settled (`VACUUM`), every 10,000 messages and
+    /// every hundredth of what is stored, over a connection of its own. Default `true`. Off where autovacuum comes
+    /// every few seconds (`autovacuum_naptime`), or where the tables are another role's, which leaves it in vain.
+    pub vacuum: bool,
     /// Roots to trust instead of the system's for TLS to the server, PEM. Default none.
     pub trust: Option<Vec<u8>>,
     /// Octets of new mail that may wait for the server in memory before [`SpoolError::Full`]. Default 64 MiB;
@@ -107,6 +112,7 @@ impl PostgresOptions {
             poll: Duration::from_secs(1),
             notify: Some(Duration::from_millis(50)),
             statement_timeout: Duration::from_secs(30),
+            vacuum: true,
             trust: None,
             queue_octets: 64 << 20,
             queue_operations: 8192,
@@ -161,6 +167,8 @@ struct Inner {
     options: PostgresOptions,
     counts: Counts,
     writing: Writing,
+    /// Messages that are gone since it was last cleaned up behind them.
+    gone: AtomicU64,
     /// What could not be read, until somebody asks for it.
     asides: Mutex<Vec<SetAside>>,
     staging: Staging,
@@ -228,6 +236,7 @@ impl PostgresSpool {
             link,
             counts: Counts::default(),
             writing: Writing::default(),
+            gone: AtomicU64::new(0),
             asides: Mutex::default(),
             staging: Staging::new(options.staging_octets),
             woken: Notify::new(),
@@ -245,10 +254,13 @@ impl PostgresSpool {
         if let Err(error) = inner.recount(true, OPENING).await {
             tracing::debug!(%error, "the spool was not counted");
         }
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(listen::run(Arc::clone(&inner))).abort_handle(),
             tokio::spawn(care::run(Arc::clone(&inner))).abort_handle(),
         ];
+        if inner.options.vacuum {
+            tasks.push(tokio::spawn(care::tidy(Arc::clone(&inner))).abort_handle());
+        }
         Ok(Self { handle: Arc::new(Handle { inner, tasks }) })
     }
 

@@ -1,6 +1,7 @@
 //! Settling is one statement for a whole batch, and a transaction where that submits messages.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use tokio_postgres::GenericClient;
 
@@ -36,8 +37,14 @@ impl Inner {
         let busy = self.counts.begin();
         let rounds = rounds(batch);
         let submits = batch.iter().any(|settlement| !settlement.submit.is_empty());
-        let mut work =
-            Work { bodies, by: self.by(), fenced: Vec::new(), delta: Delta::default(), submitted: false };
+        let mut work = Work {
+            bodies,
+            by: self.by(),
+            fenced: Vec::new(),
+            delta: Delta::default(),
+            gone: 0,
+            submitted: false,
+        };
         let mut held = self.link.take().await?;
         let conn = held.conn();
         if let ([round], false) = (rounds.as_slice(), submits) {
@@ -62,6 +69,7 @@ impl Inner {
         }
         held.release();
         busy.add(work.delta);
+        self.gone.fetch_add(work.gone, Ordering::Relaxed);
         batch.iter().flat_map(|settlement| &settlement.submit).for_each(|m| self.staging.taken(&m.body));
         if work.submitted {
             self.nudge.notify_one();
@@ -107,6 +115,8 @@ struct Work<'a> {
     by: By<'a>,
     fenced: Vec<Token>,
     delta: Delta,
+    /// Messages of which nothing is left.
+    gone: u64,
     submitted: bool,
 }
 
@@ -174,6 +184,7 @@ impl Work<'_> {
                 Some(1) => last.push(Id(message)),
                 Some(..=0) => {
                     self.delta.messages -= 1;
+                    self.gone += 1;
                     self.delta.octets -= size.unwrap_or_default();
                 }
                 _ => {}

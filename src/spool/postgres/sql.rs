@@ -395,6 +395,11 @@ WITH past AS (
 )
 SELECT count(*) FROM past";
 
+/// Makes the room of rows that are gone good for new ones, where nobody else is doing so.
+pub(super) const VACUUM: &str = "
+VACUUM (SKIP_LOCKED, TRUNCATE FALSE, PARALLEL 0)
+  SCHEMA.postroad_entry, SCHEMA.postroad_message, SCHEMA.postroad_body";
+
 /// How much there is, counted.
 pub(super) const COUNT: &str = "
 SELECT

@@ -146,6 +146,7 @@ calls! {
     PruneKeys = PRUNE_KEYS
     PruneResults = PRUNE_RESULTS
     PruneLog = PRUNE_LOG
+    Vacuum = VACUUM
     Count = COUNT
     Estimate = ESTIMATE
     Health = HEALTH
