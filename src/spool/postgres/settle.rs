@@ -14,7 +14,6 @@ use super::tables::{Call, On};
 use super::value::{Id, column, entry_column, text};
 use super::write::delta;
 use super::{BATCH_MESSAGES, Inner};
-use crate::message::MessageId;
 
 /// Refuses what can never be settled, and finds the bodies of what is submitted.
 pub(super) fn check(inner: &Inner, batch: &mut [Settlement]) -> Result<Bodies, SpoolError> {
@@ -159,13 +158,20 @@ impl Work<'_> {
                 ],
             )
             .await?;
-        let mut held = HashMap::new();
-        let mut wholes: HashMap<MessageId, (Option<i32>, Option<i64>, bool)> = HashMap::new();
+        let (mut held, mut last) = (HashMap::new(), Vec::new());
         for row in found {
-            let (Id(message), entry): (Id, i32) = (row.try_get(0)?, row.try_get(1)?);
-            let (remain, size) = (row.try_get(2)?, row.try_get(3)?);
-            wholes.insert(message, (remain, size, row.try_get(4)?));
-            held.insert((message, entry), row.try_get::<_, bool>(5)?);
+            let (Id(message), entry): (Id, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
+            let (remain, more): (Option<i32>, bool) = (row.try_get(2)?, row.try_get(4)?);
+            match (entry, remain) {
+                (Some(entry), _) => *held.entry((message, entry)).or_insert(false) |= more,
+                (None, Some(1)) => last.push(Id(message)),
+                (None, Some(..=0)) => {
+                    self.delta.messages -= 1;
+                    self.gone += 1;
+                    self.delta.octets -= row.try_get::<_, Option<i64>>(3)?.unwrap_or_default();
+                }
+                (None, _) => self.delta.entries += i64::from(more),
+            }
         }
         for settlement in round {
             let token = settlement.token;
@@ -175,19 +181,6 @@ impl Work<'_> {
                     self.delta.parked += i64::from(*parked);
                 }
                 None => self.fenced.push(token),
-            }
-        }
-        let mut last = Vec::new();
-        for (message, (remain, size, told)) in wholes {
-            self.delta.entries += i64::from(told);
-            match remain {
-                Some(1) => last.push(Id(message)),
-                Some(..=0) => {
-                    self.delta.messages -= 1;
-                    self.gone += 1;
-                    self.delta.octets -= size.unwrap_or_default();
-                }
-                _ => {}
             }
         }
         Ok(last)
@@ -279,6 +272,7 @@ impl<'a> Rows<'a> {
 mod tests {
     use super::*;
     use crate::clock::{Rng, Timestamp};
+    use crate::message::MessageId;
     use crate::spool::Tell;
 
     fn settlement(message: u64, entry: u32) -> Settlement {

@@ -22,7 +22,8 @@ macro_rules! ahead {
 
 /// One statement is one transaction: the batch is there or it is not. Rows are inserted in the order of
 /// their ids, so that two batches with the same ids wait for each other in one order. Returns the entries
-/// that are new, in order, with their claims.
+/// that are new, in order, with their claims. `IS TRUE` keeps the planner from making a join of the question
+/// whether a message is new, which it would answer row by row with all the others.
 ///
 /// Whoever writes to the log announces first from where on, by a lock that stops nobody and ends with the
 /// transaction; see [`LOG_HORIZON`]. Once in a transaction, and a setting that ends with it says that it was
@@ -44,7 +45,7 @@ WITH fresh AS (
   INSERT INTO SCHEMA.postroad_body (body, piece, octets)
   SELECT b.body, b.piece, b.octets
   FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
-  JOIN fresh ON fresh.id = b.body
+  WHERE (b.body IN (SELECT id FROM fresh)) IS TRUE
 ), announced AS MATERIALIZED (
   SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
     pg_advisory_xact_lock_shared(log::integer,
@@ -70,7 +71,7 @@ WITH fresh AS (
     CASE WHEN e.lease IS NOT NULL THEN nextval('SCHEMA.postroad_claim') END, e.recipients
   FROM unnest($24::uuid[], $25::integer[], $26::text[], $27::text[], $28::smallint[], $29::bigint[],
     $30::text[], $31::bigint[]) AS e(message, entry, destination, queue, class, due, recipients, lease)
-  JOIN fresh ON fresh.id = e.message
+  WHERE (e.message IN (SELECT id FROM fresh)) IS TRUE
   RETURNING message, entry, claim
 )
 SELECT message, entry, claim FROM stored ORDER BY message, entry"
@@ -161,7 +162,8 @@ WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
 
 /// Settles entries that are claimed by the tokens given, each at most once in one statement, with all that
 /// becomes true in this moment. Locks are taken on entries, then on messages, each in order. Returns what was
-/// held, and what was left of its message.
+/// held, which of it was parked, what is left of messages, and which have an entry more: side by side, as
+/// joining them here would compare each with all the others.
 ///
 /// - An entry that is removed, and a report entry that comes into being, change how many its message has left;
 ///   with the last one go message and body.
@@ -233,8 +235,9 @@ WITH held AS (
 ), kept AS (
   INSERT INTO SCHEMA.postroad_result (message, entry, recipients, until)
   SELECT h.message, h.entry, h.recipients, coalesce(ending.until, h.at + w.keep)
-  FROM held h JOIN whole w ON w.id = h.message LEFT JOIN ending ON ending.id = w.id
-  WHERE h.remove AND w.keep IS NOT NULL AND h.entry <> 1048575
+  FROM (SELECT id, keep FROM whole WHERE keep IS NOT NULL) w
+  CROSS JOIN LATERAL (SELECT * FROM held h WHERE h.message = w.id AND h.remove AND h.entry <> 1048575 OFFSET 0) h
+  LEFT JOIN ending ON ending.id = w.id
   ON CONFLICT (message, entry) DO NOTHING
 ), announced AS MATERIALIZED (
   SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
@@ -254,11 +257,10 @@ WITH held AS (
     ORDER BY l.place
   ) l CROSS JOIN announced
 )
-SELECT h.message, h.entry, w.remain, w.size, coalesce(told.is_new, false), moved.parked IS NOT NULL
-FROM held h
-LEFT JOIN whole w ON w.id = h.message
-LEFT JOIN told ON told.message = h.message
-LEFT JOIN moved ON moved.message = h.message AND moved.entry = h.entry";
+SELECT message, entry, NULL::integer, NULL::bigint, false FROM held
+UNION ALL SELECT message, entry, NULL, NULL, true FROM moved WHERE parked IS NOT NULL
+UNION ALL SELECT id, NULL, remain, size, false FROM whole
+UNION ALL SELECT message, NULL, NULL, NULL, true FROM told WHERE is_new";
 
 /// The report entry of a message is due at once when nothing else is left of it. The message's row is locked,
 /// so that nothing comes or goes meanwhile.
