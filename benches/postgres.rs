@@ -126,13 +126,13 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// The numbers of a process behind its name: its parent, and its time in ticks, with that of children that ended.
+/// A process: its parent, and its time in ticks, with that of its children that have ended.
 fn stat(pid: &str) -> Option<(u32, [f64; 4])> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<f64> =
-        text.rsplit_once(')')?.1.split_whitespace().skip(1).map(|n| n.parse().unwrap_or(0.0)).collect();
-    // The second of these is field 4, the parent; from the thirteenth on, fields 14 to 17 are times.
-    Some((fields[0] as u32, fields.get(10..14)?.try_into().ok()?))
+    // From field 3 on, behind the name: the parent is field 4, and the times are fields 14 to 17.
+    let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let times: Vec<f64> = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse().ok()).collect();
+    Some((fields.get(1)?.parse().ok()?, times.try_into().ok()?))
 }
 
 fn own_seconds() -> f64 {
