@@ -42,7 +42,7 @@ const MESSAGES: u64 = 8_192;
 /// Entries in one claim, and settlements in one call.
 const CLAIM: usize = 50;
 
-/// Calls that wait for an answer at a time.
+/// Calls that wait for an answer at a time, for each node: with four writers, batches of 64, as by hand.
 const PRODUCERS: u64 = 256;
 
 fn main() {
@@ -186,11 +186,11 @@ async fn spool(cluster: &Cluster, nodes: u64) -> [Cost; 2] {
         spools.push(PostgresSpool::connect(&cluster.url(), options.clone()).await.unwrap());
     }
     let meter = Meter::start(cluster);
-    let producers: Vec<_> = (0..PRODUCERS)
+    let producers: Vec<_> = (0..PRODUCERS * nodes)
         .map(|n| {
             let (spool, body, rng) = (spools[(n % nodes) as usize].clone(), body.clone(), rng.clone());
             tokio::spawn(async move {
-                for _ in 0..MESSAGES / PRODUCERS {
+                for _ in 0..MESSAGES / PRODUCERS / nodes {
                     spool.enqueue(vec![message(&rng, &body)], None).await.unwrap();
                 }
             })
