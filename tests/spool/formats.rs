@@ -5,15 +5,14 @@ use std::path::Path;
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    ClaimRequest, Class, DiskSpool, Durability, QueueName, RecipientState, Selection, Spool, Stats,
+    ClaimRequest, Class, DiskSpool, Durability, QueueName, RecipientState, Selection, Spool, SpoolError,
+    Stats,
 };
-use rusqlite::Connection;
 
+use super::help::{claim, shell};
+
+const FIRST: &str = include_str!("../fixtures/spool-v1.sql");
 const SECOND: &str = include_str!("../fixtures/spool-v2.sql");
-
-fn shell(dir: &Path) -> Connection {
-    Connection::open(dir.join("spool.db")).unwrap()
-}
 
 fn all_of(queue: &QueueName) -> ClaimRequest {
     ClaimRequest {
@@ -66,16 +65,60 @@ async fn the_second_format_is_read_brought_up_to_date_and_can_be_emptied() {
 
 #[tokio::test]
 async fn an_old_format_becomes_the_same_tables_as_a_new_spool_has() {
+    // Whoever changes the tables of a version that was released raises it, and keeps these fixtures.
     let tables = |dir: &Path| -> Vec<String> {
         let shell = shell(dir);
         let mut sql = shell.prepare("SELECT sql FROM sqlite_schema WHERE sql NOTNULL ORDER BY name").unwrap();
         let sql = sql.query_map([], |row| row.get::<_, String>(0)).unwrap();
         sql.map(|sql| sql.unwrap().split_whitespace().collect()).collect()
     };
-    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    shell(old.path()).execute_batch(SECOND).unwrap();
-    for dir in [&old, &new] {
+    let of = async |fixture| {
+        let dir = tempfile::tempdir().unwrap();
+        shell(dir.path()).execute_batch(fixture).unwrap();
         DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
-    }
-    assert_eq!(tables(old.path()), tables(new.path()));
+        tables(dir.path())
+    };
+    let new = of("").await;
+    assert_eq!(of(FIRST).await, new);
+    assert_eq!(of(SECOND).await, new);
+}
+
+#[tokio::test]
+async fn a_format_that_is_not_understood_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
+    shell(dir.path()).pragma_update(None, "user_version", 4).unwrap();
+    let refused = DiskSpool::open(dir.path());
+    assert!(matches!(refused, Err(SpoolError::Version { found: 4, supported: 3 })), "{refused:?}");
+    // Somebody else's database, and no database at all.
+    let dir = tempfile::tempdir().unwrap();
+    shell(dir.path()).execute_batch("CREATE TABLE other (x)").unwrap();
+    assert!(matches!(DiskSpool::open(dir.path()), Err(SpoolError::Version { found: 0, .. })));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("spool.db"),
+        "this is not a database, though it is long enough".repeat(99),
+    )
+    .unwrap();
+    assert!(matches!(DiskSpool::open(dir.path()), Err(SpoolError::Corrupt)));
+}
+
+#[tokio::test]
+async fn the_first_format_is_read_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    shell(dir.path()).execute_batch(FIRST).unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    assert_eq!((spool.stats().messages, spool.stats().entries, spool.stats().octets), (2, 3, 39));
+    let claims = claim(&spool, 9).await;
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].mail.to_string(), "<shop@example.com> BODY=8BITMIME ENVID=order+2B1");
+    assert_eq!(claims[0].attempts, 2);
+    assert_eq!(claims[0].recipients[1].note.as_deref(), Some("250 2.0.0 ok\nqueued"));
+    assert_eq!(octets(&spool, &claims[0].body).await.unwrap(), "Subject: order\r\n\r\nHi!\r\n");
+    let all = spool.scan(Selection::all(), None, 9).await.unwrap();
+    assert_eq!(all.iter().filter_map(|e| e.parked.as_deref()).collect::<Vec<_>>(), ["routing loop"]);
+    assert!(
+        spool.queues(None, 9).await.unwrap().iter().map(|q| q.queue.as_str()).eq(["other.test", "q.test"])
+    );
+    spool.close().await.unwrap();
 }
