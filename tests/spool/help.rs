@@ -1,5 +1,7 @@
 //! What the tests of the disk spool share.
 
+#![allow(unreachable_pub, reason = "as in the rest of the kit")]
+
 use std::path::Path;
 
 use postroad::clock::Timestamp;

@@ -105,7 +105,7 @@ fn open(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> rusqlite::Result<Co
 }
 
 /// What is found at an open, and what is made of it.
-pub(super) struct Found {
+pub(super) struct Stock {
     /// How often the spool was opened: the high part of claim numbers.
     pub(super) opened: u64,
     pub(super) clean: bool,
@@ -118,7 +118,7 @@ pub(super) struct Found {
 
 /// Takes stock: collects staged bodies that no message named, counts what there is, notes that the
 /// spool is open.
-pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
+pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let staged: Vec<i64> =
         tx.prepare("SELECT n FROM staged")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -154,7 +154,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
     tx.commit()?;
     let entries = count(parked) + queues.iter().map(|(.., n)| n).sum::<u64>();
     let stats = Stats { messages: count(messages), entries, parked: count(parked), octets: count(octets) };
-    Ok(Found { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
+    Ok(Stock { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
 }
 
 /// What an error before a commit means: nothing was changed.

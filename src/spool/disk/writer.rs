@@ -19,11 +19,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
 use super::super::{Enqueued, Known, SetAside, SpoolError};
-use super::apply::{DAMAGED, apply};
+use super::apply::apply;
 use super::ballast::Ballast;
 use super::calls::{Look, Write};
+use super::damaged::{DAMAGED, Fate};
 use super::is_no_room;
-use super::ledger::{Change, Ledger};
+use super::ledger::{Change, Claimed, Damaged, Ledger};
 use super::queue::{Held, Phase, Shared};
 use super::rows::{Row, entry_number};
 use super::schema::{count, failure};
@@ -137,8 +138,7 @@ impl Writer {
             for look in turn.looks {
                 self.look(look, &mut damaged);
             }
-            let aside = |(e, queue, class)| Write::SetAside { e, queue, class, damaged: None };
-            turn.writes.extend(damaged.into_iter().map(aside));
+            turn.writes.extend(damaged.into_iter().map(|damaged| Write::SetAside { damaged, fate: None }));
             if !turn.last && cleans {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
@@ -152,10 +152,17 @@ impl Writer {
         }
     }
 
-    fn look(&mut self, look: Look, damaged: &mut Vec<super::ledger::Damaged>) {
+    fn look(&mut self, look: Look, damaged: &mut Vec<Damaged>) {
         match look {
-            Look::Claim { request, reply } => {
-                let result = self.ledger.claim(&self.conn, &request, damaged);
+            Look::Claim { request, turns, reply } => {
+                let result = match self.ledger.claim(&self.conn, &request, damaged) {
+                    // What was found is set aside with this turn, and the search goes on in the next.
+                    Ok(Claimed { claims, ends_early: true }) if claims.is_empty() && turns < TURNS => {
+                        self.shared.look_again(Look::Claim { request, turns: turns + 1, reply });
+                        return;
+                    }
+                    result => result.map(|claimed| claimed.claims),
+                };
                 if let Err(Ok(claims)) = reply.send(result) {
                     claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
@@ -331,11 +338,18 @@ impl Writer {
             Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
             Write::Alter { altered, reply, .. } => drop(reply.send(Ok(altered))),
-            Write::SetAside { e, queue, damaged, .. } => {
-                let Some(message) = damaged else { return };
+            Write::SetAside { damaged: Damaged { e, queue, .. }, fate } => {
                 let entry = entry_number(e);
-                tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
-                self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+                match fate {
+                    Some(Fate::Aside(message)) => {
+                        tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
+                        self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+                    }
+                    Some(Fate::Removed(message)) => {
+                        tracing::warn!(?message, entry, "a stored entry that cannot be read is cancelled");
+                    }
+                    None => {}
+                }
             }
             Write::Discard { .. } | Write::Move { .. } => {}
         }
@@ -434,3 +448,6 @@ fn failure_again(error: &rusqlite::Error) -> SpoolError {
         other => SpoolError::Storage(io::Error::other(other.to_string())),
     }
 }
+
+/// How often a claim that found nothing but damage goes on: a million rows. More are left to the next one.
+const TURNS: u32 = 1_000;
