@@ -64,6 +64,46 @@ async fn the_second_format_is_read_brought_up_to_date_and_can_be_emptied() {
 }
 
 #[tokio::test]
+async fn prioritised_mail_of_an_old_format_is_found_in_its_class() {
+    let dir = tempfile::tempdir().unwrap();
+    shell(dir.path()).execute_batch(SECOND).unwrap();
+    // Three entries of one message, one of another, and a sender whose name looks like a priority.
+    let copy = "INSERT INTO message SELECT 3, 'x', sender, accepted, expires, size, entries, head, seg, off, \
+         len, crc, handling FROM message WHERE n = 2; \
+         INSERT INTO entry SELECT e + (1 << 20), destination, 'third', due, 0, NULL, recipients FROM entry \
+         WHERE e >> 20 = 2";
+    shell(dir.path()).execute_batch(copy).unwrap();
+    for (n, sender) in [
+        (1, "<shop@example.com> BODY=8BITMIME MT-PRIORITY=4"),
+        (2, "<> MT-PRIORITY=-3"),
+        (3, "<\"x MT-PRIORITY=-1\"@example.com> RET=HDRS"),
+    ] {
+        let sql = "UPDATE message SET sender = ?2 WHERE n = ?1";
+        assert_eq!(shell(dir.path()).execute(sql, rusqlite::params![n, sender]), Ok(1));
+    }
+    shell(dir.path()).execute("UPDATE entry SET parked = NULL", []).unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let queues = spool.queues(None, 9).await.unwrap();
+    let classes: Vec<_> = queues.iter().map(|queue| (queue.queue.as_str(), queue.class)).collect();
+    assert_eq!(
+        classes,
+        [
+            ("[127.0.0.1]", Class::Urgent),
+            ("loop.test", Class::Bulk),
+            ("mx.big.test:25", Class::Urgent),
+            ("q.test", Class::Urgent),
+            ("third", Class::Normal),
+        ]
+    );
+    for queue in &queues {
+        let request = ClaimRequest { class: queue.class, ..all_of(&queue.queue) };
+        for claim in spool.claim(request).await.unwrap() {
+            assert_eq!(Class::of(&claim.mail), queue.class);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_old_format_becomes_the_same_tables_as_a_new_spool_has() {
     // Whoever changes the tables of a version that was released raises it, and keeps these fixtures.
     let tables = |dir: &Path| -> Vec<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postroad::spool::contract::{octets, sample};
 use postroad::spool::{DiskOptions, DiskSpool, NewBody, Spool};
 
-use super::help::{claim, files, shell, sized};
+use super::help::{claim, files, sized};
 
 #[tokio::test]
 async fn staged_bodies_of_a_process_that_died_are_collected() {
@@ -32,24 +32,6 @@ async fn staged_bodies_of_a_process_that_died_are_collected() {
     drop(staged);
     spool.flush().await.unwrap();
     assert_eq!(files(dir.path()).len(), 1);
-}
-
-#[tokio::test]
-async fn bodies_of_an_earlier_version_that_were_staged_are_collected() {
-    let dir = tempfile::tempdir().unwrap();
-    DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
-    shell(dir.path())
-        .execute_batch(
-            "INSERT INTO staged VALUES (7); INSERT INTO body VALUES (7 << 20, x'01'), (7 << 20 | 1, x'02')",
-        )
-        .unwrap();
-    let spool = DiskSpool::open(dir.path()).unwrap();
-    let left = |table| {
-        let count = format!("SELECT count(*) FROM {table}");
-        shell(dir.path()).query_row(&count, [], |row| row.get::<_, i64>(0))
-    };
-    assert_eq!((left("body"), left("staged")), (Ok(0), Ok(0)));
-    drop(spool);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

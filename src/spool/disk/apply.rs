@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::super::altering::{Mark, stays};
-use super::super::{Then, Token};
+use super::super::{REPORT_ENTRY, Then, Token};
 use super::alter::{UNMARK, alter_rows};
 use super::bodies;
 use super::calls::Write;
@@ -135,6 +135,10 @@ fn settle(
     let n = e >> SHIFT;
     change.queues.push((lease.queue.clone(), lease.class, false));
     let queue = row.queue.as_ref().unwrap_or(&lease.queue);
+    if row.token.entry == REPORT_ENTRY {
+        // The entry goes, or it is written with all that it was claimed with.
+        tell::forget(conn, n)?;
+    }
     let retry = |due: Option<i64>, parked: Option<&str>| -> rusqlite::Result<bool> {
         let mut update = conn.prepare_cached(UPDATE_ENTRY)?;
         Ok(update.execute(params![e, due, queue.as_str(), row.attempted, parked, row.recipients])? > 0)

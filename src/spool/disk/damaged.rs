@@ -76,6 +76,9 @@ pub(super) fn remove(
     }
     change.entries -= 1;
     let recipients = row.get_ref(3)?.as_str().ok().and_then(read_recipients);
+    if entry == REPORT_ENTRY {
+        tell::forget(conn, n)?;
+    }
     let id = message(conn, n)?;
     let mut left = conn.prepare_cached(ONE_LESS)?;
     let mut left = left.query([n])?;

@@ -12,11 +12,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::super::altering::Mark;
-use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{
+    BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, REPORT_ENTRY, SpoolError, Stats, Token,
+};
 use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{SHIFT, Stock, column, count, failure};
 use super::segments::Deltas;
+use super::tell;
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -287,8 +290,16 @@ impl Ledger {
 pub(super) fn look_at(conn: &Connection, e: i64) -> rusqlite::Result<Found> {
     let mut rows = conn.prepare_cached(READ)?;
     let mut rows = rows.query(params![e, e >> SHIFT])?;
-    let found = rows.next()?.and_then(|row| read_entry(row, e));
-    Ok(found.unwrap_or(Found::Damaged))
+    let mut found = rows.next()?.and_then(|row| read_entry(row, e)).unwrap_or(Found::Damaged);
+    if entry_number(e) == REPORT_ENTRY
+        && let Found::Sound(claim, ..) = &mut found
+    {
+        match tell::rest(conn, e >> SHIFT)? {
+            Some(rest) => claim.recipients.extend(rest),
+            None => found = Found::Damaged,
+        }
+    }
+    Ok(found)
 }
 
 fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {

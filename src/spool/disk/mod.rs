@@ -11,7 +11,7 @@
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits (*calls*) → *writer* commits it in groups
 //! (*apply* is the SQL, *bodies* that of bodies, *damaged* that of what cannot be read, *keys*, *results* and *log* that of what outlives a message,
-//! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
+//! *ledger* the leases and counts) → *schema* is the format, *migrate* brings earlier ones up to date. *segments* are the files of bodies, *clean* copies
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
 //! answers what people ask.
 
@@ -27,6 +27,7 @@ mod files;
 mod keys;
 mod ledger;
 mod log;
+mod migrate;
 mod queue;
 mod reader;
 mod results;

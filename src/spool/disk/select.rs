@@ -11,6 +11,7 @@ use super::super::{EntrySummary, REPORT_ENTRY, Selection};
 use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::SHIFT;
+use super::tell;
 use crate::message::MessageId;
 use crate::spool::altering::Mark;
 
@@ -53,8 +54,13 @@ pub(super) fn summaries(
     if limit == 0 {
         return Ok(page);
     }
-    walk(conn, which, after, |row, _, is_meant| {
-        page.extend(summary(row).filter(|_| is_meant));
+    walk(conn, which, after, |row, e, is_meant| {
+        if is_meant && let Some(mut summary) = summary(row) {
+            if entry_number(e) == REPORT_ENTRY {
+                summary.recipients.extend(tell::rest(conn, e >> SHIFT)?.unwrap_or_default());
+            }
+            page.push(summary);
+        }
         Ok(page.len() < limit)
     })?;
     Ok(page)

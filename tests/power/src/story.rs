@@ -249,7 +249,7 @@ pub async fn check(
         text("PRAGMA integrity_check"),
         text(
             "SELECT (SELECT count(*) FROM message) || ' ' || (SELECT count(*) FROM entry) || ' ' \
-              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM staged)",
+              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM told)",
         ),
     );
     if sound != "ok" || left != "0 0 0 0" {
