@@ -56,7 +56,7 @@ fn classify(conn: &Connection) -> rusqlite::Result<()> {
     while let Some(row) = with_priority.next()? {
         let n: i64 = row.get(0)?;
         let class = row.get_ref(1)?.as_str().ok().and_then(|sender| Mail::parse(sender).ok());
-        let class = class.map_or(Class::default(), |mail| Class::of(&mail));
+        let class = class.map_or_else(Class::default, |mail| Class::of(&mail));
         update.execute(params![n << SHIFT, (n + 1) << SHIFT, class.number()])?;
     }
     Ok(())

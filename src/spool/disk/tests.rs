@@ -147,3 +147,15 @@ fn who_gets_an_error_has_claimed_nothing() {
     assert_eq!(ledger.claim(&conn, &request(2), &mut damaged).unwrap().claims.len(), 2);
     assert!(damaged.is_empty());
 }
+
+#[test]
+fn a_ballast_that_is_not_wanted_any_more_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = DiskOptions::new();
+    options.ballast_octets = 1 << 20;
+    drop(DiskSpool::open_with(dir.path(), options).unwrap());
+    let ballast = dir.path().join("ballast");
+    assert!(ballast.exists());
+    drop(DiskSpool::open(dir.path()).unwrap());
+    assert!(!ballast.exists());
+}

@@ -224,8 +224,7 @@ impl Writer {
                     writes.retain(|write| !matches!(write, Write::Move { .. }));
                     return writes.is_empty() || self.group(writes);
                 }
-                let settles = writes.iter().any(|write| matches!(write, Write::Settle { .. }));
-                if error.is_full() && settles && self.ballast.give_up() {
+                if error.is_full() && self.is_disk_too_full_for(&writes) && self.ballast.give_up() {
                     return self.group(writes);
                 }
                 // One that waits for a person's shell need not wait once more for each call.
@@ -251,6 +250,17 @@ impl Writer {
                 false
             }
         }
+    }
+
+    /// Whether there are settlements among these, and the disk has no room for them: not only a limit of the
+    /// database, which no ballast moves.
+    fn is_disk_too_full_for(&self, writes: &[Write]) -> bool {
+        let settles = |write: &Write| matches!(write, Write::Settle { .. });
+        if self.ballast.is_spent() || !writes.iter().any(settles) {
+            return false;
+        }
+        let weight: usize = writes.iter().map(Write::weight).sum();
+        self.shared.options.max_octets.is_none() || self.ballast.is_disk_full(SPARE + weight as u64)
     }
 
     fn transact(&mut self, writes: &mut [Write]) -> Result<Change, Failed> {
@@ -451,3 +461,6 @@ fn failure_again(error: &rusqlite::Error) -> SpoolError {
 
 /// How often a claim that found nothing but damage goes on: a million rows. More are left to the next one.
 const TURNS: u32 = 1_000;
+
+/// What a group writes besides what it brings, generously: pages of the tables and indices it touches.
+const SPARE: u64 = 2 << 20;
