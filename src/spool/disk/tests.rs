@@ -159,3 +159,15 @@ fn a_ballast_that_is_not_wanted_any_more_is_removed() {
     drop(DiskSpool::open(dir.path()).unwrap());
     assert!(!ballast.exists());
 }
+
+#[test]
+fn a_look_at_another_queue_parses_nothing_again() {
+    use rusqlite::StatementStatus;
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join("spool.db"), &DiskOptions::new()).unwrap();
+    for queue in ["a.test", "b.test"] {
+        let mut due = conn.prepare_cached(ledger::DUE).unwrap();
+        assert!(due.query(rusqlite::params![queue, 1, i64::MAX]).unwrap().next().unwrap().is_none());
+        assert_eq!(due.get_status(StatementStatus::RePrepare), 0);
+    }
+}
