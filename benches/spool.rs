@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use postroad::clock::{Clock, Rng, SystemClock, Timestamp};
 use postroad::message::MessageId;
-use postroad::spool::{DiskSpool, Durability, MemorySpool, NewBody, NewMessage, Spool, contract};
+use postroad::spool::{
+    DiskSpool, Durability, MemorySpool, NewBody, NewMessage, QueueName, RecipientState, Spool, Tell, contract,
+};
 use tokio::runtime::Runtime;
 
 /// Messages per sample: enough for a steady state with 64 producers, few enough for a minute in all.
@@ -58,6 +60,41 @@ fn disk_enqueue(bencher: divan::Bencher<'_, '_>, producers: u64) {
 #[divan::bench(args = [64], sample_count = 5, sample_size = 1)]
 fn memory_enqueue_and_settle(bencher: divan::Bencher<'_, '_>, producers: u64) {
     run(bencher, Arc::new(MemorySpool::new()), producers, true);
+}
+
+/// A message to so many destinations, of each of which its sender is to be told.
+#[divan::bench(args = [1_000, 10_000], sample_count = 1, sample_size = 1)]
+fn disk_tell(bencher: divan::Bencher<'_, '_>, destinations: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    bencher.counter(divan::counter::ItemsCount::new(destinations)).bench(|| {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        runtime.block_on(async {
+            let spool = DiskSpool::open(dir.path()).unwrap();
+            let mut message = contract::sample(1);
+            message.entries = vec![message.entries[0].clone(); destinations];
+            let claims = spool.enqueue(vec![message], Some(Timestamp::NEVER)).await.unwrap().claims;
+            let cpu = cpu_ticks();
+            // As they come in while a site or two are being found dead.
+            for some in claims.chunks(20) {
+                let settlements = some.iter().map(|claim| {
+                    let mut settlement = contract::remove(claim);
+                    let mut recipient = claim.recipients[0].clone();
+                    recipient.state = RecipientState::Expired;
+                    recipient.note = Some("could not be delivered in time; last: no host answered".into());
+                    settlement.tell = Some(Tell {
+                        queue: QueueName::new("reports"),
+                        destination: claim.destination.clone(),
+                        due: Timestamp::NEVER,
+                        recipients: vec![recipient],
+                    });
+                    settlement
+                });
+                spool.settle(settlements.collect(), Durability::Synced).await.unwrap();
+            }
+            let cpu = (cpu_ticks() - cpu) as f64 * 10_000.0 / destinations as f64;
+            println!("  {destinations} destinations told of: {cpu:.1} us CPU each");
+        });
+    });
 }
 
 /// Returns how many messages went through.

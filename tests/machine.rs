@@ -1,4 +1,4 @@
-//! `relay` on a machine in trouble: no space, no descriptors, a second relay, a damaged spool. It refuses
+//! `relay` on a machine in trouble: no space, no descriptors, a second relay, a damaged spool, much at once. It refuses
 //! what it cannot keep, goes on with the rest, recovers by itself, and loses nothing.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,8 @@ mod damage;
 mod descriptors;
 #[path = "machine/full_disk.rs"]
 mod full_disk;
+#[path = "machine/large.rs"]
+mod large;
 #[path = "machine/owner.rs"]
 mod owner;
 

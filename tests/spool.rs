@@ -14,14 +14,26 @@ mod altering;
 mod aside;
 #[path = "spool/crash.rs"]
 mod crash;
+#[path = "spool/damaged.rs"]
+mod damaged;
 #[path = "spool/disk.rs"]
 mod disk;
 #[path = "spool/formats.rs"]
 mod formats;
+#[path = "spool/full.rs"]
+mod full;
 #[path = "spool/full_disk.rs"]
 mod full_disk;
+#[path = "spool/groups.rs"]
+mod groups;
+#[path = "spool/help.rs"]
+mod help;
+#[path = "spool/remembered.rs"]
+mod remembered;
 #[path = "spool/segments.rs"]
 mod segments;
+#[path = "spool/staging.rs"]
+mod staging;
 #[path = "spool/told.rs"]
 mod told;
 

@@ -102,9 +102,22 @@ pub enum SubmitError {
     Release,
 }
 
+/// Whether somebody waits for what becomes of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Watched {
+    Not,
+    /// Its id is a new one.
+    Once,
+    /// Its id is the caller's, who may have stored it before.
+    Again,
+}
+
 /// How a message was stored.
 pub(crate) struct Stored {
     pub(crate) watch: Option<Watch>,
+    /// It may have been there before under its id, so that some of it may be settled: the watch does not know
+    /// which entries are open.
+    pub(crate) repeated: bool,
     /// Its key was known: it is there under this id, and this one was not stored.
     pub(crate) known: Option<MessageId>,
 }
@@ -170,7 +183,7 @@ impl Engine {
     /// As [`Engine::submit`].
     pub async fn accept(&self, mail: NewMail) -> Result<MessageId, SubmitError> {
         let id = mail.id;
-        self.store(mail, &Wishes::default(), false).await?;
+        self.store(mail, &Wishes::default(), Watched::Not).await?;
         Ok(id)
     }
 
@@ -316,7 +329,7 @@ impl Engine {
         &self,
         mail: NewMail,
         wishes: &Wishes,
-        watched: bool,
+        watched: Watched,
     ) -> Result<Stored, SubmitError> {
         let shared = &self.inner.shared;
         let mut mail = mail;
@@ -353,7 +366,11 @@ impl Engine {
             wishes,
             &settings.options,
         )?;
-        let watch = watched.then(|| shared.watchers.watch(id, entries)).flatten();
+        let watch = match watched {
+            Watched::Not => None,
+            Watched::Once => shared.watchers.watch(id, entries),
+            Watched::Again => shared.watchers.attach(id),
+        };
         let mut places = Places {
             shared,
             until: plan.until,
@@ -367,15 +384,21 @@ impl Engine {
                 SpoolError::KeyConflict => SubmitError::KeyConflict,
                 error => error.into(),
             })?;
+        // Born claimed, it was not there before.
+        let is_new = !enqueued.claims.is_empty();
+        if is_new && let Some(watch) = &watch {
+            watch.opened(0..entries);
+        }
         places.stored(enqueued.claims);
+        let repeated = matches!(watched, Watched::Again) && !is_new;
         if let Some(known) = enqueued.known.first() {
-            return Ok(Stored { watch: None, known: Some(known.stored) });
+            return Ok(Stored { watch: None, repeated, known: Some(known.stored) });
         }
         Shared::count(&shared.counts.accepted, 1);
         if let Some(mail) = announced {
             shared.observers.tell(&Event::Accepted { message: id, mail: &mail, recipients: count, size });
         }
-        Ok(Stored { watch, known: None })
+        Ok(Stored { watch, repeated, known: None })
     }
 }
 

@@ -35,8 +35,18 @@ impl Recall {
         self.spool.is_shared()
     }
 
+    /// All entries of a message: a page of a spool may be less than a message has.
     pub(crate) async fn entries(&self, id: MessageId) -> Result<Vec<EntrySummary>, SpoolError> {
-        self.spool.scan(Selection::message(id), None, usize::MAX).await
+        let mut entries: Vec<EntrySummary> = Vec::new();
+        loop {
+            let after = entries.last().map(|entry| (entry.message, entry.entry));
+            let page = self.spool.scan(Selection::message(id), after, PAGE).await?;
+            let ends = page.len() < PAGE;
+            entries.extend(page);
+            if ends {
+                return Ok(entries);
+            }
+        }
     }
 
     pub(crate) async fn results(&self, id: MessageId) -> Result<Option<Results>, SpoolError> {
@@ -92,6 +102,8 @@ fn outcome(recipient: &Recipient) -> Option<Outcome> {
     })
 }
 
+/// Entries that are asked for at a time: no spool gives fewer where there are more.
+const PAGE: usize = 1_000;
 /// How soon a receipt asks again; then ever less often.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -131,5 +143,18 @@ mod tests {
             recall.turn().await;
         }
         assert_eq!(SystemClock.mono().saturating_duration_since(begin), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_message_to_more_destinations_than_a_page_has_is_recalled_whole() {
+        let spool = crate::spool::MemorySpool::new();
+        let mut message = crate::spool::contract::sample(1);
+        message.entries = vec![message.entries[0].clone(); 2 * PAGE + 1];
+        let id = message.id;
+        spool.enqueue(vec![message, crate::spool::contract::sample(2)], None).await.unwrap();
+        let entries = Recall::new(Arc::new(spool)).entries(id).await.unwrap();
+        let numbers: Vec<_> = entries.iter().map(|entry| entry.entry).collect();
+        assert!(entries.iter().all(|entry| entry.message == id));
+        assert!(numbers.iter().copied().eq(0..2_001), "each once, in order");
     }
 }

@@ -74,9 +74,14 @@ impl Receipt {
         Ok(Some(Self { before, settled, ..Self::new(id, Arc::clone(recall), watch, order) }))
     }
 
+    /// The same with its recipients in this order.
+    pub(crate) fn in_order(self, order: Vec<ForwardPath>) -> Self {
+        Self { order, ..self }
+    }
+
     /// The same for a message that was submitted again, with its recipients in this order.
     pub(crate) fn known(self, order: Vec<ForwardPath>) -> Self {
-        Self { order, known: true, ..self }
+        Self { known: true, ..self.in_order(order) }
     }
 
     /// The message's id; of one that was submitted again under its key, the first one's.

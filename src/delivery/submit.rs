@@ -6,7 +6,7 @@ use crate::message::{IntoSubmission, MessageId, SubmitContext};
 use crate::spool::{Logged, NewBody, SpoolError};
 
 use super::compose;
-use super::engine::{Engine, NewMail, SubmitError};
+use super::engine::{Engine, NewMail, SubmitError, Watched};
 use super::receipt::{Receipt, ReceiptError};
 use super::wishes::SubmitOptions;
 
@@ -70,6 +70,7 @@ impl Engine {
         options: SubmitOptions,
     ) -> Result<Receipt, SubmitError> {
         let shared = self.shared();
+        let watched = if options.id.is_some() { Watched::Again } else { Watched::Once };
         let id = options.id.unwrap_or_else(|| self.new_id());
         let mut context = SubmitContext::new(shared.ehlo.clone(), shared.now().wall, id);
         context.max_recipients = shared.settings().options.max_recipients;
@@ -81,8 +82,17 @@ impl Engine {
         let body = NewBody::Inline(submission.content);
         let mut mail = NewMail::new(id, submission.mail, submission.recipients, body);
         (mail.head, mail.handling) = (head, submission.handling);
-        let stored = self.store(mail, &wishes, true).await?;
+        let stored = self.store(mail, &wishes, watched).await?;
         match stored.known {
+            None if stored.repeated => {
+                // The watch is kept until the spool has said what is left, so that nothing is missed between.
+                let found = Receipt::find(id, &shared.recall, &shared.watchers).await?;
+                let settled = || {
+                    stored.watch.iter().for_each(|watch| watch.opened(0..0));
+                    Receipt::new(id, Arc::clone(&shared.recall), stored.watch, Vec::new())
+                };
+                Ok(found.unwrap_or_else(settled).in_order(order))
+            }
             None => Ok(Receipt::new(id, Arc::clone(&shared.recall), stored.watch, order)),
             Some(first) => {
                 let found = Receipt::find(first, &shared.recall, &shared.watchers).await?;

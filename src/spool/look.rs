@@ -164,7 +164,8 @@ pub enum Change {
     Release,
     /// It is given up: it falls due at once, parked or not, before all that was due in its queue, and its
     /// next claim has [`Claim::cancelled`](super::Claim::cancelled). A claimed one when it is settled and
-    /// stays. It is cancelled until it is settled for good, also when it is put off.
+    /// stays. It is cancelled until it is settled for good, also when it is put off. What cannot be read back
+    /// ([`Spool::set_aside`](super::Spool::set_aside)) nobody can settle: the disk spool removes it at once.
     Cancel,
     /// It falls due then; what is parked stays so. A claimed one is left as it is.
     Due(Timestamp),

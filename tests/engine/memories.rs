@@ -176,6 +176,31 @@ async fn a_receipt_after_a_restart_knows_what_was_settled_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_submitted_again_under_its_id_resolves_when_the_rest_of_it_is_settled() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.rule("mx.b.test", |_, nth| if nth < 3 { 450 } else { 250 });
+    let first = engine(&world, &spool).await;
+    let (id, to) = (first.new_id(), ["late@b.test", "x@c.test"]);
+    drop(first.submit_as(id, mail("", &to)).await.unwrap());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.inbox("x@c.test").len(), 1);
+    // Once where nobody watches any more, and once in another life.
+    let here = first.submit_as(id, mail("", &to)).await.unwrap();
+    assert!(here.is_watched() && !here.was_known());
+    drop(here);
+    first.shutdown(MINUTE).await;
+    let later = engine_later(&world, &spool).await;
+    let receipt = later.submit_as(id, mail("", &to)).await.unwrap();
+    let delivery = tokio::time::timeout(DAY, receipt.finished()).await.expect("it resolves");
+    let settled: Vec<_> = delivery.recipients.iter().map(|(to, _)| to.to_string()).collect();
+    assert_eq!(settled, ["<late@b.test>"], "nothing is kept of what was settled before");
+    assert_eq!(world.inbox("x@c.test").len(), 1, "and nothing was sent twice");
+    // A new one under an id of the caller's making is watched whole.
+    let fresh = later.submit_as(later.new_id(), mail("", &to)).await.unwrap();
+    assert_eq!(tokio::time::timeout(DAY, fresh.finished()).await.unwrap().recipients.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_receipt_beyond_their_number_tells_what_is_remembered() {
     let (world, spool) = (refusing(), MemorySpool::new());
     world.thinks("mx.b.test", Duration::from_secs(5));

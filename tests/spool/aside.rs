@@ -82,9 +82,10 @@ async fn damaged_entries_are_set_aside_with_an_event_and_all_others_are_delivere
         ]
     );
     engine.shutdown(Duration::from_secs(5)).await;
-    // Parked with the reason, for whoever looks.
+    // It waits, with the reason, for its deadline or for its body.
     let left = spool.scan(Selection::message(sample(2).id), None, 9).await.unwrap();
-    assert_eq!(left[0].parked.as_deref(), Some("damaged: its body could not be read"));
+    assert_eq!(left[0].parked, None);
+    assert_eq!(left[0].recipients[0].note.as_deref(), Some("the stored message is damaged"));
 }
 
 fn fresh(engine: &Engine) -> postroad::delivery::NewMail {

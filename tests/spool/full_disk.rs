@@ -120,3 +120,44 @@ async fn a_spool_that_is_opened_on_a_full_disk_says_so_and_opens_later() {
     assert_eq!(spool.stats().messages, 1);
     assert_eq!(octets(&spool, &claim(&spool).await[0].body).await.unwrap().len(), 5_000);
 }
+
+#[tokio::test]
+async fn a_limit_of_the_spool_s_own_does_not_cost_the_ballast_and_a_full_disk_does() {
+    let Some(disk) = SmallDisk::new(48) else { return };
+    let dir = disk.path().join("spool");
+    let mut options = DiskOptions::new();
+    options.max_octets = Some(2 << 20);
+    options.ballast_octets = 4 << 20;
+    let spool = DiskSpool::open_with(&dir, options).unwrap();
+    let ballast = dir.join("ballast");
+    let mut n = 0;
+    while spool.enqueue(vec![sized(n, 10_000)], None).await.is_ok() {
+        n += 1;
+    }
+    let claims = claim(&spool).await;
+    // Reports beyond what is kept back for them: there is room on the disk, and none in the spool.
+    let mut much = remove(&claims[0]);
+    much.submit = (0..700).map(|n| sized(1_000 + n, 10_000)).collect();
+    let result = spool.settle(vec![much], Durability::Synced).await;
+    assert!(matches!(result, Err(SpoolError::Full)), "{result:?}");
+    assert!(ballast.exists(), "it would not have helped");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().filter(|f| is_probe(f.as_ref().unwrap())).count(), 0);
+
+    let filler = disk.fill();
+    let mut settled = 0;
+    for claim in &claims {
+        let fenced = spool.settle(vec![remove(claim)], Durability::Synced).await.unwrap();
+        assert!(fenced.is_empty(), "what is delivered can be noted");
+        settled += 1;
+        if !ballast.exists() {
+            break;
+        }
+    }
+    assert!(!ballast.exists(), "{settled} of {} were settled without it", claims.len());
+    assert!(matches!(spool.enqueue(vec![sized(9, 10)], None).await, Err(SpoolError::Full)));
+    std::fs::remove_file(filler).unwrap();
+}
+
+fn is_probe(file: &std::fs::DirEntry) -> bool {
+    file.path().extension().is_some_and(|end| end == "probe")
+}

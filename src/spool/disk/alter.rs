@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::altering::{Done, Fixed, Mark, Standing, alter};
-use super::super::{Altered, Change as What, Class, QueueName};
+use super::super::{Altered, Change as What, Class, QueueName, REPORT_ENTRY};
+use super::damaged;
 use super::ledger::{Change, Ledger};
+use super::rows::entry_number;
 use super::schema::{SHIFT, column, count};
 use crate::clock::Timestamp;
 use crate::smtp::address::Domain;
@@ -44,6 +46,18 @@ fn alter_row(
     (what, now): (&What, Timestamp),
     queues: &mut BTreeSet<(QueueName, Class)>,
 ) -> rusqlite::Result<Done> {
+    let lease = ledger.lease_of(e);
+    let claimed = lease.is_some_and(|until| until > now);
+    // A report that cannot be written can be given up like any other.
+    if *what == What::Cancel && !claimed && damaged::is_damaged(conn, e)? {
+        let message = damaged::remove(conn, change, e, now)?;
+        tracing::warn!(?message, entry = entry_number(e), "a stored entry that cannot be read is cancelled");
+        change.settled.insert(e);
+        return Ok(Done::Changed);
+    }
+    if entry_number(e) == REPORT_ENTRY {
+        return Ok(Done::Nothing);
+    }
     let mut look = conn.prepare_cached(STANDING)?;
     // Gone since it was found, or not to be read: for a person with an SQLite shell.
     let Some(Some(row)) = look.query_row(params![e, e >> SHIFT], |row| Ok(read(row))).optional()? else {
@@ -51,8 +65,6 @@ fn alter_row(
     };
     let (mut is, class, destination, expires) = row;
     let (before, was_parked) = (is.queue.clone(), is.parked.is_some());
-    let lease = ledger.lease_of(e);
-    let claimed = lease.is_some_and(|until| until > now);
     let fixed = Fixed { destination: &destination, expires, claimed };
     let done = alter(&mut is, fixed, what, now);
     if done == Done::Nothing {

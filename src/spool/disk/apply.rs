@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::super::altering::{Mark, stays};
-use super::super::{Then, Token};
+use super::super::{REPORT_ENTRY, Then, Token};
 use super::alter::{UNMARK, alter_rows};
 use super::bodies;
 use super::calls::Write;
@@ -16,7 +16,7 @@ use super::ledger::{Change, Lease, Ledger};
 
 use super::rows::{Row, SettleRow, entry_key};
 use super::schema::{SHIFT, column, count};
-use super::{keys, log, results, tell};
+use super::{damaged, keys, log, results, tell};
 use crate::clock::Timestamp;
 
 /// Applies one call.
@@ -44,19 +44,8 @@ pub(super) fn apply(
             Ok(())
         }
         Write::Move { n, from, to: Some(to), .. } => bodies::relocate(conn, change, *n, from, to),
-        Write::SetAside { e, queue, class, damaged } => {
-            let mut aside = conn.prepare_cached(SET_ASIDE)?;
-            let reason = aside.query_row(params![*e, DAMAGED], |row| row.get::<_, String>(0)).optional()?;
-            if let Some(reason) = reason {
-                if reason == DAMAGED {
-                    let id = conn.query_row("SELECT id FROM message WHERE n = ?1", [*e >> SHIFT], |row| {
-                        row.get::<_, String>(0)
-                    });
-                    *damaged = Some(id.ok().and_then(|id| id.parse().ok()));
-                }
-                change.queues.push((queue.clone(), *class, false));
-                change.parked += 1;
-            }
+        Write::SetAside { damaged, fate } => {
+            *fate = damaged::set_aside(conn, change, damaged)?;
             Ok(())
         }
         Write::Alter { rows, change: what, now, altered, .. } => {
@@ -146,6 +135,10 @@ fn settle(
     let n = e >> SHIFT;
     change.queues.push((lease.queue.clone(), lease.class, false));
     let queue = row.queue.as_ref().unwrap_or(&lease.queue);
+    if row.token.entry == REPORT_ENTRY {
+        // The entry goes, or it is written with all that it was claimed with.
+        tell::forget(conn, n)?;
+    }
     let retry = |due: Option<i64>, parked: Option<&str>| -> rusqlite::Result<bool> {
         let mut update = conn.prepare_cached(UPDATE_ENTRY)?;
         Ok(update.execute(params![e, due, queue.as_str(), row.attempted, parked, row.recipients])? > 0)
@@ -200,10 +193,6 @@ const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, acce
      len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
 const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients, class) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const SET_ASIDE: &str = "UPDATE entry SET parked = iif(mark LIKE 'hold %', substr(mark, 6), ?2), \
-     mark = iif(mark = 'cancel', mark, NULL) WHERE e = ?1 AND parked IS NULL RETURNING parked";
-/// Why an entry was set aside.
-pub(super) const DAMAGED: &str = "damaged: this row could not be read";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";

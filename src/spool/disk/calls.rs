@@ -7,10 +7,11 @@ use super::super::{
     Altered, Change, Claim, ClaimRequest, Class, Enqueued, KeepLog, QueueName, QueueSummary, SpoolError,
     Token,
 };
+use super::damaged::Fate;
+use super::ledger::Damaged;
 use super::rows::{Row, SettleRow};
 use super::segments::Place;
 use crate::clock::Timestamp;
-use crate::message::MessageId;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -42,11 +43,9 @@ pub(super) enum Write {
     },
     /// A row that cannot be read back, or whose hold was noted by a claim that is over.
     SetAside {
-        e: i64,
-        queue: QueueName,
-        class: Class,
-        /// Set where it cannot be read: its message, where that much can be.
-        damaged: Option<Option<MessageId>>,
+        damaged: Damaged,
+        /// Set where it cannot be read.
+        fate: Option<Fate>,
     },
     /// Entries that somebody wants changed. A transaction of its own.
     Alter {
@@ -117,7 +116,7 @@ impl Write {
 /// What only looks, and takes or extends leases, which are in memory.
 #[derive(Debug)]
 pub(super) enum Look {
-    Claim { request: ClaimRequest, reply: Reply<Vec<Claim>> },
+    Claim { request: ClaimRequest, turns: u32, reply: Reply<Vec<Claim>> },
     Extend { tokens: Vec<Token>, lease: Timestamp, reply: Reply<Vec<Token>> },
     Queues { after: Option<(QueueName, Class)>, limit: usize, reply: Reply<Vec<QueueSummary>> },
 }

@@ -12,11 +12,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::super::altering::Mark;
-use super::super::{BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, SpoolError, Stats, Token};
+use super::super::{
+    BodyRef, Claim, ClaimRequest, Class, QueueName, QueueSummary, REPORT_ENTRY, SpoolError, Stats, Token,
+};
 use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
-use super::schema::{Found, SHIFT, column, count, failure};
+use super::schema::{SHIFT, Stock, column, count, failure};
 use super::segments::Deltas;
+use super::tell;
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -79,11 +82,37 @@ pub(super) struct Change {
     pub(super) files: Deltas,
 }
 
-/// A row that is not claimed but set aside: its rowid, queue and class.
-pub(super) type Damaged = (i64, QueueName, Class);
+/// A row that was to be claimed, and is set aside or removed instead.
+#[derive(Debug)]
+pub(super) struct Damaged {
+    /// Its rowid.
+    pub(super) e: i64,
+    pub(super) queue: QueueName,
+    pub(super) class: Class,
+    /// When it was found.
+    pub(super) at: Timestamp,
+}
+
+/// What a claim found.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) claims: Vec<Claim>,
+    /// There was more damage than it goes through at a time, and there may be more behind it.
+    pub(super) ends_early: bool,
+}
+
+/// What stands in the rows of an entry.
+pub(super) enum Found {
+    /// A claim, whether it is the only one of its message, and how long results are kept, in milliseconds.
+    Sound(Box<Claim>, bool, Option<i64>),
+    /// A hold was noted during a claim that is over.
+    Held,
+    /// What cannot be read back.
+    Damaged,
+}
 
 impl Ledger {
-    pub(super) fn new(found: &Found) -> Self {
+    pub(super) fn new(found: &Stock) -> Self {
         let mut queues = BTreeMap::new();
         for (name, class, entries) in &found.queues {
             *queues.entry((QueueName::new(name), *class)).or_default() += *entries;
@@ -180,41 +209,48 @@ impl Ledger {
         conn: &Connection,
         request: &ClaimRequest,
         damaged: &mut Vec<Damaged>,
-    ) -> Result<Vec<Claim>, SpoolError> {
-        let mut claims = Vec::new();
+    ) -> Result<Claimed, SpoolError> {
+        let mut claimed = Claimed { claims: Vec::new(), ends_early: false };
         let class = request.class;
         if !self.queues.contains_key(&(request.queue.clone(), class)) || request.limit == 0 {
-            return Ok(claims);
+            return Ok(claimed);
         }
         let limit = request.limit.min(MAX_CLAIM);
         let mut places = conn.prepare_cached(DUE).map_err(failure)?;
-        let mut read = conn.prepare_cached(READ).map_err(failure)?;
         let now = column(request.now.as_millis());
         let queue = request.queue.as_str();
         let mut places = places.query(params![queue, class.number(), now]).map_err(failure)?;
+        // Taken over at the end: who gets an error instead has claimed nothing.
+        let (mut leases, mut broken) = (Vec::new(), Vec::new());
         while let Some(place) = places.next().map_err(failure)? {
             let e: i64 = place.get(0).map_err(failure)?;
             if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
                 continue;
             }
-            let mut rows = read.query(params![e, e >> SHIFT]).map_err(failure)?;
-            let row = rows.next().map_err(failure)?;
-            let Some((mut claim, single, keep)) = row.and_then(|row| read_claim(row, e)) else {
-                // Whoever had it is late.
-                if let Some(late) = self.leases.remove(&e) {
-                    self.held.remove(&(late.token.message, late.token.entry));
+            let Found::Sound(mut claim, single, keep) = look_at(conn, e).map_err(failure)? else {
+                broken.push(e);
+                claimed.ends_early = broken.len() >= MAX_DAMAGED;
+                if claimed.ends_early {
+                    break;
                 }
-                damaged.push((e, request.queue.clone(), class));
                 continue;
             };
             claim.token.number = self.next_claim();
-            self.lease(e, Lease::new(&claim, request.lease, class, single, keep));
-            claims.push(claim);
-            if claims.len() >= limit {
+            leases.push((e, Lease::new(&claim, request.lease, class, single, keep)));
+            claimed.claims.push(*claim);
+            if claimed.claims.len() >= limit {
                 break;
             }
         }
-        Ok(claims)
+        for e in broken {
+            // Whoever had it is late.
+            if let Some(late) = self.leases.remove(&e) {
+                self.held.remove(&(late.token.message, late.token.entry));
+            }
+            damaged.push(Damaged { e, queue: request.queue.clone(), class, at: request.now });
+        }
+        leases.into_iter().for_each(|(e, lease)| self.lease(e, lease));
+        Ok(claimed)
     }
 
     /// A page of queues.
@@ -250,7 +286,23 @@ impl Ledger {
     }
 }
 
-fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i64>)> {
+/// Reads an entry.
+pub(super) fn look_at(conn: &Connection, e: i64) -> rusqlite::Result<Found> {
+    let mut rows = conn.prepare_cached(READ)?;
+    let mut rows = rows.query(params![e, e >> SHIFT])?;
+    let mut found = rows.next()?.and_then(|row| read_entry(row, e)).unwrap_or(Found::Damaged);
+    if entry_number(e) == REPORT_ENTRY
+        && let Found::Sound(claim, ..) = &mut found
+    {
+        match tell::rest(conn, e >> SHIFT)? {
+            Some(rest) => claim.recipients.extend(rest),
+            None => found = Found::Damaged,
+        }
+    }
+    Ok(found)
+}
+
+fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
     let common = Common::read(row)?;
     let head = Bytes::copy_from_slice(row.get_ref(COMMON_COLUMNS).ok()?.as_blob().ok()?);
     let size = u64::try_from(row.get::<_, i64>(COMMON_COLUMNS + 1).ok()?).ok()?;
@@ -259,7 +311,7 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i6
     let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 4).ok()?;
     let mark = mark.as_deref().and_then(read_mark);
     if matches!(mark, Some(Mark::Hold(_))) {
-        return None; // noted during a claim that is over
+        return Some(Found::Held);
     }
     let claim = Claim {
         token: Token { message: common.message, entry: entry_number(e), number: 0 },
@@ -277,7 +329,7 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i6
         alone: entries == 1,
         recipients: common.recipients,
     };
-    Some((claim, entries == 1, keep))
+    Some(Found::Sound(Box::new(claim), entries == 1, keep))
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
@@ -289,6 +341,9 @@ const READ: &str = columns!(
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.
 const MAX_CLAIM: usize = 10_000;
+
+/// Rows that cannot be read, in one look: a few milliseconds, in which everybody else waits.
+const MAX_DAMAGED: usize = 1_000;
 
 /// The same for a page of queues: each costs a look into the index.
 const MAX_PAGE: usize = 10_000;

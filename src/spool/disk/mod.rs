@@ -10,8 +10,8 @@
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits (*calls*) → *writer* commits it in groups
-//! (*apply* is the SQL, *bodies* that of bodies, *keys*, *results* and *log* that of what outlives a message,
-//! *ledger* the leases and counts) → *schema* is the format. *segments* are the files of bodies, *clean* copies
+//! (*apply* is the SQL, *bodies* that of bodies, *damaged* that of what cannot be read, *keys*, *results* and *log* that of what outlives a message,
+//! *ledger* the leases and counts) → *schema* is the format, *migrate* brings earlier ones up to date. *segments* are the files of bodies, *clean* copies
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
 //! answers what people ask.
 
@@ -22,10 +22,12 @@ mod bodies;
 mod calls;
 mod clean;
 mod content;
+mod damaged;
 mod files;
 mod keys;
 mod ledger;
 mod log;
+mod migrate;
 mod queue;
 mod reader;
 mod results;
@@ -308,7 +310,7 @@ impl Spool for DiskSpool {
     }
 
     fn claim(&self, request: ClaimRequest) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>> {
-        Box::pin(self.look(|reply| Look::Claim { request, reply }))
+        Box::pin(self.look(|reply| Look::Claim { request, turns: 0, reply }))
     }
 
     fn body(&self, body: &BodyRef) -> BoxFuture<'_, Result<Content, SpoolError>> {

@@ -279,6 +279,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Puts a look back that is not at its end, before all others. From the writer: it is answered, if only
+    /// by [`Shared::end`].
+    pub(super) fn look_again(&self, look: Look) {
+        self.lock().looks.push_front(look);
+    }
+
     /// Lets the writer finish what it has and end. False when that was said before.
     pub(super) fn close(&self, reply: Option<Reply<()>>) -> bool {
         let mut pending = self.lock();

@@ -17,17 +17,18 @@ pub(super) fn keep(
     recipients: &[Recipient],
     until: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
-    let message = message.to_string();
-    let until = until.map(|until| column(until.as_millis()));
     if entry != REPORT_ENTRY {
         let recipients = write_recipients(recipients).map_err(invalid)?;
-        conn.prepare_cached(KEEP)?.execute(params![message, entry, recipients, until])?;
+        let at = until.map(|until| column(until.as_millis()));
+        conn.prepare_cached(KEEP)?.execute(params![message.to_string(), entry, recipients, at])?;
     }
-    if until.is_some() {
-        conn.prepare_cached("UPDATE result SET until = ?2 WHERE message = ?1 AND until IS NOT ?2")?
-            .execute(params![message, until])?;
-    }
-    Ok(())
+    until.map_or(Ok(()), |at| self::until(conn, message, at))
+}
+
+/// Keeps the results of a message until then: nothing of it waits any more.
+pub(super) fn until(conn: &Connection, message: MessageId, at: Timestamp) -> rusqlite::Result<()> {
+    let mut until = conn.prepare_cached(UNTIL)?;
+    until.execute(params![message.to_string(), column(at.as_millis())]).map(drop)
 }
 
 /// What is known of a message's recipients. One query, so that an entry is seen where it was or where it went.
@@ -57,12 +58,13 @@ pub(super) fn prune(conn: &Connection, now: Timestamp, steps: i64) -> rusqlite::
 }
 
 /// The recipients of a settlement are those of its claim, which could be written once.
-fn invalid(error: SpoolError) -> rusqlite::Error {
+pub(super) fn invalid(error: SpoolError) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 const KEEP: &str =
     "INSERT OR REPLACE INTO result (message, entry, recipients, until) VALUES (?1, ?2, ?3, ?4)";
+const UNTIL: &str = "UPDATE result SET until = ?2 WHERE message = ?1 AND until IS NOT ?2";
 const READ: &str = "SELECT e.e & 1048575 AS entry, e.recipients, NULL FROM message m \
      CROSS JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20 \
      WHERE m.id = ?1 AND m.keep IS NOT NULL AND e.e & 1048575 <> ?2 \

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::super::{Class, SpoolError, Stats};
-use super::DiskOptions;
+use super::{DiskOptions, migrate};
 
 /// Opens the one connection that writes, makes the tables when there are none.
 pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connection, SpoolError> {
@@ -60,9 +60,7 @@ fn prepare(
     if tables == 0 {
         conn.execute_batch(TABLES)?;
     } else {
-        for migration in MIGRATIONS.iter().skip(usize::try_from(found - 1).unwrap_or_default()) {
-            conn.execute_batch(migration)?;
-        }
+        migrate::migrate(conn, found)?;
     }
     Ok(Ok(()))
 }
@@ -110,7 +108,7 @@ fn open(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> rusqlite::Result<Co
 }
 
 /// What is found at an open, and what is made of it.
-pub(super) struct Found {
+pub(super) struct Stock {
     /// How often the spool was opened: the high part of claim numbers.
     pub(super) opened: u64,
     pub(super) clean: bool,
@@ -121,24 +119,16 @@ pub(super) struct Found {
     pub(super) queues: Vec<(String, Class, u64)>,
 }
 
-/// Takes stock: collects staged bodies that no message named, counts what there is, notes that the
-/// spool is open.
-pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
+/// Takes stock: counts what there is, notes that the spool is open.
+pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let staged: Vec<i64> =
-        tx.prepare("SELECT n FROM staged")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let mut next = 0;
-    for n in staged {
-        tx.execute(DELETE_BODY, params![n << SHIFT, (n + 1) << SHIFT])?;
-        next = next.max(n);
-    }
-    tx.execute("DELETE FROM staged", [])?;
     let key = |key: &str| -> rusqlite::Result<i64> {
         let value = tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0));
         Ok(value.optional()?.unwrap_or_default())
     };
     let (opened, clean) = (key("opened")?, key("clean")? != 0);
     tx.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1), ('clean', 0)", [opened + 1])?;
+    let mut next = 0;
     for sql in
         ["SELECT max(n) FROM message", "SELECT max(k) >> 20 FROM body", "SELECT max(e) >> 20 FROM entry"]
     {
@@ -159,7 +149,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Found> {
     tx.commit()?;
     let entries = count(parked) + queues.iter().map(|(.., n)| n).sum::<u64>();
     let stats = Stats { messages: count(messages), entries, parked: count(parked), octets: count(octets) };
-    Ok(Found { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
+    Ok(Stock { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
 }
 
 /// What an error before a commit means: nothing was changed.
@@ -219,15 +209,17 @@ macro_rules! view_mail {
   m.id AS id, e.e & 1048575 AS entry, m.sender AS sender, e.destination AS destination, e.queue AS queue,
   e.attempts AS attempts, datetime(e.due / 1000, 'unixepoch') AS due, e.parked AS parked,
   datetime(m.accepted / 1000, 'unixepoch') AS accepted, datetime(m.expires / 1000, 'unixepoch') AS expires,
-  m.size AS size, e.recipients AS recipients, m.handling AS handling, CAST(m.head AS TEXT) AS head
+  m.size AS size, e.recipients || CASE e.e & 1048575 WHEN 1048575 THEN coalesce((SELECT char(10) ||
+  group_concat(t.recipients, char(10)) FROM told t WHERE t.n = m.n), '') ELSE '' END AS recipients, m.handling AS handling, CAST(m.head AS TEXT) AS head
 FROM message m JOIN entry e ON e.e >= m.n << 20 AND e.e < (m.n + 1) << 20;
 "
     };
 }
+pub(super) use view_mail;
 
-/// What outlives a message: its key, how its recipients stand, what happened to it. And the segments, which
-/// hold bodies of several messages.
-macro_rules! memories {
+/// What outlives a message: its key, how its recipients stand, what happened to it. The segments, which
+/// hold bodies of several messages. And what report entries are to tell besides what stands in them.
+macro_rules! besides {
     () => {
         "
 CREATE TABLE key (
@@ -246,9 +238,13 @@ CREATE TABLE log (
 ) STRICT;
 CREATE TABLE seg (n INTEGER PRIMARY KEY, live INTEGER NOT NULL, bytes INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
 CREATE INDEX message_seg ON message (seg);
+CREATE TABLE told (
+  n INTEGER NOT NULL, place INTEGER NOT NULL, recipients TEXT NOT NULL, PRIMARY KEY (n, place)
+) STRICT, WITHOUT ROWID;
 "
     };
 }
+pub(super) use besides;
 
 // STRICT, since a person may edit it. `entries` counts those that are left; `keep` is how long results are
 // kept, in milliseconds; the segment columns are NULL for a body in the table `body`. `mark` is what is to be
@@ -272,47 +268,12 @@ CREATE TABLE entry (
 CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
 CREATE INDEX entry_parked ON entry (parked) WHERE parked IS NOT NULL;
 CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE staged (n INTEGER PRIMARY KEY) STRICT;
 ",
-    memories!(),
+    besides!(),
     view_mail!(),
     "CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
 FROM message m JOIN body b ON b.k >= m.n << 20 AND b.k < (m.n + 1) << 20;
 INSERT INTO meta VALUES ('version', 3), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
-PRAGMA user_version = 3;
-COMMIT;
-"
-);
-
-/// From each version to the next.
-const MIGRATIONS: [&str; 2] = [FROM_1, FROM_2];
-
-/// Version 2 knows how a message is to be handled.
-const FROM_1: &str = concat!(
-    "
-BEGIN IMMEDIATE;
-DROP VIEW mail;
-ALTER TABLE message ADD COLUMN handling TEXT NOT NULL DEFAULT '';
-",
-    view_mail!(),
-    "UPDATE meta SET value = 2 WHERE key = 'version';
-PRAGMA user_version = 2;
-COMMIT;
-"
-);
-
-/// Version 3 knows classes, marks, keys, results, a log and segments.
-const FROM_2: &str = concat!(
-    "
-BEGIN IMMEDIATE;
-ALTER TABLE message ADD COLUMN keep INTEGER;
-ALTER TABLE entry ADD COLUMN class INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE entry ADD COLUMN mark TEXT;
-DROP INDEX entry_due;
-CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
-",
-    memories!(),
-    "UPDATE meta SET value = 3 WHERE key = 'version';
 PRAGMA user_version = 3;
 COMMIT;
 "

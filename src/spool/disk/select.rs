@@ -4,12 +4,14 @@
 //! else goes through the messages in order, a page at a time; a row that is not meant costs a look at a
 //! few of its columns and no parsing.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::super::{EntrySummary, REPORT_ENTRY, Selection};
 use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::SHIFT;
+use super::tell;
 use crate::message::MessageId;
 use crate::spool::altering::Mark;
 
@@ -28,7 +30,9 @@ pub(super) fn page(
     let found = walk(conn, which, after, |row, e, is_meant| {
         looked += 1;
         last = place(row, e).or(last);
-        if is_meant && entry_number(e) != REPORT_ENTRY {
+        // Of reports only those that are set aside can be altered, if they are damaged.
+        let is_parked = || row.get_ref(COMMON_COLUMNS + 1).is_ok_and(|parked| parked != ValueRef::Null);
+        if is_meant && (entry_number(e) != REPORT_ENTRY || is_parked()) {
             meant.push(e);
         }
         Ok(looked < limit)
@@ -50,8 +54,13 @@ pub(super) fn summaries(
     if limit == 0 {
         return Ok(page);
     }
-    walk(conn, which, after, |row, _, is_meant| {
-        page.extend(summary(row).filter(|_| is_meant));
+    walk(conn, which, after, |row, e, is_meant| {
+        if is_meant && let Some(mut summary) = summary(row) {
+            if entry_number(e) == REPORT_ENTRY {
+                summary.recipients.extend(tell::rest(conn, e >> SHIFT)?.unwrap_or_default());
+            }
+            page.push(summary);
+        }
         Ok(page.len() < limit)
     })?;
     Ok(page)
@@ -70,19 +79,23 @@ fn walk(
         && let Some(rows) = few(conn, which)?
     {
         let mut places = Vec::with_capacity(rows.len());
+        let mut nowhere = Vec::new();
         let mut one = conn.prepare_cached(ONE)?;
         for e in rows {
             let mut row = one.query(params![e, e >> SHIFT])?;
             if let Some(row) = row.next()?
                 && filter.has(row).unwrap_or_default()
-                && let Some(place) = place(row, e)
-                && after.is_none_or(|after| place > after)
             {
-                places.push((place, e));
+                match place(row, e) {
+                    Some(place) if after.is_none_or(|after| place > after) => places.push((place, e)),
+                    // What has no place, since its message's id cannot be read, comes first.
+                    None if after.is_none() => nowhere.push(e),
+                    _ => {}
+                }
             }
         }
         places.sort_unstable();
-        for (_, e) in places {
+        for e in nowhere.into_iter().chain(places.into_iter().map(|(_, e)| e)) {
             let mut row = one.query(params![e, e >> SHIFT])?;
             if let Some(row) = row.next()?
                 && !visit(row, e, true)?
@@ -177,7 +190,7 @@ impl Filter {
                 return Some(false);
             }
         }
-        let parked = row.get_ref(COMMON_COLUMNS + 1).ok()? != rusqlite::types::ValueRef::Null;
+        let parked = row.get_ref(COMMON_COLUMNS + 1).ok()? != ValueRef::Null;
         Some(self.parked.is_none_or(|wanted| wanted == parked))
     }
 }

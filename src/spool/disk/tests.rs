@@ -1,7 +1,9 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use rusqlite::Connection;
 
+use super::schema::column;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::spool::contract::{remove, sample};
@@ -61,7 +63,7 @@ async fn what_could_not_be_read_again_is_not_taken() {
 async fn a_shell_that_holds_the_lock_is_waited_for_once_and_not_once_per_call() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    let shell = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+    let shell = Connection::open(dir.path().join(DATABASE)).unwrap();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
     let began = SystemClock.mono();
     let calls: Vec<_> = (0..50)
@@ -104,6 +106,58 @@ async fn a_full_disk_still_lets_go_of_what_was_delivered() {
     spool.enqueue(vec![sample(6)], None).await.unwrap();
     assert_eq!(fs::metadata(&ballast).unwrap().len(), 1 << 20);
     assert_eq!(spool.stats().messages, 1);
+}
+
+#[test]
+fn who_gets_an_error_has_claimed_nothing() {
+    let conn = Connection::open_in_memory().unwrap();
+    let tables = "CREATE TABLE message (n INTEGER PRIMARY KEY, id, sender, handling, accepted, expires, head, octets,
+           seg, entries, keep);
+         CREATE TABLE entry (e INTEGER PRIMARY KEY, destination, queue, due, attempts, parked, recipients, class,
+           mark);";
+    conn.execute_batch(tables).unwrap();
+    for n in 1..=3_u64 {
+        let values = "INSERT INTO message VALUES (?1, ?2, '<>', '', 0, 9, x'', ?3, NULL, 1, NULL)";
+        conn.execute(values, rusqlite::params![column(n), sample(n).id.to_string(), 7]).unwrap();
+        let values = "INSERT INTO entry VALUES (?1 << 20, 'q.test', 'q.test', ?1, 0, NULL, 'waiting <a@q.test>', 1, NULL)";
+        conn.execute(values, [column(n)]).unwrap();
+    }
+    // Reading the third fails, as it does where a page of the file is broken: SQLite has no abs of this.
+    conn.execute("UPDATE message SET octets = -9223372036854775808 WHERE n = 3", []).unwrap();
+    conn.execute_batch(
+        "ALTER TABLE message RENAME TO stored;
+         CREATE VIEW message AS SELECT *, abs(octets) AS size FROM stored;",
+    )
+    .unwrap();
+    let stock = schema::Stock {
+        opened: 1,
+        clean: true,
+        next: 4,
+        stats: Stats::default(),
+        queues: vec![("q.test".into(), Class::Normal, 3)],
+    };
+    let mut ledger = Ledger::new(&stock);
+    let request = |limit| {
+        let (queue, class) = (QueueName::new("q.test"), Class::Normal);
+        ClaimRequest { queue, class, now: Timestamp::from_millis(9), limit, lease: Timestamp::NEVER }
+    };
+    let mut damaged = Vec::new();
+    ledger.claim(&conn, &request(3), &mut damaged).unwrap_err();
+    assert!((1..=3).all(|n| ledger.lease_of(n << 20).is_none()));
+    assert_eq!(ledger.claim(&conn, &request(2), &mut damaged).unwrap().claims.len(), 2);
+    assert!(damaged.is_empty());
+}
+
+#[test]
+fn a_ballast_that_is_not_wanted_any_more_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = DiskOptions::new();
+    options.ballast_octets = 1 << 20;
+    drop(DiskSpool::open_with(dir.path(), options).unwrap());
+    let ballast = dir.path().join("ballast");
+    assert!(ballast.exists());
+    drop(DiskSpool::open(dir.path()).unwrap());
+    assert!(!ballast.exists());
 }
 
 #[test]

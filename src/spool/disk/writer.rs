@@ -19,11 +19,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
 use super::super::{Enqueued, Known, SetAside, SpoolError};
-use super::apply::{DAMAGED, apply};
+use super::apply::apply;
 use super::ballast::Ballast;
 use super::calls::{Look, Write};
+use super::damaged::{DAMAGED, Fate};
 use super::is_no_room;
-use super::ledger::{Change, Ledger};
+use super::ledger::{Change, Claimed, Damaged, Ledger};
 use super::queue::{Held, Phase, Shared};
 use super::rows::{Row, entry_number};
 use super::schema::{count, failure};
@@ -134,8 +135,7 @@ impl Writer {
                 !matches!(write, Write::Discard { .. })
             });
             let damaged = self.look_all(turn.looks);
-            let aside = |(e, queue, class)| Write::SetAside { e, queue, class, damaged: None };
-            turn.writes.extend(damaged.into_iter().map(aside));
+            turn.writes.extend(damaged.into_iter().map(|damaged| Write::SetAside { damaged, fate: None }));
             if !turn.last && cleans {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
@@ -150,7 +150,7 @@ impl Writer {
     }
 
     /// All looks of a turn, in one transaction: beginning one takes as long as a look.
-    fn look_all(&mut self, looks: Vec<Look>) -> Vec<super::ledger::Damaged> {
+    fn look_all(&mut self, looks: Vec<Look>) -> Vec<Damaged> {
         let mut damaged = Vec::new();
         let together = looks.len() > 1 || looks.iter().any(|look| matches!(look, Look::Queues { .. }));
         // Without it, each is one of its own.
@@ -166,10 +166,17 @@ impl Writer {
         damaged
     }
 
-    fn look(&mut self, look: Look, damaged: &mut Vec<super::ledger::Damaged>) {
+    fn look(&mut self, look: Look, damaged: &mut Vec<Damaged>) {
         match look {
-            Look::Claim { request, reply } => {
-                let result = self.ledger.claim(&self.conn, &request, damaged);
+            Look::Claim { request, turns, reply } => {
+                let result = match self.ledger.claim(&self.conn, &request, damaged) {
+                    // What was found is set aside with this turn, and the search goes on in the next.
+                    Ok(Claimed { claims, ends_early: true }) if claims.is_empty() && turns < TURNS => {
+                        self.shared.look_again(Look::Claim { request, turns: turns + 1, reply });
+                        return;
+                    }
+                    result => result.map(|claimed| claimed.claims),
+                };
                 if let Err(Ok(claims)) = reply.send(result) {
                     claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
@@ -231,8 +238,7 @@ impl Writer {
                     writes.retain(|write| !matches!(write, Write::Move { .. }));
                     return writes.is_empty() || self.group(writes);
                 }
-                let settles = writes.iter().any(|write| matches!(write, Write::Settle { .. }));
-                if error.is_full() && settles && self.ballast.give_up() {
+                if error.is_full() && self.is_disk_too_full_for(&writes) && self.ballast.give_up() {
                     return self.group(writes);
                 }
                 // One that waits for a person's shell need not wait once more for each call.
@@ -258,6 +264,17 @@ impl Writer {
                 false
             }
         }
+    }
+
+    /// Whether there are settlements among these, and the disk has no room for them: not only a limit of the
+    /// database, which no ballast moves.
+    fn is_disk_too_full_for(&self, writes: &[Write]) -> bool {
+        let settles = |write: &Write| matches!(write, Write::Settle { .. });
+        if self.ballast.is_spent() || !writes.iter().any(settles) {
+            return false;
+        }
+        let weight: usize = writes.iter().map(Write::weight).sum();
+        self.shared.options.max_octets.is_none() || self.ballast.is_disk_full(SPARE + weight as u64)
     }
 
     fn transact(&mut self, writes: &mut [Write]) -> Result<Change, Failed> {
@@ -345,11 +362,18 @@ impl Writer {
             Write::Prune { more, reply, .. } => drop(reply.send(Ok(more))),
             Write::Flush { reply } => drop(reply.send(Ok(()))),
             Write::Alter { altered, reply, .. } => drop(reply.send(Ok(altered))),
-            Write::SetAside { e, queue, damaged, .. } => {
-                let Some(message) = damaged else { return };
+            Write::SetAside { damaged: Damaged { e, queue, .. }, fate } => {
                 let entry = entry_number(e);
-                tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
-                self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+                match fate {
+                    Some(Fate::Aside(message)) => {
+                        tracing::error!(?message, entry, %queue, "a stored entry cannot be read and is set aside");
+                        self.shared.note_aside(SetAside::new(message, entry, queue, DAMAGED.into()));
+                    }
+                    Some(Fate::Removed(message)) => {
+                        tracing::warn!(?message, entry, "a stored entry that cannot be read is cancelled");
+                    }
+                    None => {}
+                }
             }
             Write::Discard { .. } | Write::Move { .. } => {}
         }
@@ -448,3 +472,9 @@ fn failure_again(error: &rusqlite::Error) -> SpoolError {
         other => SpoolError::Storage(io::Error::other(other.to_string())),
     }
 }
+
+/// How often a claim that found nothing but damage goes on: a million rows. More are left to the next one.
+const TURNS: u32 = 1_000;
+
+/// What a group writes besides what it brings, generously: pages of the tables and indices it touches.
+const SPARE: u64 = 2 << 20;

@@ -23,7 +23,9 @@
 
 mod cuts;
 mod disk;
+mod orders;
 mod platter;
+mod remembered;
 mod segments;
 pub mod story;
 pub mod tales;

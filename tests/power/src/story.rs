@@ -9,12 +9,15 @@ use bytes::Bytes;
 use postroad::clock::Timestamp;
 use postroad::message::MessageId;
 use postroad::spool::{
-    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, NewBody, NewMessage, Selection,
+    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, LogKind, NewBody, NewMessage, Selection,
     Settlement, Spool, SpoolError, Then, contract,
 };
 
 use crate::disk::{Disk, Ended, Note};
+use crate::orders::{LEASE, order};
+pub use crate::orders::{Order, Standing};
 use crate::platter::mix;
+use crate::remembered::{self, Memory};
 
 /// A message of a story; everything about it follows from its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +50,24 @@ impl Letter {
         message.body = body;
         let entry = message.entries[0].clone();
         message.entries.resize(self.entries as usize, entry);
+        if self.is_remembered() {
+            remembered::remember(&mut message, self.n);
+        }
         message
+    }
+
+    /// Whether it has a key, keeps its results and is logged.
+    pub const fn is_remembered(self) -> bool {
+        self.n >= REMEMBERED
     }
 
     fn whole(self) -> NewMessage {
         self.message(NewBody::Inline(self.body()))
     }
 }
+
+/// Letters from this number on are remembered.
+pub const REMEMBERED: u64 = 1 << 24;
 
 /// An entry of a letter.
 pub type Place = (MessageId, u32);
@@ -74,23 +88,27 @@ pub enum Call {
         place: Place,
         due: u64,
     },
+    /// All entries of a message, from outside.
+    Alter(MessageId, Order),
 }
 
-/// What a spool holds.
+/// What a spool holds, and what it remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held(pub BTreeMap<MessageId, Mail>);
+pub struct Held(pub BTreeMap<MessageId, Mail>, pub BTreeMap<MessageId, Memory>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
     size: usize,
-    /// How often each entry was tried, and when it is due.
-    pub entries: BTreeMap<u32, (u32, u64)>,
+    pub entries: BTreeMap<u32, Standing>,
 }
 
 impl Held {
     fn add(&mut self, letter: Letter) {
-        let entries = (0..letter.entries).map(|entry| (entry, (0, 0))).collect();
+        let entries = (0..letter.entries).map(|entry| (entry, Standing::default())).collect();
         self.0.insert(letter.id(), Mail { size: letter.size, entries });
+        if letter.is_remembered() {
+            self.1.insert(letter.id(), Memory { logged: 1, settled: 0, recipients: letter.entries });
+        }
     }
 
     fn after(mut self, call: &Call) -> Self {
@@ -101,6 +119,9 @@ impl Held {
             Call::Remove { place: (id, entry), report } => {
                 if let Some(mail) = self.0.get_mut(id) {
                     mail.entries.remove(entry);
+                    if let Some(memory) = self.1.get_mut(id) {
+                        (memory.logged, memory.settled) = (memory.logged + 1, memory.settled + 1);
+                    }
                     if mail.entries.is_empty() {
                         self.0.remove(id);
                     }
@@ -109,7 +130,12 @@ impl Held {
             }
             Call::Retry { place: (id, entry), due } => {
                 if let Some(at) = self.0.get_mut(id).and_then(|mail| mail.entries.get_mut(entry)) {
-                    *at = (at.0 + 1, *due);
+                    (at.tried, at.due) = (at.tried + 1, *due);
+                }
+            }
+            Call::Alter(id, order) => {
+                for at in self.0.get_mut(id).iter_mut().flat_map(|mail| mail.entries.values_mut()) {
+                    at.alter(*order);
                 }
             }
         }
@@ -175,14 +201,28 @@ async fn read(spool: &DiskSpool, letters: &HashMap<MessageId, Letter>) -> Result
             octets += body.len() as u64;
             place.insert(Mail { size: body.len(), entries: BTreeMap::new() });
         }
-        let due = claim.due.as_millis();
-        held.0.get_mut(&id).unwrap().entries.insert(claim.token.entry, (claim.attempts, due));
+        let (tried, due, cancelled) = (claim.attempts, claim.due.as_millis(), claim.cancelled);
+        let standing = Standing { tried, due, parked: false, cancelled };
+        held.0.get_mut(&id).unwrap().entries.insert(claim.token.entry, standing);
     }
-    if entries.len() != claims.len() || entries.iter().any(|entry| entry.parked.is_some()) {
-        return Err(format!("{} entries are listed, {} can be claimed", entries.len(), claims.len()));
+    let mut parked = 0;
+    for entry in entries.iter().filter(|entry| entry.parked.is_some()) {
+        parked += 1;
+        let letter = letters.get(&entry.message).ok_or("nobody enqueued what is parked")?;
+        let mail = held.0.entry(entry.message).or_insert_with(|| {
+            octets += letter.size as u64;
+            Mail { size: letter.size, entries: BTreeMap::new() }
+        });
+        let (tried, due, cancelled) = (entry.attempts, entry.due.as_millis(), entry.cancelled);
+        mail.entries.insert(entry.entry, Standing { tried, due, parked: true, cancelled });
     }
+    if entries.len() != claims.len() + parked {
+        return Err(format!("{} are listed, {} claimed, {parked} parked", entries.len(), claims.len()));
+    }
+    held.1 = remembered::read(spool, letters).await?;
     let stats = spool.stats();
-    if (stats.messages, stats.entries, stats.octets) != (held.0.len() as u64, claims.len() as u64, octets) {
+    let count = (held.0.len() as u64, entries.len() as u64, parked as u64, octets);
+    if (stats.messages, stats.entries, stats.parked, stats.octets) != count {
         return Err(format!(
             "{} messages, {} entries, {octets} octets: {stats:?}",
             held.0.len(),
@@ -190,7 +230,7 @@ async fn read(spool: &DiskSpool, letters: &HashMap<MessageId, Letter>) -> Result
         ));
     }
     let queues = spool.queues(None, 10).await.map_err(failed)?;
-    if queues.iter().map(|queue| queue.entries).sum::<u64>() != stats.entries {
+    if queues.iter().map(|queue| queue.entries).sum::<u64>() != stats.entries - stats.parked {
         return Err(format!("the queues count {queues:?}, there are {}", stats.entries));
     }
     Ok((held, claims))
@@ -199,9 +239,7 @@ async fn read(spool: &DiskSpool, letters: &HashMap<MessageId, Letter>) -> Result
 async fn claim_all(spool: &DiskSpool) -> Result<Vec<Claim>, SpoolError> {
     let queue = contract::sample(0).entries[0].queue.clone();
     let now = Timestamp::from_millis(1 << 45);
-    spool
-        .claim(ClaimRequest { queue, class: Class::Normal, now, limit: 10_000, lease: Timestamp::NEVER })
-        .await
+    spool.claim(ClaimRequest { queue, class: Class::Normal, now, limit: 10_000, lease: LEASE }).await
 }
 
 /// The letters that calls are about.
@@ -211,7 +249,7 @@ pub fn letters(calls: &[Call]) -> HashMap<MessageId, Letter> {
         Call::Stage(letter) | Call::GiveUp(letter) | Call::Remove { report: Some(letter), .. } => {
             vec![*letter]
         }
-        Call::Remove { report: None, .. } | Call::Retry { .. } => Vec::new(),
+        Call::Remove { report: None, .. } | Call::Retry { .. } | Call::Alter(..) => Vec::new(),
     });
     all.map(|letter| (letter.id(), letter)).collect()
 }
@@ -224,7 +262,7 @@ pub async fn check(
     letters: &HashMap<MessageId, Letter>,
 ) -> Result<(), String> {
     let spool = DiskSpool::open(dir).map_err(|error| format!("it does not open: {error:?}"))?;
-    let (found, claims) = read(&spool, letters).await?;
+    let (found, mut claims) = read(&spool, letters).await?;
     if known.explain(&found, calls).is_none() {
         let maybe: Vec<_> = known.maybe.iter().map(|call| &calls[*call]).collect();
         return Err(format!("acknowledged: {:#?}\nperhaps: {maybe:#?}\nfound: {found:#?}", known.held));
@@ -237,6 +275,10 @@ pub async fn check(
     if !body.is_ok_and(|body| body == more.body()) {
         return Err("a new body is not kept".into());
     }
+    remembered::check_keys(&spool, &found, letters).await?;
+    // Also what is held.
+    order(&spool, Selection::parked(), Order::Release).await.map_err(failed)?;
+    claims.extend(claim_all(&spool).await.map_err(failed)?);
     let all: Vec<_> = claims.iter().chain(&born).map(contract::remove).collect();
     let fenced = spool.settle(all, Durability::Synced).await.map_err(failed)?;
     if !fenced.is_empty() || spool.stats().messages != 0 {
@@ -249,7 +291,7 @@ pub async fn check(
         text("PRAGMA integrity_check"),
         text(
             "SELECT (SELECT count(*) FROM message) || ' ' || (SELECT count(*) FROM entry) || ' ' \
-              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM staged)",
+              || (SELECT count(*) FROM body) || ' ' || (SELECT count(*) FROM told)",
         ),
     );
     if sound != "ok" || left != "0 0 0 0" {
@@ -338,8 +380,9 @@ impl Teller {
                 _ => None,
             };
             let (spool, disk) = (spool.clone(), Arc::clone(&self.disk));
+            let logs = claim.as_ref().is_some_and(|c| self.known.held.1.contains_key(&c.token.message));
             let task = tokio::spawn(async move {
-                let result = make(&spool, call, claim).await;
+                let result = make(&spool, call, claim, logs).await;
                 let ended = match &result {
                     Ok(()) => Ended::Done,
                     Err(SpoolError::Unknown(_)) => Ended::Unknown,
@@ -358,10 +401,16 @@ impl Teller {
         answers
     }
 
-    /// The entries that are there.
+    /// The entries that are there and can be claimed.
     pub fn places(&self) -> Vec<Place> {
         let mails = self.known.held.0.iter();
-        mails.flat_map(|(id, mail)| mail.entries.keys().map(|entry| (*id, *entry))).collect()
+        let all = mails.flat_map(|(id, mail)| mail.entries.iter().map(|(entry, at)| ((*id, *entry), at)));
+        all.filter(|(_, at)| !at.parked).map(|(place, _)| place).collect()
+    }
+
+    /// Bodies that were copied into another file since the spool was opened.
+    pub fn moved(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.counters().moved)
     }
 }
 
@@ -372,7 +421,7 @@ pub enum Refused {
     Wrong(String),
 }
 
-async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>) -> Result<(), SpoolError> {
+async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>, logs: bool) -> Result<(), SpoolError> {
     match call {
         Call::Enqueue(letters) => {
             spool.enqueue(letters.into_iter().map(Letter::whole).collect(), None).await?;
@@ -391,7 +440,8 @@ async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>) -> Result<(),
         }
         Call::Remove { report, .. } => {
             let submit = report.into_iter().map(Letter::whole).collect();
-            let settlement = Settlement { submit, ..contract::remove(&claim.expect("it was claimed")) };
+            let mut settlement = Settlement { submit, ..contract::remove(&claim.expect("it was claimed")) };
+            settlement.log.extend(logs.then(|| remembered::event(settlement.token, LogKind::Delivered)));
             settle(spool, settlement).await?;
         }
         Call::Retry { due, .. } => {
@@ -403,6 +453,7 @@ async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>) -> Result<(),
             };
             settle(spool, settlement).await?;
         }
+        Call::Alter(id, wanted) => order(spool, Selection::message(id), wanted).await?,
     }
     Ok(())
 }

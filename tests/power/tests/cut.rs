@@ -7,7 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
-use postroad_power::story::{Call, Known, Letter, Teller};
+use postroad_power::story::{Call, Known, Letter, Order, REMEMBERED, Teller};
 use postroad_power::tales::Draw;
 use postroad_power::{Disk, Effort, Ended, Fault, Image, Record, Tried, cut, fast_folder, somewhere};
 
@@ -22,7 +22,7 @@ fn tell(
     let dir = fast_folder();
     let (image, known, calls) = before;
     let mut teller = Teller::new(Disk::new(dir.path(), &image), known.clone(), calls);
-    teller.options.wal_octets = wal_octets;
+    (teller.options.wal_octets, teller.options.segment_octets) = (wal_octets, SEGMENT);
     teller.disk.set(fault);
     runtime.block_on(async {
         teller.open().await.unwrap();
@@ -66,6 +66,9 @@ fn told(what: &str, tried: Result<Tried, String>) {
     }
 }
 
+/// Small files, so that bodies are copied out of them.
+const SEGMENT: u64 = 256 << 10;
+
 /// Every subset of what a small commit writes is tried: that many loose steps.
 const EXHAUSTIVE: usize = 10;
 
@@ -93,6 +96,48 @@ fn large_bodies_come_whole_or_not_at_all() {
         done(teller, vec![Call::Stage(letter(5, 300_000)), Call::Stage(letter(6, 400_000))]).await;
     });
     told("large bodies", cut(&record, Effort { exhaustive: 6, single: 6, random: 6, seed: 3 }));
+}
+
+#[test]
+fn what_is_remembered_and_what_was_ordered_comes_whole_or_not_at_all() {
+    let record = tell(fresh(), 0, None, async |teller| {
+        let [one, two, three] = [0, 1, 2].map(|n| letter(REMEMBERED + n, 500));
+        let two = Letter { entries: 2, ..two };
+        done(teller, vec![Call::Enqueue(vec![one, two])]).await;
+        done(teller, vec![Call::Enqueue(vec![three, letter(4, 20_000)])]).await;
+        done(teller, vec![Call::Alter(one.id(), Order::Hold)]).await;
+        done(teller, vec![Call::Alter(two.id(), Order::Cancel)]).await;
+        done(teller, vec![Call::Remove { place: (two.id(), 1), report: None }]).await;
+        done(teller, vec![Call::Alter(letter(4, 0).id(), Order::Hold)]).await;
+        done(teller, vec![Call::Alter(one.id(), Order::Release)]).await;
+        done(teller, vec![Call::Remove { place: (three.id(), 0), report: Some(letter(5, 100)) }]).await;
+        done(teller, vec![Call::Retry { place: (one.id(), 0), due: 9 }]).await;
+        done(teller, vec![Call::Alter(letter(4, 0).id(), Order::Cancel)]).await;
+    });
+    told("memories and orders", cut(&record, Effort { exhaustive: 8, single: 30, random: 10, seed: 6 }));
+}
+
+#[test]
+fn bodies_that_are_moved_are_in_one_place_or_the_other() {
+    let mut moved = 0;
+    let record = tell(fresh(), u64::MAX, None, async |teller| {
+        // The first file is left, and then nearly emptied.
+        let letters: Vec<_> = (1..=40).map(|n| letter(n, 17_000)).collect();
+        for some in letters.chunks(10) {
+            done(teller, vec![Call::Enqueue(some.to_vec())]).await;
+        }
+        for some in letters[..14].chunks(7) {
+            let gone = some.iter().map(|letter| Call::Remove { place: (letter.id(), 0), report: None });
+            done(teller, gone.collect()).await;
+        }
+        // It is cleaned along with what else is done.
+        for n in 50..60 {
+            done(teller, vec![Call::Enqueue(vec![letter(n, 100)])]).await;
+        }
+        moved = teller.moved();
+    });
+    assert!(moved > 0, "nothing was moved");
+    told("moves", cut(&record, Effort { exhaustive: 6, single: 10, random: 6, seed: 7 }));
 }
 
 /// A story of `rounds` rounds, with kills and closings in between.

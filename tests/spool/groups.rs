@@ -1,0 +1,107 @@
+//! Calls share commits, and none pays for another.
+
+use bytes::Bytes;
+use postroad::clock::Timestamp;
+use postroad::spool::contract::{remove, sample};
+use postroad::spool::{DiskOptions, DiskSpool, Durability, NewBody, Spool, SpoolError, Staged, Stats};
+
+use super::help::{claim, holding, sized};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_share_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    // Callers that come while the writer is busy share the next transaction.
+    let hold = holding(dir.path());
+    let callers: Vec<_> = (0..200_u64)
+        .map(|n| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.enqueue(vec![sized(n, 1000)], None).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(hold);
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    let counters = spool.counters();
+    assert_eq!(counters.operations, 200);
+    assert!(counters.commits <= 50, "{counters:?}");
+    assert_eq!(spool.stats().messages, 200);
+}
+
+#[tokio::test]
+async fn a_settlement_that_may_wait_is_written_without_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let lease = Some(Timestamp::NEVER);
+    let claims = spool.enqueue(vec![sample(1), sample(2)], lease).await.unwrap().claims;
+    let before = spool.counters().commits;
+    let (first, second) = tokio::join!(
+        spool.settle(vec![remove(&claims[0])], Durability::Soon),
+        spool.settle(vec![remove(&claims[1])], Durability::Soon),
+    );
+    assert_eq!((first.unwrap(), second.unwrap()), (vec![], vec![]));
+    assert_eq!(spool.counters().commits, before + 1);
+}
+
+#[tokio::test]
+async fn a_flush_covers_more_than_one_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let lease = Some(Timestamp::NEVER);
+    let claims = spool.enqueue((0..1200).map(sample).collect(), lease).await.unwrap().claims;
+    let hold = holding(dir.path());
+    for claim in &claims {
+        // Handed over, and nobody waits for it.
+        let mut call = spool.settle(vec![remove(claim)], Durability::Soon);
+        let waker = std::task::Waker::noop();
+        assert!(call.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    }
+    let release = async { drop(hold) };
+    let (flushed, ()) = tokio::join!(spool.flush(), release);
+    flushed.unwrap();
+    assert_eq!(spool.stats(), Stats::default());
+}
+
+#[tokio::test]
+async fn one_wrong_call_does_not_fail_its_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let mut writer = spool.stage().await.unwrap();
+    writer.write(Bytes::from_static(b"once")).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    let forged = Staged { number: staged.number, size: staged.size, guard: None };
+    let (mut right, mut wrong) = (sample(1), sample(2));
+    right.body = NewBody::Staged(staged);
+    wrong.body = NewBody::Staged(forged);
+    let hold = holding(dir.path());
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(hold);
+    };
+    let (a, b, c, ()) = tokio::join!(
+        spool.enqueue(vec![right], None),
+        spool.enqueue(vec![wrong, sample(3)], None),
+        spool.enqueue(vec![sample(4)], None),
+        release
+    );
+    assert!(a.is_ok() && c.is_ok());
+    assert!(matches!(b, Err(SpoolError::Storage(_))), "{b:?}");
+    assert_eq!(spool.stats().messages, 2, "the wrong call stored nothing at all");
+    assert_eq!(claim(&spool, 9).await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_log_is_written_back_before_it_grows_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = DiskOptions::new();
+    options.wal_octets = 1 << 20;
+    let spool = DiskSpool::open_with(dir.path(), options).unwrap();
+    for n in 0..400 {
+        spool.enqueue(vec![sized(n, 16_000)], None).await.unwrap();
+    }
+    assert!(spool.counters().checkpoints >= 4, "{:?}", spool.counters());
+    let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
+    assert!(log < 3 << 20, "{log}");
+}
