@@ -13,9 +13,9 @@ use crate::{Talk, relay};
 
 const MESSAGES: usize = 100;
 /// Of so many octets each, and so many times: 25 MB. A relay that was built without optimisation takes minutes
-/// to look at so much; for it, 8 MB, which still come to four times what it may have in memory.
+/// to look at so much; for it, 4 MB, which still come to twice what it may have in memory.
 const PIECE: usize = 64 << 10;
-const PIECES: usize = if cfg!(debug_assertions) { 123 } else { 382 };
+const PIECES: usize = if cfg!(debug_assertions) { 62 } else { 382 };
 /// What the relay may have in memory at any time.
 const MOST: u64 = 200_000_000;
 /// For all of them, on a machine that does other things besides.

@@ -40,6 +40,7 @@ impl<'a> Tags<'a> {
     }
 
     /// Names and values, in order.
+    #[cfg(feature = "preflight")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.0.iter().copied()
     }
