@@ -1,6 +1,6 @@
 //! What the storage itself gives: durable enqueue at several numbers of producers, through a `DiskSpool` and
-//! beside it through the least that does the same: one thread, one file that bodies are appended to, one SQLite
-//! database with the same rows and indexes, groups without a timer. The last column is the one over the other.
+//! beside it through the least that does the same: one thread, one SQLite database with the same rows and indexes
+//! (bodies of this size are kept in it), groups without a timer. The last column is the one over the other.
 //!
 //! `cargo bench --bench bare`
 #![allow(
@@ -13,8 +13,6 @@
 )]
 #![allow(missing_docs, reason = "not a library")]
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -86,14 +84,13 @@ fn write(dir: &Path, from: &mpsc::Receiver<Call>) {
     let conn = Connection::open(dir.join("bare.db")).unwrap();
     conn.execute_batch(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;
-         CREATE TABLE message (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, meta BLOB NOT NULL, seg, off, len);
-         CREATE INDEX message_seg ON message (seg);
+         CREATE TABLE message (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, meta BLOB NOT NULL);
+         CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE entry (e INTEGER PRIMARY KEY, queue TEXT NOT NULL, due INTEGER NOT NULL, recipients TEXT NOT NULL);
          CREATE INDEX entry_due ON entry (queue, due);",
     )
     .unwrap();
-    let mut segment = File::create(dir.join("segment")).unwrap();
-    let (mut n, mut end, mut octets) = (0_i64, 0_i64, Vec::new());
+    let mut n = 0_i64;
     while let Ok(first) = from.recv() {
         let mut group = vec![first];
         while group.len() < 512
@@ -101,21 +98,16 @@ fn write(dir: &Path, from: &mpsc::Receiver<Call>) {
         {
             group.push(more);
         }
-        octets.clear();
-        group.iter().for_each(|(_, body, _)| octets.extend_from_slice(body));
-        segment.write_all(&octets).unwrap();
-        segment.sync_data().unwrap();
         conn.execute_batch("BEGIN IMMEDIATE").unwrap();
         {
-            let mut message =
-                conn.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3, 1, ?4, ?5)").unwrap();
+            let mut message = conn.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3)").unwrap();
+            let mut store = conn.prepare_cached("INSERT INTO body VALUES (?1, ?2)").unwrap();
             let mut entry = conn.prepare_cached("INSERT INTO entry VALUES (?1, 'q.test', ?2, ?3)").unwrap();
             for (id, body, _) in &group {
                 n += 1;
-                let len = i64::try_from(body.len()).unwrap();
-                message.execute(params![n, id, [0_u8; 100].as_slice(), end, len]).unwrap();
+                message.execute(params![n, id, [0_u8; 100].as_slice()]).unwrap();
+                store.execute(params![n, &body[..]]).unwrap();
                 entry.execute(params![n, n, "waiting <someone@q.test>"]).unwrap();
-                end += len;
             }
         }
         conn.execute_batch("COMMIT").unwrap();
