@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::plan::{Mood, Plan, Submission};
 use super::state::{FNV_START, Short, State};
-use super::{Broken, History};
+use super::{Broken, History, SimulationOptions};
 use crate::clock::Timestamp;
 use crate::delivery::{Event, Observer};
 use crate::message::MessageId;
@@ -28,9 +28,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(plan: Arc<Plan>, network: Network, record: bool) -> Arc<Self> {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        network: Network,
+        options: &SimulationOptions,
+        record: bool,
+    ) -> Arc<Self> {
         let history = History { seed: plan.seed, hash: FNV_START, ..History::default() };
         let state = State {
+            options: options.clone(),
             clock: None,
             from: Duration::ZERO,
             began: None,

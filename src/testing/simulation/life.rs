@@ -50,6 +50,7 @@ impl Life<'_> {
         let clock = Arc::new(JumpingClock::starting_at(self.wall));
         let began = now();
         self.ledger.begins(&clock, self.at, began);
+        self.network.goes_on(self.at);
         let Some(engine) = self.engine(&clock).await else {
             self.ledger.broken("the engine does not start");
             return End::Over { at: self.at };

@@ -18,6 +18,7 @@
 
 mod ledger;
 mod life;
+mod options;
 mod peers;
 mod plan;
 mod state;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use self::ledger::Ledger;
 use self::life::{End, Life};
+pub use self::options::{NoHistory, SimulationOptions};
 use self::plan::Plan;
 use super::time::{START, paused};
 use super::{FaultySpool, Network};
@@ -54,53 +56,6 @@ pub struct Simulation {
     options: SimulationOptions,
     spool: Option<Box<dyn Fn() -> Arc<dyn Spool>>>,
     engine: Option<Box<dyn Fn(EngineBuilder) -> EngineBuilder>>,
-}
-
-/// How much happens in a simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SimulationOptions {
-    /// How many messages are submitted. Default: 12.
-    pub messages: usize,
-    /// The time in which they are, and in which things go wrong. What is queued then is waited for, as
-    /// long as messages live. Default: 6 hours.
-    pub time: Duration,
-    /// How many domains there are, of which every third or so is well. Default: 9.
-    pub destinations: usize,
-    /// How often the process ends at most: by a crash, or in good order. Default: 4.
-    pub ends: usize,
-    /// Whether hosts and routes fail. Default: yes.
-    pub peer_faults: bool,
-    /// Whether the spool fails. Default: yes.
-    pub spool_faults: bool,
-    /// Whether wall time jumps. Default: yes.
-    pub jumps: bool,
-    /// Whether every line of the history is kept, and not only the last ones of one that is broken.
-    /// Default: no.
-    pub record: bool,
-}
-
-impl SimulationOptions {
-    /// The defaults: a history that takes some ten milliseconds.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            messages: 12,
-            time: Duration::from_secs(6 * 3600),
-            destinations: 9,
-            ends: 4,
-            peer_faults: true,
-            spool_faults: true,
-            jumps: true,
-            record: false,
-        }
-    }
-}
-
-impl Default for SimulationOptions {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// What happened.
@@ -141,6 +96,8 @@ pub struct History {
 pub struct Broken {
     /// The seed.
     pub seed: u64,
+    /// What else the history follows from.
+    pub options: SimulationOptions,
     /// Which promise, and by what.
     pub what: String,
     /// What happened before.
@@ -152,11 +109,12 @@ impl fmt::Display for Broken {
         for line in &self.lines {
             writeln!(f, "{line}")?;
         }
-        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        let (seed, options) = (self.seed, &self.options);
+        writeln!(f, "seed {seed}: {}", self.what)?;
+        writeln!(f, "the same again: \"{seed} {options}\".parse::<Simulation>(), with the same spool and engine")?;
         write!(
             f,
-            "the same again: POSTROAD_SEED={} cargo test --all-features --test simulation, or Simulation::new({})",
-            self.seed, self.seed
+            "of those of this crate: POSTROAD_REPLAY='{seed} {options}' cargo test --all-features --test simulation replay"
         )
     }
 }
@@ -210,7 +168,7 @@ impl Simulation {
             Some(spool) => spool(),
             None => Arc::new(MemorySpool::new()),
         };
-        let ledger = Ledger::new(Arc::clone(&plan), network.clone(), record);
+        let ledger = Ledger::new(Arc::clone(&plan), network.clone(), &self.options, record);
         let spool = FaultySpool::watched(inner, ledger.clone());
         let (mut at, mut wall, mut next) = (Duration::ZERO, START, 0);
         loop {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::plan::{Kind, Mood, Plan};
-use super::{Broken, History};
+use super::{Broken, History, SimulationOptions};
 use crate::clock::{Clock, Timestamp};
 use crate::message::MessageId;
 use crate::smtp::params::{Notify, Rcpt};
@@ -18,6 +18,7 @@ use crate::testing::network::{Taken, address};
 use crate::testing::spool::{Settled, Stored};
 
 pub(super) struct State {
+    pub(super) options: SimulationOptions,
     pub(super) clock: Option<Arc<JumpingClock>>,
     /// How far the history was when this life began, and when that was.
     pub(super) from: Duration,
@@ -104,7 +105,8 @@ impl State {
 
     pub(super) fn broken_off(&mut self) -> Broken {
         let what = self.broken.clone().unwrap_or_default();
-        Broken { seed: self.history.seed, what, lines: std::mem::take(&mut self.lines).into() }
+        let (seed, options) = (self.history.seed, self.options.clone());
+        Broken { seed, options, what, lines: std::mem::take(&mut self.lines).into() }
     }
 
     pub(super) fn taken(&mut self, plan: &Plan, taken: &Taken) {
