@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::lock;
 use crate::BoxFuture;
 use crate::clock::Timestamp;
-use crate::message::{Content, MessageId};
+use crate::message::{Content, Handling, MessageId};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
@@ -59,7 +59,10 @@ pub(super) trait Watch: Send + Sync {
 pub(super) struct Stored {
     pub(super) id: MessageId,
     pub(super) mail: Mail,
+    pub(super) handling: Handling,
     pub(super) expires: Timestamp,
+    /// Its key, and until when that is remembered.
+    pub(super) key: Option<(Box<str>, Timestamp)>,
     /// By entry.
     pub(super) recipients: Vec<(u32, Rcpt)>,
     /// Body, where it is at hand.
@@ -86,6 +89,8 @@ impl Stored {
         Self {
             id: message.id,
             mail: message.mail.clone(),
+            handling: message.handling.clone(),
+            key: message.key.as_ref().map(|key| (key.name.clone(), key.until)),
             expires: message.expires,
             recipients: recipients.collect(),
             body,
@@ -299,8 +304,10 @@ impl Spool for FaultySpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         let enqueue = async move || {
             let Some(watch) = &self.watch else { return self.inner.enqueue(batch, lease).await };
-            let stored = batch.iter().map(Stored::of).collect();
+            let mut stored: Vec<_> = batch.iter().map(Stored::of).collect();
             let enqueued = self.inner.enqueue(batch, lease).await?;
+            let other = |id| enqueued.known.iter().any(|known| known.given == id && known.stored != id);
+            stored.retain(|stored| !other(stored.id));
             watch.stored(stored);
             Ok(enqueued)
         };

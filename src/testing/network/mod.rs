@@ -218,7 +218,11 @@ impl Network {
     }
 
     fn site<T>(&self, host: &str, look: impl FnOnce(&mut Site) -> T) -> T {
-        look(self.state().hosts.entry(host.into()).or_insert_with(|| Site::new(host)))
+        let mut state = self.state();
+        match state.hosts.get_mut(host) {
+            Some(site) => look(site),
+            None => look(state.hosts.entry(host.into()).or_insert_with(|| Site::new(host))),
+        }
     }
 
     /// What the host does at this step, without the rules.

@@ -12,16 +12,24 @@
 //!   not for him, and nobody gets it twice unless the host could not say that it took it, or the process
 //!   ended in between;
 //! - a failure is reported to the sender once, unless it did not want that, and no report is reported on;
-//! - a domain whose hosts are well is not held up by others.
+//! - a domain whose hosts are well is not held up by others;
+//! - what is held is not sent and does not expire; what was cancelled before it was in flight is not sent, and
+//!   nobody else is cancelled; an order reaches all that it is about;
+//! - a key never stands for two messages, nor for two contents, also for a caller that begins again after a crash;
+//! - of a recipient that stands for others, each of those is sent the message once.
 //!
 //! Each life of the process has a runtime of its own, which a crash drops as it stands.
 
+mod callers;
 mod ledger;
 mod life;
+mod lists;
 mod options;
+mod orders;
 mod peers;
 mod plan;
 mod state;
+mod submit;
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,6 +86,14 @@ pub struct History {
     pub expired: u64,
     /// Reports that came into being.
     pub reports: u64,
+    /// Recipients that were cancelled.
+    pub cancelled: u64,
+    /// Messages that were sent on to those for whom a recipient stood.
+    pub sent_on: u64,
+    /// Messages that were submitted again under their keys.
+    pub repeats: u64,
+    /// Orders about what waits.
+    pub orders: u64,
     /// Lives of the process.
     pub lives: u64,
     /// Calls of the spool.
@@ -88,6 +104,30 @@ pub struct History {
     pub hash: u64,
     /// The lines, where they are kept.
     pub lines: Vec<String>,
+}
+
+impl History {
+    /// Adds the counts and the time of another, as for a sum over many seeds.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.messages, other.messages),
+            (&mut self.recipients, other.recipients),
+            (&mut self.deliveries, other.deliveries),
+            (&mut self.doubles, other.doubles),
+            (&mut self.failed, other.failed),
+            (&mut self.expired, other.expired),
+            (&mut self.reports, other.reports),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.sent_on, other.sent_on),
+            (&mut self.repeats, other.repeats),
+            (&mut self.orders, other.orders),
+            (&mut self.lives, other.lives),
+            (&mut self.calls, other.calls),
+        ] {
+            *sum += more;
+        }
+        self.time += other.time;
+    }
 }
 
 /// A promise that was broken, or a history that could not be run.
@@ -111,7 +151,10 @@ impl fmt::Display for Broken {
         }
         let (seed, options) = (self.seed, &self.options);
         writeln!(f, "seed {seed}: {}", self.what)?;
-        writeln!(f, "the same again: \"{seed} {options}\".parse::<Simulation>(), with the same spool and engine")?;
+        writeln!(
+            f,
+            "the same again: \"{seed} {options}\".parse::<Simulation>(), with the same spool and engine"
+        )?;
         write!(
             f,
             "of those of this crate: POSTROAD_REPLAY='{seed} {options}' cargo test --all-features --test simulation replay"
@@ -130,6 +173,12 @@ impl Simulation {
     /// With other options. They are a part of the history: the same seed with others is another one.
     pub fn options(mut self, options: SimulationOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Keeps every line of the history.
+    pub const fn record(mut self) -> Self {
+        self.options.record = true;
         self
     }
 

@@ -28,6 +28,12 @@ pub struct SimulationOptions {
     pub spool_faults: bool,
     /// Whether wall time jumps. Default: yes.
     pub jumps: bool,
+    /// Whether mail that waits is held, released, cancelled, put off and routed anew. Default: yes.
+    pub orders: bool,
+    /// Whether some messages are submitted under a key, and again, also with another content. Default: yes.
+    pub keys: bool,
+    /// Whether some recipients stand for others. Default: yes.
+    pub lists: bool,
     /// Whether every line of the history is kept, and not only the last ones of one that is broken. It changes
     /// nothing of what happens. Default: no.
     pub record: bool,
@@ -45,6 +51,9 @@ impl SimulationOptions {
             peer_faults: true,
             spool_faults: true,
             jumps: true,
+            orders: true,
+            keys: true,
+            lists: true,
             record: false,
         }
     }
@@ -58,6 +67,9 @@ impl SimulationOptions {
             "peer_faults" => self.peer_faults = switch(value)?,
             "spool_faults" => self.spool_faults = switch(value)?,
             "jumps" => self.jumps = switch(value)?,
+            "orders" => self.orders = switch(value)?,
+            "keys" => self.keys = switch(value)?,
+            "lists" => self.lists = switch(value)?,
             _ => return None,
         }
         Some(())
@@ -72,15 +84,21 @@ impl Default for SimulationOptions {
 
 impl fmt::Display for SimulationOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, time, destinations, ends, peer_faults, spool_faults, jumps, record: _ } = self;
-        write!(f, "messages={messages} time=")?;
-        match time.subsec_millis() {
-            0 => write!(f, "{}s", time.as_secs())?,
-            _ => write!(f, "{}ms", time.as_millis())?,
+        write!(f, "messages={} time=", self.messages)?;
+        match self.time.subsec_millis() {
+            0 => write!(f, "{}s", self.time.as_secs())?,
+            _ => write!(f, "{}ms", self.time.as_millis())?,
         }
-        write!(f, " destinations={destinations} ends={ends}")?;
-        for (name, is) in [("peer_faults", peer_faults), ("spool_faults", spool_faults), ("jumps", jumps)] {
-            write!(f, " {name}={}", if *is { "yes" } else { "no" })?;
+        write!(f, " destinations={} ends={}", self.destinations, self.ends)?;
+        for (name, is) in [
+            ("peer_faults", self.peer_faults),
+            ("spool_faults", self.spool_faults),
+            ("jumps", self.jumps),
+            ("orders", self.orders),
+            ("keys", self.keys),
+            ("lists", self.lists),
+        ] {
+            write!(f, " {name}={}", if is { "yes" } else { "no" })?;
         }
         Ok(())
     }

@@ -1,16 +1,18 @@
 //! What the ledger knows, and the rules by which it notes a promise that is broken.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{Kind, Mood, Plan};
+use super::lists::members;
+use super::orders::Running;
+use super::plan::{Kind, Mood, Plan, Submission};
 use super::{Broken, History, SimulationOptions};
 use crate::clock::{Clock, Timestamp};
-use crate::message::MessageId;
+use crate::message::{Handling, MessageId};
 use crate::smtp::params::{Notify, Rcpt};
 use crate::spool::{REPORT_ENTRY, RecipientState, Then};
 use crate::testing::JumpingClock;
@@ -34,6 +36,21 @@ pub(super) struct State {
     pub(super) was_moody: bool,
     pub(super) messages: BTreeMap<MessageId, Message>,
     pub(super) submitted: BTreeMap<MessageId, (u64, usize, Duration)>,
+    /// The messages with recipients that wait.
+    pub(super) open: BTreeSet<MessageId>,
+    /// Under which id the message with a number was stored.
+    pub(super) numbers: BTreeMap<u64, MessageId>,
+    /// Which message a key stands for, and until when that is remembered.
+    pub(super) keys: BTreeMap<Box<str>, (MessageId, Timestamp)>,
+    /// Keys that stood for another message before.
+    pub(super) forgotten: BTreeSet<Box<str>>,
+    /// Submissions under keys that were not answered yet: whoever made them does it over after a crash.
+    pub(super) unanswered: BTreeMap<Box<str>, Submission>,
+    /// Orders that are under way.
+    pub(super) running: BTreeMap<u64, Running>,
+    /// Since when entries are known to be held, and to be cancelled.
+    pub(super) held: BTreeMap<(MessageId, u32), Duration>,
+    pub(super) cancelled: BTreeMap<(MessageId, u32), Duration>,
     /// How many are being submitted.
     pub(super) submitting: usize,
     /// What was taken for recipients that were settled already: right only if nobody was told of it.
@@ -48,9 +65,19 @@ pub(super) struct Message {
     /// The number and the size of the body, of one that was submitted.
     pub(super) own: Option<(u64, usize)>,
     pub(super) from: String,
+    pub(super) handling: Handling,
     pub(super) expires: Timestamp,
+    pub(super) stored: Duration,
     /// When it may be sent.
     pub(super) ready: Duration,
+    /// Orders were given about it, and until when they change when it is sent.
+    pub(super) is_moved: bool,
+    pub(super) touched: Timestamp,
+    pub(super) may_be_cancelled: bool,
+    /// The message that it was sent on from: its octets are that one's.
+    root: MessageId,
+    /// Those that were sent on from it.
+    sent_on: Vec<MessageId>,
     pub(super) recipients: BTreeMap<Box<str>, Party>,
 }
 
@@ -84,12 +111,11 @@ impl State {
     }
 
     pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
-        let line = format!("{:>14.3} {what}", self.at.as_secs_f64());
-        for octet in line.bytes() {
-            self.history.hash = (self.history.hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME);
-        }
+        let at = self.at.as_secs_f64();
+        // Formatting into it cannot fail.
+        let _ = write!(Digest(&mut self.history.hash), "{at:>14.3} {what}");
         if self.record {
-            self.lines.push_back(line);
+            self.lines.push_back(format!("{at:>14.3} {what}"));
             if self.lines.len() > MAX_LINES {
                 self.lines.pop_front();
             }
@@ -120,6 +146,10 @@ impl State {
         if plan.site(to).is_none_or(|site| site.host != **host) {
             self.breaks(format_args!("{name} for {to} was given to {host}"));
         }
+        // What stands for others has the same octets as what they get.
+        let id = self.of(id, to);
+        let ended = self.from
+            + self.began.map_or(Duration::ZERO, |began| taken.ended().saturating_duration_since(began));
         let Some(message) = self.messages.get_mut(&id) else {
             return self.breaks(format_args!("{name} is not in the spool, and was delivered"));
         };
@@ -129,7 +159,7 @@ impl State {
             faults.push(format!("{name} is from {from}"));
         }
         if let Some((number, size)) = message.own
-            && !taken.content.ends_with(&body(number, size))
+            && !has_body(&taken.content, number, size)
         {
             faults.push(format!("{name} has not the octets that were submitted"));
         }
@@ -149,6 +179,15 @@ impl State {
                     let what = format!("{name} was given to {to}, who was {:?}", party.state);
                     self.late.push((Arc::clone(&told), what));
                 }
+                let was_so = |since: &BTreeMap<_, Duration>| {
+                    since.get(&(id, party.entry)).is_some_and(|at| ended > *at)
+                };
+                if was_so(&self.held) {
+                    faults.push(format!("{name} was given to {to}, and was held"));
+                }
+                if was_so(&self.cancelled) {
+                    faults.push(format!("{name} was given to {to}, and was cancelled"));
+                }
                 party.takes.push((life, told));
             }
         }
@@ -157,10 +196,40 @@ impl State {
         }
     }
 
-    pub(super) fn stored(&mut self, stored: Stored, report: bool) {
+    /// The message that went to this recipient, of one and those that were sent on from it.
+    fn of(&self, id: MessageId, to: &str) -> MessageId {
+        let has =
+            |id: &MessageId| self.messages.get(id).is_some_and(|message| message.recipients.contains_key(to));
+        let sent_on = self.messages.get(&id).map(|message| message.sent_on.as_slice()).unwrap_or_default();
+        std::iter::once(&id).chain(sent_on).copied().find(has).unwrap_or(id)
+    }
+
+    /// A key never stands for two messages.
+    fn has_key(&mut self, id: MessageId, key: &str, until: Timestamp) {
+        if let Some((first, known)) = self.keys.get(key).copied()
+            && (self.latest < known || self.open.contains(&first))
+        {
+            self.breaks(format_args!("{} and {} are stored under one key", Short(first), Short(id)));
+        }
+        if self.keys.insert(key.into(), (id, until)).is_some() {
+            self.forgotten.insert(key.into());
+        }
+    }
+
+    /// Whether the key stood for another message before, so that it may stand for another content now.
+    pub(super) fn was_forgotten(&self, key: &str) -> bool {
+        self.forgotten.contains(key)
+    }
+
+    /// A message is in the spool: one that was submitted, a report, or one that was sent on from `of`.
+    pub(super) fn stored(&mut self, stored: Stored, report: bool, of: Option<MessageId>) {
         if self.messages.contains_key(&stored.id) {
             return;
         }
+        if let Some((key, until)) = &stored.key {
+            self.has_key(stored.id, key, *until);
+        }
+        let of = of.and_then(|of| self.messages.get(&of)).map(|message| (message.root, message.own));
         let submitted = self.submitted.get(&stored.id).copied();
         self.history.recipients += stored.recipients.len() as u64;
         self.note(format_args!("{} is stored", Short(stored.id)));
@@ -176,14 +245,30 @@ impl State {
             (address(rcpt), party)
         };
         let message = Message {
-            own: submitted.map(|(number, size, _)| (number, size)),
+            own: of.map_or_else(|| submitted.map(|(number, size, _)| (number, size)), |(_, own)| own),
             from: stored.mail.from.mailbox().map(ToString::to_string).unwrap_or_default(),
+            handling: stored.handling.clone(),
             expires: stored.expires,
+            stored: self.at,
             ready: submitted.map_or(self.at, |(.., ready)| ready.max(self.at)),
+            is_moved: false,
+            touched: Timestamp::default(),
+            may_be_cancelled: false,
+            root: of.map_or(stored.id, |(root, _)| root),
+            sent_on: Vec::new(),
             recipients: stored.recipients.iter().map(party).collect(),
         };
         let is_from_nobody = message.from.is_empty();
         self.messages.insert(stored.id, message);
+        self.open.insert(stored.id);
+        self.is_ordered(stored.id);
+        if let Some((number, ..)) = submitted {
+            self.numbers.insert(number, stored.id);
+        }
+        if let Some(root) = of.and_then(|(root, _)| self.messages.get_mut(&root)) {
+            root.sent_on.push(stored.id);
+            self.history.sent_on += 1;
+        }
         if report {
             self.history.reports += 1;
             if !is_from_nobody {
@@ -212,6 +297,7 @@ impl State {
     }
 
     pub(super) fn failure_reported(&mut self, id: MessageId, to: &str, report: &Stored) {
+        let id = self.of(id, to);
         self.note(format_args!("{} reports that {} failed for {to}", Short(report.id), Short(id)));
         let Some(message) = self.messages.get_mut(&id) else {
             return self.breaks(format_args!("a report on {}, which is not stored", Short(id)));
@@ -242,6 +328,7 @@ impl State {
         let name = Short(id);
         let mut faults = Vec::new();
         let mut notes = Vec::new();
+        let mut others = BTreeSet::new();
         if entry != REPORT_ENTRY {
             let Some(message) = self.messages.get_mut(&id) else {
                 return self.breaks(format_args!("{name} is settled and was never stored"));
@@ -267,12 +354,19 @@ impl State {
                     faults.push(format!("{name} {to} was {:?} and is {state:?}", party.state));
                 }
                 party.state = state;
+                if self.held.contains_key(&(id, entry)) {
+                    faults.push(format!("{name} {to} is {state:?}, and was held"));
+                }
+                if self.cancelled.contains_key(&(id, entry)) && state != RecipientState::Cancelled {
+                    faults.push(format!("{name} {to} is {state:?}, and was cancelled"));
+                }
                 let well = plan.site(&to).is_some_and(|site| site.kind == Kind::Well);
                 match state {
                     RecipientState::Delivered => {
                         if party.takes.is_empty() {
                             faults.push(format!("{name} {to} is delivered, and no host has it"));
                         }
+                        others.extend(members(plan, &to).map(|members| members.to).unwrap_or_default());
                         let since = message.ready.max(self.calm_at);
                         let took = self.at.saturating_sub(since);
                         if well && plan.roomy && took > slack && self.mood == Mood::Well {
@@ -286,9 +380,18 @@ impl State {
                         }
                     }
                     RecipientState::Failed => self.history.failed += 1,
-                    RecipientState::Waiting | RecipientState::Cancelled => {}
+                    RecipientState::Cancelled => {
+                        self.history.cancelled += 1;
+                        if !message.may_be_cancelled {
+                            faults.push(format!("{name} {to} is cancelled, and nobody wanted that"));
+                        }
+                    }
+                    RecipientState::Waiting => {}
                 }
-                if well && state != RecipientState::Delivered && !self.was_moody {
+                let wanted = state == RecipientState::Delivered
+                    || state == RecipientState::Cancelled
+                    || state == RecipientState::Expired && message.is_moved;
+                if well && !wanted && !self.was_moody {
                     faults.push(format!("{name} {to} is {state:?}, and its host is well"));
                 }
             }
@@ -297,6 +400,9 @@ impl State {
             if settled.then == Then::Remove && open > 0 {
                 faults.push(format!("{name} is gone, with {open} recipients that wait"));
             }
+            if message.recipients.values().all(|party| party.state.is_terminal()) {
+                self.open.remove(&id);
+            }
         }
         for note in notes {
             self.note(format_args!("{note}"));
@@ -304,10 +410,26 @@ impl State {
         for fault in faults {
             self.breaks(format_args!("{fault}"));
         }
-        for report in settled.submit {
-            self.stored(report, true);
+        for message in settled.submit {
+            let is_sent_on = message.handling.expansions > 0 && !is_report(&message);
+            if is_sent_on {
+                for (_, rcpt) in &message.recipients {
+                    if !others.remove(address(rcpt).as_ref()) {
+                        self.breaks(format_args!("{name} is sent on to {}, for whom nobody stands", rcpt.to));
+                    }
+                }
+            }
+            self.stored(message, !is_sent_on, is_sent_on.then_some(id));
+        }
+        if let Some(other) = others.first() {
+            self.breaks(format_args!("{name} was not sent on to {other}"));
         }
     }
+}
+
+/// Whether a message is a report: those have a body of their own.
+fn is_report(message: &Stored) -> bool {
+    memchr::memmem::find(&message.body, b"Final-Recipient: ").is_some()
 }
 
 /// The end of an id, which is enough to tell one message from another.
@@ -321,16 +443,48 @@ impl fmt::Display for Short {
     }
 }
 
-/// The body of a message: made again to compare.
-pub(super) fn body(number: u64, size: usize) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(size + 40);
-    while octets.len() < size {
-        // Dots in front, which are doubled on the way.
-        octets.extend_from_slice(format!(".{number} and {}\r\n", octets.len()).as_bytes());
+/// Octets that are digested as they are written, so that lines nobody keeps are not made.
+struct Digest<'a>(&'a mut u64);
+
+impl fmt::Write for Digest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        *self.0 = text.bytes().fold(*self.0, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME));
+        Ok(())
     }
-    octets.extend_from_slice(format!("end of {number}\r\n").as_bytes());
-    octets
 }
+
+/// The body of a message.
+pub(super) fn body(number: u64, size: usize) -> Vec<u8> {
+    [lines(size), last_line(number).as_bytes()].concat()
+}
+
+/// Whether what arrived has this body.
+fn has_body(content: &[u8], number: u64, size: usize) -> bool {
+    let rest = content.strip_suffix(last_line(number).as_bytes());
+    rest.is_some_and(|rest| rest.ends_with(lines(size)))
+}
+
+fn last_line(number: u64) -> String {
+    format!("end of {number}\r\n")
+}
+
+/// Lines with dots in front, which are doubled on the way: so many octets at least. The same for all messages:
+/// making them is no part of what is simulated.
+fn lines(size: usize) -> &'static [u8] {
+    static LINES: OnceLock<Vec<u8>> = OnceLock::new();
+    let lines = LINES.get_or_init(|| {
+        let mut lines = Vec::with_capacity(LARGEST + 40);
+        while lines.len() < LARGEST {
+            lines.extend_from_slice(format!(".line {}\r\n", lines.len()).as_bytes());
+        }
+        lines
+    });
+    let end = lines.get(size..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|at| size + at + 1);
+    lines.get(..end.filter(|_| size > 0).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Beyond all sizes that a plan has.
+const LARGEST: usize = 70_100;
 
 /// The first Message-ID that is one of ours.
 pub(super) fn message_id(content: &[u8]) -> Option<MessageId> {
