@@ -177,6 +177,7 @@ fn the_same_seed_is_the_same_history() {
 fn where_nothing_fails_everybody_gets_everything_once() {
     let mut options = SimulationOptions::new();
     (options.peer_faults, options.spool_faults, options.jumps, options.ends) = (false, false, false, 0);
+    (options.orders, options.lists) = (false, false);
     for seed in seeds(0..10) {
         let history = run(seed, &options);
         assert_eq!(history.messages, 12);

@@ -48,7 +48,7 @@ pub struct FaultySpool {
 
 /// Is told what the spool inside did, whatever the caller is told of it.
 pub(super) trait Watch: Send + Sync {
-    /// Messages were handed over; those that were there already are not stored again.
+    /// Messages were stored that were not there before.
     fn stored(&self, messages: Vec<Stored>);
 
     /// Settlements were applied.
@@ -304,10 +304,13 @@ impl Spool for FaultySpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         let enqueue = async move || {
             let Some(watch) = &self.watch else { return self.inner.enqueue(batch, lease).await };
-            let mut stored: Vec<_> = batch.iter().map(Stored::of).collect();
+            let mut stored = Vec::with_capacity(batch.len());
+            for message in &batch {
+                let known = self.inner.scan(Selection::message(message.id), None, 1).await?;
+                stored.extend(known.is_empty().then(|| Stored::of(message)));
+            }
             let enqueued = self.inner.enqueue(batch, lease).await?;
-            let other = |id| enqueued.known.iter().any(|known| known.given == id && known.stored != id);
-            stored.retain(|stored| !other(stored.id));
+            stored.retain(|stored| !enqueued.known.iter().any(|known| known.given == stored.id));
             watch.stored(stored);
             Ok(enqueued)
         };

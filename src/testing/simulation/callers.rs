@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::SimulationOptions;
 use super::plan::{Happening, Site, Submission, pick, within};
 use crate::clock::Rng;
+use crate::delivery::EngineOptions;
 use crate::message::{Tag, Tenant};
 use crate::smtp::address::Domain;
 
@@ -46,8 +47,13 @@ pub(super) fn add(
     options: &SimulationOptions,
     sites: &[Site],
     events: &mut Vec<(Duration, Happening)>,
+    engine: &mut EngineOptions,
 ) {
     let rng = Rng::seeded(seed ^ NAMES);
+    if rng.below(4) == 0 {
+        // So short that keys are forgotten within a history.
+        engine.keep_keys = Duration::from_secs(1_800);
+    }
     for (_, submission) in submissions(events) {
         submission.tenant = Tenant::new(&name("t", rng.below(4))).filter(|_| rng.below(2) == 0);
         submission.tag = Tag::new(&name("c", rng.below(4))).filter(|_| rng.below(2) == 0);

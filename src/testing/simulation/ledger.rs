@@ -99,6 +99,10 @@ impl Ledger {
     pub(super) fn jumped(&self, on: bool, by: Duration) {
         let mut state = self.now();
         state.is_not_calm();
+        if !on {
+            // What is due goes by the clock on the wall.
+            state.is_later(by);
+        }
         state.note(format_args!("the clock jumps {} {by:?}", if on { "on" } else { "back" }));
     }
 
@@ -186,7 +190,9 @@ impl Ledger {
             Ok((id, known)) if *known == is_new => {
                 state.breaks(format_args!("{key} is said to be known: {known}, for {}", Short(*id)));
             }
-            Ok((_, true)) if other => state.breaks(format_args!("{key} stands for two contents")),
+            Ok((_, true)) if other && !state.was_forgotten(key) => {
+                state.breaks(format_args!("{key} stands for two contents"))
+            }
             Err(SubmitError::KeyConflict) if !other && !state.was_forgotten(key) => {
                 state.breaks(format_args!("{key} is in conflict with itself"));
             }

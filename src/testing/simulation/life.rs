@@ -59,6 +59,12 @@ impl Life<'_> {
         for (number, (at, event)) in self.plan.events.iter().enumerate().skip(next) {
             sleep_until(began + at.saturating_sub(self.at)).await;
             self.ledger.look();
+            if number > self.plan.last_demand && self.is_done() {
+                // What goes wrong now concerns nobody.
+                self.ledger.mood(Mood::Well);
+                self.spool.clear();
+                break;
+            }
             if self.ledger.is_broken() {
                 return End::Over { at: *at };
             }
@@ -73,7 +79,7 @@ impl Life<'_> {
             self.happens(event, &engine, &clock).await;
         }
         let mut step = FIRST_LOOK;
-        while (self.spool.stats().entries > 0 || self.ledger.is_submitting()) && !self.ledger.is_broken() {
+        while !self.is_done() && !self.ledger.is_broken() {
             sleep(step).await;
             step = (step * 3 / 2).min(LONGEST_LOOK);
             if self.spool.stats().parked > 0 {
@@ -88,6 +94,11 @@ impl Life<'_> {
         self.ledger.look();
         self.ledger.finish();
         End::Over { at: self.at + began.elapsed() }
+    }
+
+    /// Whether nothing waits, and nothing more comes of what was submitted.
+    fn is_done(&self) -> bool {
+        self.spool.stats().entries == 0 && !self.ledger.is_submitting()
     }
 
     async fn engine(&self, clock: &Arc<JumpingClock>) -> Option<Engine> {
@@ -126,6 +137,7 @@ impl Life<'_> {
             }
             Happening::Again { submission, other } => {
                 let (engine, ledger) = (engine.clone(), Arc::clone(self.ledger));
+                ledger.will_submit();
                 tokio::spawn(submit::again(engine, ledger, submission.clone(), *other));
             }
             Happening::Order(order) => self.orders(order, engine, clock),

@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub(super) sites: Vec<Site>,
     /// Where in those a domain stands.
     places: HashMap<String, usize>,
+    /// Behind this event, only faults come and go.
+    pub(super) last_demand: usize,
     /// In order of time.
     pub(super) events: Vec<(Duration, Happening)>,
     pub(super) engine: EngineOptions,
@@ -152,16 +154,20 @@ impl Plan {
             let down = Duration::from_secs(pick(&rng, &[0, 0, 1, 60, 1200, 20_000]));
             events.push((within(&rng, options.time), Happening::End { grace, down }));
         }
-        let (engine, roomy) = engine(&rng);
+        let (mut engine, roomy) = engine(&rng, options.messages);
         let retry = retry(&rng);
         lists::add(seed, options, &mut sites, &mut events);
-        callers::add(seed, options, &sites, &mut events);
+        callers::add(seed, options, &sites, &mut events, &mut engine);
         let checks = 20;
         events.extend((1..=checks).map(|n| (options.time / checks * n, Happening::Check)));
         // In the order in which they were made, where the times are the same.
         events.sort_by_key(|(at, _)| *at);
+        let is_demand = |event: &Happening| {
+            matches!(event, Happening::Submit(_) | Happening::Again { .. } | Happening::Order(_))
+        };
+        let last_demand = events.iter().rposition(|(_, event)| is_demand(event)).unwrap_or_default();
         let places = sites.iter().zip(0..).map(|(site, at)| (site.domain.clone(), at)).collect();
-        Self { seed, sites, places, events, engine, retry, roomy }
+        Self { seed, sites, places, last_demand, events, engine, retry, roomy }
     }
 
     /// The site of a recipient's address.
@@ -285,12 +291,16 @@ fn mood(rng: &Rng) -> Mood {
     }
 }
 
-fn engine(rng: &Rng) -> (EngineOptions, bool) {
+fn engine(rng: &Rng, messages: usize) -> (EngineOptions, bool) {
     let mut options = EngineOptions::new();
-    let count = |rng: &Rng, of: &[u64]| usize::try_from(pick(rng, of)).unwrap_or(usize::MAX);
+    // An engine for a hundred messages cannot keep time with a hundred thousand: they have the larger half.
+    let count = |rng: &Rng, of: &[u64]| {
+        let of = if messages > MANY { of.split_at(of.len() / 2).1 } else { of };
+        usize::try_from(pick(rng, of)).unwrap_or(usize::MAX)
+    };
     options.entries = count(rng, &[20, 300, 20_000, 20_000]);
     options.ready_per_site = count(rng, &[2, 20, 2_000]);
-    options.runs_per_site = count(rng, &[1, 2, 20]);
+    options.runs_per_site = count(rng, &[1, 2, 20, 20]);
     options.runs = count(rng, &[8, 200, 500, 500, 500, 500]);
     options.lookups = count(rng, &[20, 128]);
     options.bodies = count(rng, &[0, 1_000, 256 << 20]);
@@ -322,5 +332,7 @@ pub(super) fn within(rng: &Rng, time: Duration) -> Duration {
     Duration::from_millis(rng.below(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// More messages than these need room.
+const MANY: usize = 1_000;
 /// Where senders are.
 const HOME: &str = "home.test";

@@ -110,6 +110,16 @@ impl State {
         (self.calm_at, self.calm_wall) = (self.at, self.wall);
     }
 
+    /// What waits may be sent so much later than it was to be.
+    pub(super) fn is_later(&mut self, by: Duration) {
+        let at = self.at;
+        for id in &self.open {
+            if let Some(message) = self.messages.get_mut(id) {
+                message.ready = message.ready.max(at) + by;
+            }
+        }
+    }
+
     pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
         let at = self.at.as_secs_f64();
         // Formatting into it cannot fail.
@@ -223,9 +233,12 @@ impl State {
 
     /// A message is in the spool: one that was submitted, a report, or one that was sent on from `of`.
     pub(super) fn stored(&mut self, stored: Stored, report: bool, of: Option<MessageId>) {
-        if self.messages.contains_key(&stored.id) {
-            return;
+        if self.open.contains(&stored.id) {
+            return self.breaks(format_args!("{} was stored, and is stored again", Short(stored.id)));
         }
+        // Its caller did not know that it was stored, and it was over before it was submitted again: nothing of it
+        // was left that it could be known by. For that there are keys.
+        self.cancelled.retain(|(id, _), _| *id != stored.id);
         if let Some((key, until)) = &stored.key {
             self.has_key(stored.id, key, *until);
         }

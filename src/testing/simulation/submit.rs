@@ -57,14 +57,14 @@ pub(super) async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Subm
 pub(super) async fn again(engine: Engine, ledger: Arc<Ledger>, submission: Submission, other: bool) {
     let number = submission.number + if other { OTHER } else { 0 };
     let submission = Submission { number, ..submission };
-    let Some(message) = message(&submission) else { return };
-    if !ledger.knows_key(&submission) {
-        return;
-    }
+    let Some(message) = message(&submission).filter(|_| ledger.knows_key(&submission)) else {
+        return ledger.gives_up();
+    };
     let id = engine.new_id();
     ledger.submits_again(id, &submission);
     let answer = engine.submit_with(message, options(&submission, id)).await;
     ledger.again(&submission, id, other, &answer.map(|receipt| (receipt.id(), receipt.was_known())));
+    ledger.gives_up();
 }
 
 fn options(submission: &Submission, id: MessageId) -> SubmitOptions {
