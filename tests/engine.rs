@@ -28,6 +28,8 @@ mod parsed;
 mod python;
 #[path = "engine/reports.rs"]
 mod reports;
+#[path = "engine/sites.rs"]
+mod sites;
 #[path = "engine/sources.rs"]
 mod sources;
 #[path = "engine/stuck.rs"]
@@ -245,70 +247,6 @@ async fn what_is_never_taken_expires_after_five_days_and_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mail_for_a_site_that_is_down_for_days_expires_too() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    world.down("mx.b.test").no_route("dns.test", RouteError::Dns);
-    let engine = engine(&world, &spool).await;
-    let began = Instant::now();
-    let receipt = engine.submit(mail("a@a.test", &["x@b.test", "y@dns.test"])).await.unwrap();
-    let delivery = receipt.finished().await;
-    assert!(began.elapsed() < DAY * 5 + MINUTE * 5);
-    for (_, outcome) in &delivery.recipients {
-        assert!(matches!(outcome, Outcome::Failed(Cause::Expired(Some(_)))), "{outcome:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_dead_site_with_a_long_queue_delays_no_other() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    world.down("mx.dead.test");
-    // Slow beyond any patience, and its lane full.
-    world.thinks("mx.slow.test", MINUTE * 5);
-    let engine = engine(&world, &spool).await;
-    for n in 0..6_000 {
-        let to = if n % 2 == 0 { "x@dead.test" } else { "x@slow.test" };
-        drop(engine.submit(mail("", &[to])).await.unwrap());
-    }
-    let began = Instant::now();
-    for n in 0..100 {
-        let receipt = engine.submit(mail("", &[&format!("x@live{n}.test")])).await.unwrap();
-        assert!(receipt.finished().await.is_complete());
-    }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(world.net().connects.iter().filter(|(host, _)| host == "mx.dead.test").count() < 5);
-    assert_eq!(world.net().most_busy["mx.slow.test"], 20);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unreachable_site_is_held_probed_by_one_and_released() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    world.down("mx.b.test");
-    let (observer, mut events) = ChannelObserver::new(10_000);
-    let engine = builder(&world, &spool).observer(observer).start().await.unwrap();
-    let mut receipts = Vec::new();
-    for n in 0..50 {
-        receipts.push(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
-    }
-    sleep(MINUTE * 20).await;
-    let connects: Vec<_> = world.net().connects.iter().map(|(_, at)| at.as_secs()).collect();
-    // 0, 30 s, 1, 2, 4, 5, 5 min behind each other at most, and only when something is due.
-    assert!((3..9).contains(&connects.len()), "{connects:?}");
-    assert!(connects.windows(2).all(|w| w[1] - w[0] >= 27), "{connects:?}");
-    assert_eq!(engine.stats().sites_held + engine.stats().lanes, engine.stats().sites_held * 2);
-    world.up("mx.b.test");
-    for receipt in receipts {
-        assert!(receipt.finished().await.is_complete());
-    }
-    assert_eq!(world.reached().len(), 50);
-    let mut names = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        names.push(event.name);
-    }
-    assert!(names.contains(&"site held"));
-    assert_eq!(names.iter().filter(|name| **name == "site released").count(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_grace_that_is_over_breaks_off_without_ending_a_message() {
     let (world, spool) = (World::new(), MemorySpool::new());
     world.thinks("mx.b.test", MINUTE * 9);
@@ -324,28 +262,6 @@ async fn a_grace_that_is_over_breaks_off_without_ending_a_message() {
         "it is not lost"
     );
     assert_eq!(engine.stats().delivered, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn mail_for_a_saturated_site_waits_in_the_queue_of_the_site() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    for n in 0..20 {
-        world.hosted(&format!("d{n}.test"), "mx.provider.test");
-    }
-    world.thinks("mx.provider.test", Duration::from_secs(10));
-    let options = with(|o| (o.ready_per_site, o.runs_per_site) = (10, 2));
-    let engine = builder(&world, &spool).options(options).start().await.unwrap();
-    for n in 0..200 {
-        drop(engine.submit(mail("", &[&format!("{n}@d{}.test", n % 20)])).await.unwrap());
-    }
-    sleep(Duration::from_secs(30)).await;
-    let queues = spool.queues(None, 100).await.unwrap();
-    let site = queues.iter().find(|queue| queue.queue.as_str() == "mx.provider.test:25").unwrap();
-    assert!(site.entries > 100, "{queues:?}");
-    assert!(engine.stats().held <= 40, "{:?}", engine.stats());
-    sleep(MINUTE * 30).await;
-    assert_eq!(world.reached().len(), 200);
-    assert_eq!(world.net().most_busy["mx.provider.test"], 2);
 }
 
 /// Messages to fifty destinations each, of which some put off, some refuse, some are slow, one is
@@ -476,21 +392,6 @@ async fn a_retry_curve_of_the_host_program_is_obeyed() {
     assert!(began.elapsed() >= Duration::from_secs(10) && began.elapsed() < Duration::from_secs(11));
     // At 0, 1, 3, 5, 7, 9 and, for the last time, 10 s.
     assert_eq!(engine.stats().deferred, 6);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_site_that_is_back_gets_all_that_waits_for_its_probe_at_once() {
-    let (world, spool) = (World::new(), MemorySpool::new());
-    world.down("mx.b.test");
-    let engine = engine(&world, &spool).await;
-    drop(engine.submit(mail("", &["first@b.test"])).await.unwrap());
-    sleep(Duration::from_secs(1)).await;
-    for n in 0..1_000 {
-        drop(engine.submit(mail("", &[&format!("{n}@b.test")])).await.unwrap());
-    }
-    world.up("mx.b.test");
-    sleep(Duration::from_secs(40)).await;
-    assert_eq!(world.reached().len(), 1_000, "all but the one that waits for its retry");
 }
 
 #[tokio::test(start_paused = true)]

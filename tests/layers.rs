@@ -23,7 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["smtp", "message", "clock", "hop"]),
     ("https", &["smtp", "clock", "hop", "net"]),
     ("route", &["smtp", "clock", "hop", "net", "https"]),
-    ("preflight", &["smtp", "route"]),
+    ("preflight", &["smtp", "message", "route"]),
     ("attempt", &["smtp", "message", "clock", "hop", "route", "pool", "net"]),
     ("spool", &["smtp", "message", "clock"]),
     ("delivery", &["smtp", "message", "clock", "hop", "route", "net", "attempt", "spool"]),

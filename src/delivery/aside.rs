@@ -1,18 +1,15 @@
-//! Setting aside is for what cannot be delivered because it cannot be read: it is parked with the reason, told
-//! to observers, and waits for somebody who can bring it back. Trying it again would not help, and failing it
-//! would throw away what a backup may still have.
+//! Setting aside is for what cannot be delivered because it cannot be read. Observers are told, and it waits
+//! for somebody who can bring it back: trying it again would not help, and failing it would throw away what a
+//! backup may still have. Where its recipients are known it waits until its deadline and no longer.
 
 use crate::attempt::{Cause, Outcome};
 use crate::message::Content;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Claim, Spool, SpoolError};
 
 use super::event::Event;
 use super::lane::Entry;
 use super::settle::{Finished, Verdict};
 use super::shared::Shared;
-
-/// Why an entry is parked whose body is not what was stored.
-pub(super) const DAMAGED_BODY: &str = "damaged: its body could not be read";
 
 /// A try that ended because the content broke off: a reading that failed may work the next time, octets that
 /// are not what was stored will not. They are read once more to know which.
@@ -23,7 +20,7 @@ pub(super) async fn look_again(shared: &Shared, finished: &mut Finished) {
         && outcomes.iter().all(broke_off)
         && is_damaged(&*shared.spool, &finished.entry).await
     {
-        finished.verdict = Verdict::Aside(DAMAGED_BODY);
+        finished.verdict = Verdict::Damaged;
     }
 }
 
@@ -40,6 +37,17 @@ async fn is_damaged(spool: &dyn Spool, entry: &Entry) -> bool {
         _ => false,
     }
 }
+
+/// Tells that an entry's content is not what was stored.
+pub(super) fn tell_damaged(shared: &Shared, claim: &Claim) {
+    let (message, entry) = (claim.token.message, claim.token.entry);
+    tracing::error!(%message, entry, DAMAGED, "an entry is set aside");
+    let event = Event::SetAside { message: Some(message), entry, queue: &claim.queue, reason: DAMAGED };
+    shared.observers.tell(&event);
+}
+
+/// Why.
+const DAMAGED: &str = "damaged: its body could not be read";
 
 /// Tells what the spool has found by itself.
 pub(super) fn tell(shared: &Shared) {

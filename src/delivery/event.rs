@@ -124,8 +124,10 @@ pub enum Event<'a> {
         /// The site.
         site: &'a QueueName,
     },
-    /// An entry is parked because it cannot be read: the spool or its body is damaged. It is not tried again
-    /// before somebody brings it back; all others are served.
+    /// An entry cannot be read: the spool or its body is damaged. All others are served. Where the body is
+    /// damaged, the entry waits until its deadline, expires then and is reported like any other; once the
+    /// body is back, [`super::Engine::requeue`] has it tried at once. Where it is the entry's own record, nobody can
+    /// say who its recipients were, so it is parked until it is cancelled or mended.
     SetAside {
         /// The message, where that much could be read.
         message: Option<MessageId>,

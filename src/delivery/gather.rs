@@ -41,7 +41,17 @@ pub(crate) fn decide_report(entry: Entry, verdict: Verdict) -> Decision {
         }
     };
     let (news, queue) = (Vec::new(), None);
-    Decision { entry, recipients, news, attempted: false, counts: false, late: None, queue, then }
+    Decision {
+        entry,
+        recipients,
+        news,
+        attempted: false,
+        counts: false,
+        late: None,
+        queue,
+        then,
+        aside: false,
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::smtp::address::ForwardPath;
 use crate::smtp::params::{Mail, OriginalRecipient, Rcpt};
 use crate::spool::{Claim, QueueName, SpoolError};
 
-use super::aside::DAMAGED_BODY;
 use super::lane::Entry;
 use super::runs::RunNotes;
 use super::settle::{Finished, Verdict, waiting};
@@ -130,8 +129,7 @@ impl LaneWork {
                     return Some(job);
                 }
                 Err(SpoolError::Corrupt) => {
-                    let verdict = Verdict::Aside(DAMAGED_BODY);
-                    self.shared.settle(Finished { entry, verdict });
+                    self.shared.settle(Finished { entry, verdict: Verdict::Damaged });
                 }
                 Err(error) => {
                     self.shared.spool_failed(&error);

@@ -46,8 +46,8 @@ pub(crate) enum Verdict {
     Reported,
     /// It was not tried and waits again.
     Back { queue: Option<QueueName>, due: Timestamp },
-    /// It cannot be read, and is parked for this reason.
-    Aside(&'static str),
+    /// Its content is not what was stored.
+    Damaged,
 }
 
 impl Verdict {
@@ -61,7 +61,7 @@ impl Verdict {
             | Self::Reported
             | Self::Moved { .. }
             | Self::Back { .. }
-            | Self::Aside(_) => false,
+            | Self::Damaged => false,
         }
     }
 }
@@ -83,6 +83,8 @@ pub(crate) struct Decision {
     pub(crate) late: Option<Late>,
     pub(crate) queue: Option<QueueName>,
     pub(crate) then: Then,
+    /// It is set aside, and observers are told so.
+    pub(crate) aside: bool,
 }
 
 /// What the sender is to be told.
@@ -206,6 +208,7 @@ pub(crate) fn decide(
     let notices = Notices::of(claim, delay);
     let mut recipients = claim.recipients.clone();
     let waiting = waiting(&recipients);
+    let aside = matches!(verdict, Verdict::Damaged);
     let (mut outcomes, attempted, queue, unoffered) = match verdict {
         Verdict::Moved { queue, due } => {
             return Decision {
@@ -214,6 +217,7 @@ pub(crate) fn decide(
                 late: None,
                 queue: queue.filter(|queue| *queue != claim.queue),
                 then: Then::Retry(in_time(due, claim.expires, now)),
+                aside: false,
                 recipients,
                 news: Vec::new(),
                 entry,
@@ -230,18 +234,7 @@ pub(crate) fn decide(
                 late: notices.between(claim.due, due),
                 queue,
                 then: Then::Retry(due),
-                recipients,
-                news: Vec::new(),
-                entry,
-            };
-        }
-        Verdict::Aside(reason) => {
-            return Decision {
-                attempted: false,
-                counts: false,
-                late: None,
-                queue: None,
-                then: Then::Park(reason.into()),
+                aside: false,
                 recipients,
                 news: Vec::new(),
                 entry,
@@ -254,6 +247,7 @@ pub(crate) fn decide(
             (outcomes, true, None, offered < waiting.len())
         }
         Verdict::All(outcome) => (vec![outcome; waiting.len()], true, None, false),
+        Verdict::Damaged => (vec![Outcome::Deferred(Cause::Damaged); waiting.len()], false, None, false),
         Verdict::Cancelled => (vec![Outcome::Failed(Cause::Cancelled); waiting.len()], false, None, false),
         Verdict::Expired | Verdict::Reported => {
             let cause = |at: &usize| Cause::Expired(recipients.get(*at).and_then(|r| r.note.clone()));
@@ -270,6 +264,9 @@ pub(crate) fn decide(
     let due = if at_once {
         // Not put off, so that nobody is told of a delay.
         Some(claim.due.min(now))
+    } else if aside {
+        // No try would help before somebody has brought the content back.
+        (now < claim.expires).then(|| notices.cap(claim.due, claim.expires, now))
     } else {
         retry.next(tries, now, claim.expires, rng).map(|due| notices.cap(claim.due, due, now))
     };
@@ -299,7 +296,7 @@ pub(crate) fn decide(
                 };
             }
             // The last cause is there already, or is what it quotes.
-            Outcome::Failed(Cause::Expired(_) | Cause::Cancelled) if !attempted => {}
+            Outcome::Failed(Cause::Expired(_) | Cause::Cancelled) if !attempted && !aside => {}
             // Nothing was said about it.
             Outcome::Deferred(Cause::LeftOver { .. }) => {}
             Outcome::Deferred(cause) | Outcome::Failed(cause) => recipient.note = Some(note(cause)),
@@ -312,7 +309,7 @@ pub(crate) fn decide(
         let due = due.unwrap_or(now);
         (Then::Retry(due), notices.between(claim.due, due))
     };
-    Decision { entry, recipients, news, attempted, counts, late, queue, then }
+    Decision { entry, recipients, news, attempted, counts, late, queue, then, aside }
 }
 
 /// Whether some were left over, and nothing else was put off.

@@ -387,11 +387,8 @@ fn tell(shared: &Shared, pending: &Pending, about: Option<&Reported>, into: &[Me
     let decision = &pending.decision;
     let claim = &decision.entry.claim;
     let counts = &shared.counts;
-    if let Then::Park(reason) = &decision.then {
-        let (message, entry) = (claim.token.message, claim.token.entry);
-        tracing::error!(%message, entry, %reason, "an entry is set aside");
-        let event = Event::SetAside { message: Some(message), entry, queue: &claim.queue, reason };
-        shared.observers.tell(&event);
+    if decision.aside {
+        aside::tell_damaged(shared, claim);
     }
     for (at, outcome) in &decision.news {
         let Some(recipient) = decision.recipients.get(*at) else { continue };

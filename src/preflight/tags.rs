@@ -1,26 +1,17 @@
 //! The list of tags that the records of DKIM and DMARC are (RFC 6376 §3.2).
 
-/// `name=value; name=value`, spaces around each taken away; `None` when it is no such list, has a name twice,
-/// or is longer than any that is in use.
+use crate::message::dkim::Tags;
+
+/// `name=value; name=value`, spaces around each taken away; `None` when it is no such list, has an empty tag
+/// between others, which not everybody takes, or is longer than any that is in use.
 pub(super) fn tags(text: &[u8]) -> Option<Vec<(&str, &str)>> {
-    if text.len() > MAX_TEXT {
+    let text = text.trim_ascii();
+    let specs = text.strip_suffix(b";").unwrap_or(text);
+    if text.len() > MAX_TEXT || specs.split(|b| *b == b';').any(|spec| spec.trim_ascii().is_empty()) {
         return None;
     }
-    let text = std::str::from_utf8(text).ok()?.trim_matches(is_space);
-    let text = text.strip_suffix(';').unwrap_or(text);
-    let mut tags: Vec<(&str, &str)> = Vec::new();
-    for tag in text.split(';') {
-        let (name, value) = tag.split_once('=')?;
-        let (name, value) = (name.trim_matches(is_space), value.trim_matches(is_space));
-        let mut letters = name.bytes();
-        let is_name = letters.next().is_some_and(|b| b.is_ascii_alphabetic())
-            && letters.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !is_name || tags.len() == MAX_TAGS || tags.iter().any(|(known, _)| *known == name) {
-            return None;
-        }
-        tags.push((name, value));
-    }
-    Some(tags)
+    let read = |(name, value)| Some((str::from_utf8(name).ok()?, str::from_utf8(value).ok()?));
+    Tags::parse(specs)?.iter().map(read).collect()
 }
 
 /// The value of a tag.
@@ -35,8 +26,6 @@ pub(super) const fn is_space(c: char) -> bool {
 
 /// The largest RSA keys in use, of 8192 bits, take 1,400 octets.
 const MAX_TEXT: usize = 8192;
-/// A dozen are defined for each of the two.
-const MAX_TAGS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use postroad::clock::{Clock, Now};
-use postroad::delivery::Retry;
-use postroad::spool::{MemorySpool, Spool};
+use postroad::delivery::{ChannelObserver, Retry};
+use postroad::spool::{MemorySpool, Selection, Spool};
 use postroad::testing::{FaultySpool, JumpingClock, Method, SpoolFault};
 
 use super::world::World;
-use super::{MINUTE, builder, mail, over, with};
+use super::{DAY, MINUTE, builder, mail, over, with};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -62,4 +62,42 @@ async fn a_spool_that_is_slow_to_extend_leases_is_waited_for_without_a_spin() {
     drop(engine.submit(mail("", &["x@b.test"])).await.unwrap());
     sleep(MINUTE * 7).await;
     assert!(clock.1.load(Ordering::Relaxed) < 1_000, "{clock:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_whose_body_is_damaged_waits_to_be_mended_and_ends_by_its_deadline() {
+    let (world, spool) = (World::new(), FaultySpool::new());
+    spool.script(|call| match call.method {
+        Method::Body => SpoolFault::Corrupt,
+        _ => SpoolFault::None,
+    });
+    let (observer, mut events) = ChannelObserver::new(100);
+    let options = with(|o| o.delay_notice = None);
+    let engine = over(&world, spool.clone()).options(options).observer(observer).start().await.unwrap();
+    let lost = engine.submit(mail("s@ours.test", &["lost@b.test"])).await.unwrap();
+    let mended = engine.submit(mail("s@ours.test", &["mended@b.test"])).await.unwrap();
+    sleep(HOUR).await;
+    let told = std::iter::from_fn(|| events.try_recv().ok());
+    let asides: Vec<_> = told.filter(|event| event.name == "set aside").map(|event| event.message).collect();
+    assert_eq!(asides, [Some(lost.id()), Some(mended.id())], "each is told once");
+    assert_eq!((world.reached().len(), engine.stats().spool.parked), (0, 0));
+
+    // Nothing more is said or tried before somebody has mended it.
+    let calls = spool.calls();
+    sleep(HOUR).await;
+    assert!(spool.calls() < calls + 200, "{} calls", spool.calls() - calls);
+    spool.clear();
+    assert_eq!(engine.requeue(Selection::message(mended.id())).await.unwrap().changed, 1);
+    sleep(MINUTE).await;
+    assert_eq!(world.reached(), ["mended@b.test"]);
+
+    spool.script(|call| match call.method {
+        Method::Body => SpoolFault::Corrupt,
+        _ => SpoolFault::None,
+    });
+    sleep(DAY * 5).await;
+    let ended = lost.finished().await;
+    assert_eq!(engine.stats().expired, 1, "{ended:?}");
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.name).collect();
+    assert!(told.windows(2).any(|two| two == ["expired", "reported"]), "its sender is told: {told:?}");
 }

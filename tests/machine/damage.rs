@@ -64,8 +64,14 @@ fn damaged_records_are_set_aside_and_named_and_all_others_are_delivered() {
     drop(talk);
     let shell = || rusqlite::Connection::open(spool.join("spool.db")).unwrap();
     let aside = "SELECT count(*) FROM mail WHERE parked LIKE '%damaged%'";
-    wait_until("the damaged ones are set aside", || {
-        shell().query_row(aside, [], |row| row.get::<_, i64>(0)) == Ok(6)
+    wait_until("those are parked of which nobody knows to whom they go", || {
+        shell().query_row(aside, [], |row| row.get::<_, i64>(0)) == Ok(2)
+    });
+    // The others are not tried again before their senders are told that they are late.
+    let waits = "SELECT count(*) FROM entry JOIN message ON n = e >> 20 \
+                 WHERE parked IS NULL AND due > accepted + 3600000";
+    wait_until("the others wait for their end", || {
+        shell().query_row(waits, [], |row| row.get::<_, i64>(0)) == Ok(4)
     });
     assert_eq!(second.terminate().0, Some(0));
     assert!(damaged.iter().all(|name| !arrived(&dump).contains_key(*name)), "nothing damaged went out");

@@ -57,7 +57,7 @@ pub(in crate::message) use fold::TagWriter;
 pub(in crate::message) use hasher::{MAX_OF_ONE, NAME, names};
 pub(in crate::message) use identity::key_name;
 pub(in crate::message) use signature::{Draft, Signature, append_own, body_hash, pick, seal, unsigned};
-pub(in crate::message) use tags::Tags;
+pub(crate) use tags::Tags;
 
 use self::identity::Directory;
 use super::{Renewed, Sign, SignError, Signing};

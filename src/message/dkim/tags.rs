@@ -1,6 +1,6 @@
 //! A tag list is how signatures and key records are written: `a=b; c=d` (RFC 6376 §3.2).
 
-/// The most tags that a list may have. Signatures in use have some fifteen.
+/// The most tags that a list may have. Signatures in use have some fifteen, records a dozen.
 const MAX_TAGS: usize = 64;
 
 /// The tags of a list, in order. Values are as they stand, folds included.
@@ -37,6 +37,11 @@ impl<'a> Tags<'a> {
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.0.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
+    }
+
+    /// Names and values, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.0.iter().copied()
     }
 
     /// The first tag's name.

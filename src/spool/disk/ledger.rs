@@ -281,7 +281,7 @@ fn read_claim(row: &rusqlite::Row<'_>, e: i64) -> Option<(Claim, bool, Option<i6
 }
 
 /// The index alone answers this, so passing over claimed entries is cheap.
-const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = ?2 AND parked IS NULL AND due <= ?3 ORDER BY due, e";
+pub(super) const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = ?2 AND parked IS NULL AND due <= ?3 ORDER BY due, e";
 
 const READ: &str = columns!(
     ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"

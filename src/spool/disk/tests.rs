@@ -105,3 +105,15 @@ async fn a_full_disk_still_lets_go_of_what_was_delivered() {
     assert_eq!(fs::metadata(&ballast).unwrap().len(), 1 << 20);
     assert_eq!(spool.stats().messages, 1);
 }
+
+#[test]
+fn a_look_at_another_queue_parses_nothing_again() {
+    use rusqlite::StatementStatus;
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join("spool.db"), &DiskOptions::new()).unwrap();
+    for queue in ["a.test", "b.test"] {
+        let mut due = conn.prepare_cached(ledger::DUE).unwrap();
+        assert!(due.query(rusqlite::params![queue, 1, i64::MAX]).unwrap().next().unwrap().is_none());
+        assert_eq!(due.get_status(StatementStatus::RePrepare), 0);
+    }
+}

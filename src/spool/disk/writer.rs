@@ -133,10 +133,7 @@ impl Writer {
                 }
                 !matches!(write, Write::Discard { .. })
             });
-            let mut damaged = Vec::new();
-            for look in turn.looks {
-                self.look(look, &mut damaged);
-            }
+            let damaged = self.look_all(turn.looks);
             let aside = |(e, queue, class)| Write::SetAside { e, queue, class, damaged: None };
             turn.writes.extend(damaged.into_iter().map(aside));
             if !turn.last && cleans {
@@ -150,6 +147,23 @@ impl Writer {
                 return true;
             }
         }
+    }
+
+    /// All looks of a turn, in one transaction: beginning one takes as long as a look.
+    fn look_all(&mut self, looks: Vec<Look>) -> Vec<super::ledger::Damaged> {
+        let mut damaged = Vec::new();
+        let together = looks.len() > 1 || looks.iter().any(|look| matches!(look, Look::Queues { .. }));
+        // Without it, each is one of its own.
+        if together && let Err(error) = self.conn.prepare_cached("BEGIN").and_then(|mut s| s.execute([])) {
+            tracing::debug!(%error, "the spool is looked at one by one");
+        }
+        for look in looks {
+            self.look(look, &mut damaged);
+        }
+        if together && !self.conn.is_autocommit() {
+            let _ = self.conn.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+        }
+        damaged
     }
 
     fn look(&mut self, look: Look, damaged: &mut Vec<super::ledger::Damaged>) {
