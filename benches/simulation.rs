@@ -15,6 +15,7 @@
 //! Each broken history is printed with the line that runs it again, and the bench fails at the end.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::expect_used,
     clippy::disallowed_methods,
     clippy::print_stdout,

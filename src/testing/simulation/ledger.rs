@@ -403,7 +403,7 @@ impl Observer for Told {
         let Some(party) = party else {
             return state.breaks(format_args!("{name} {to} is told of, and not stored"));
         };
-        let (is, before) = (party.state, party.told.contains(&self.life));
+        let (is, before) = (party.state, party.told.contains(&self.life) && !party.is_again);
         party.told.push(self.life);
         if is != about.state {
             state.breaks(format_args!("{name} {to} is told to be {:?} and is {is:?}", about.state));

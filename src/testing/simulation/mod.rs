@@ -21,6 +21,7 @@
 //! Each life of the process has a runtime of its own, which a crash drops as it stands.
 
 mod callers;
+mod content;
 mod ledger;
 mod life;
 mod lists;

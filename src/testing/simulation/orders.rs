@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::callers::{Of, Order, What};
 use super::ledger::Ledger;
+use super::plan::Mood;
 use super::state::{Message, Short, State};
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{Engine, Ordered};
@@ -96,7 +97,7 @@ impl Ledger {
             }
         }
         let alone = number == state.history.orders;
-        let calm = order.since >= state.calm_at + CALM;
+        let calm = state.mood == Mood::Well && order.since >= state.calm_at + CALM;
         let Ok(Ordered { in_flight: 0, .. }) = given else { return };
         if !alone || !calm || order.which.parked.is_some() {
             return;

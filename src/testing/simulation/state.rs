@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::content::{MESSAGE_ID, has_body, message_id};
 use super::lists::members;
 use super::orders::Running;
 use super::plan::{Kind, Mood, Plan, Submission};
@@ -88,6 +89,8 @@ pub(super) struct Party {
     pub(super) state: RecipientState,
     /// In which life it was taken, and when the client was told.
     pub(super) takes: Vec<(u64, Arc<OnceLock<Instant>>)>,
+    /// Its message was over, and was submitted again by a caller that did not know that.
+    pub(super) is_again: bool,
     /// In which lives observers were told of its end.
     pub(super) told: Vec<u64>,
     /// How often its failure was reported.
@@ -182,7 +185,7 @@ impl State {
                 // avoided. A host that thinks for longer than its client waits takes the first copy
                 // when the second was sent, and answered, long ago.
                 let knew = |told: &OnceLock<Instant>| told.get().is_some_and(|at| *at <= taken.ended());
-                if party.takes.iter().any(|(before, told)| *before == life && knew(told)) {
+                if !party.is_again && party.takes.iter().any(|(before, told)| *before == life && knew(told)) {
                     faults.push(format!("{name} was given to {to} twice"));
                 }
                 if party.state.is_terminal() {
@@ -234,11 +237,19 @@ impl State {
     /// A message is in the spool: one that was submitted, a report, or one that was sent on from `of`.
     pub(super) fn stored(&mut self, stored: Stored, report: bool, of: Option<MessageId>) {
         if self.open.contains(&stored.id) {
+            if report {
+                self.reported(&stored);
+            }
+            // What follows from a message has an id that follows from it, too.
+            if report || of.is_some() {
+                return;
+            }
             return self.breaks(format_args!("{} was stored, and is stored again", Short(stored.id)));
         }
         // Its caller did not know that it was stored, and it was over before it was submitted again: nothing of it
         // was left that it could be known by. For that there are keys.
         self.cancelled.retain(|(id, _), _| *id != stored.id);
+        let before = self.messages.remove(&stored.id);
         if let Some((key, until)) = &stored.key {
             self.has_key(stored.id, key, *until);
         }
@@ -252,6 +263,7 @@ impl State {
                 notify: rcpt.notify,
                 state: RecipientState::Waiting,
                 takes: Vec::new(),
+                is_again: false,
                 told: Vec::new(),
                 reports: 0,
             };
@@ -272,6 +284,13 @@ impl State {
             recipients: stored.recipients.iter().map(party).collect(),
         };
         let is_from_nobody = message.from.is_empty();
+        let mut message = message;
+        for (to, party) in before.into_iter().flat_map(|before| before.recipients) {
+            // What the engine still has to settle of the one before settles this one.
+            if let Some(again) = message.recipients.get_mut(&to) {
+                (again.takes, again.is_again) = (party.takes, true);
+            }
+        }
         self.messages.insert(stored.id, message);
         self.open.insert(stored.id);
         self.is_ordered(stored.id);
@@ -466,47 +485,6 @@ impl fmt::Write for Digest<'_> {
     }
 }
 
-/// The body of a message.
-pub(super) fn body(number: u64, size: usize) -> Vec<u8> {
-    [lines(size), last_line(number).as_bytes()].concat()
-}
-
-/// Whether what arrived has this body.
-fn has_body(content: &[u8], number: u64, size: usize) -> bool {
-    let rest = content.strip_suffix(last_line(number).as_bytes());
-    rest.is_some_and(|rest| rest.ends_with(lines(size)))
-}
-
-fn last_line(number: u64) -> String {
-    format!("end of {number}\r\n")
-}
-
-/// Lines with dots in front, which are doubled on the way: so many octets at least. The same for all messages:
-/// making them is no part of what is simulated.
-fn lines(size: usize) -> &'static [u8] {
-    static LINES: OnceLock<Vec<u8>> = OnceLock::new();
-    let lines = LINES.get_or_init(|| {
-        let mut lines = Vec::with_capacity(LARGEST + 40);
-        while lines.len() < LARGEST {
-            lines.extend_from_slice(format!(".line {}\r\n", lines.len()).as_bytes());
-        }
-        lines
-    });
-    let end = lines.get(size..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|at| size + at + 1);
-    lines.get(..end.filter(|_| size > 0).unwrap_or_default()).unwrap_or_default()
-}
-
-/// Beyond all sizes that a plan has.
-const LARGEST: usize = 70_100;
-
-/// The first Message-ID that is one of ours.
-pub(super) fn message_id(content: &[u8]) -> Option<MessageId> {
-    let at = memchr::memmem::find(content, MESSAGE_ID.as_bytes())? + MESSAGE_ID.len();
-    let id = content.get(at..)?.split(|octet| *octet == b'@').next()?;
-    std::str::from_utf8(id).ok()?.parse().ok()
-}
-
-const MESSAGE_ID: &str = "Message-ID: <";
 pub(super) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 /// Of a long history the end.

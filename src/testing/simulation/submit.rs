@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
+use super::content::body;
 use super::ledger::Ledger;
 use super::plan::Submission;
-use super::state::body;
 use crate::delivery::{Engine, SubmitError, SubmitOptions};
 use crate::message::{Envelope, MessageId, RawMessage};
 use crate::smtp::address::{ForwardPath, ReversePath};
