@@ -285,10 +285,13 @@ impl State {
         };
         let is_from_nobody = message.from.is_empty();
         let mut message = message;
-        for (to, party) in before.into_iter().flat_map(|before| before.recipients) {
-            // What the engine still has to settle of the one before settles this one.
-            if let Some(again) = message.recipients.get_mut(&to) {
-                (again.takes, again.is_again) = (party.takes, true);
+        if let Some(before) = before {
+            message.sent_on = before.sent_on;
+            for (to, party) in before.recipients {
+                // What the engine still has to settle of the one before settles this one.
+                if let Some(again) = message.recipients.get_mut(&to) {
+                    (again.takes, again.is_again) = (party.takes, true);
+                }
             }
         }
         self.messages.insert(stored.id, message);

@@ -1,7 +1,8 @@
 //! A caller that submits a message, and does it over where it does not know whether it is stored.
 //!
-//! Without a key it keeps to the id that it made, and asks no more when the process ends. With a key each try has
-//! an id of its own, and it goes on in the next life: a host program would, whose order is not marked as sent.
+//! Without a key it keeps to the id that it made, and does it over at once or not at all: once the message is
+//! delivered, nothing is left that it would be known by. With a key each try has an id of its own, a while later,
+//! and it goes on in the next life: a host program would, whose order is not marked as sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +44,8 @@ pub(super) async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Subm
             }
             Err(_) => {}
         }
-        sleep(SUBMIT_AGAIN).await;
         if submission.key.is_some() {
+            sleep(SUBMIT_AGAIN).await;
             id = engine.new_id();
             ledger.submits(id, &submission);
         }
