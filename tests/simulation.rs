@@ -123,7 +123,8 @@ fn the_line_that_a_broken_history_prints_is_the_same_history() {
     };
     let broken = Simulation::new(5).options(short()).spool(spool).run().unwrap_err();
     let text = broken.to_string();
-    let line = text.lines().find_map(|line| line.split_once('"')?.1.split_once('"')).unwrap().0;
+    let again = text.lines().find_map(|line| line.strip_prefix("the same again: \"")).unwrap();
+    let line = again.split_once('"').unwrap().0;
     assert!(text.contains(&format!("POSTROAD_REPLAY='{line}' ")), "{text}");
     let again = line.parse::<Simulation>().unwrap().spool(spool).run().unwrap_err();
     assert_eq!(again, broken);
