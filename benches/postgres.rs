@@ -2,7 +2,9 @@
 //! connections, from rows that are ready. 10 KiB a message.
 //!
 //! `cargo bench --features postgres --bench postgres` starts a private cluster. Where PostgreSQL is not
-//! installed it says so and measures nothing. `CYCLES=300000` runs that many messages through a queue that is
+//! installed it says so and measures nothing. Both are run in turn, `ROUNDS` times (7), now one first and now the
+//! other; the ratio is the median of the rounds', since others may be at work on the machine. The processor's
+//! time, of this process and of the server with all that it started, does not depend on them. `CYCLES=300000 NAPTIME=1min` runs that many messages through a queue that is
 //! nearly empty and prints what the tables have grown to.
 #![allow(
     clippy::unwrap_used,
@@ -40,7 +42,7 @@ const MESSAGES: u64 = 8_192;
 /// Entries in one claim, and settlements in one call.
 const CLAIM: usize = 50;
 
-/// Calls that wait for an answer at a time.
+/// Calls that wait for an answer at a time, for each node: with four writers, batches of 64, as by hand.
 const PRODUCERS: u64 = 256;
 
 fn main() {
@@ -50,30 +52,109 @@ fn main() {
         if let Some(cycles) = std::env::var("CYCLES").ok().and_then(|cycles| cycles.parse().ok()) {
             return grow(&cluster, cycles).await;
         }
-        let mut best = [[0.0_f64; 2]; 4];
-        // Interleaved, since others may be at work on the machine.
-        for _ in 0..3 {
+        let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(7);
+        let mut all: [Vec<[Cost; 2]>; 4] = Default::default();
+        for round in 0..rounds {
             for (nodes, row) in [(1, 0), (2, 2)] {
-                let (enqueue, settle) = spool(&cluster, nodes).await;
-                let (by_hand, settled_by_hand) = bare(&cluster, nodes).await;
-                println!(
-                    "{nodes} node(s): enqueue {enqueue:.0}, by hand {by_hand:.0}; claim + settle {settle:.0}, by hand {settled_by_hand:.0}"
-                );
-                for (at, rates) in [(row, [enqueue, by_hand]), (row + 1, [settle, settled_by_hand])] {
-                    for (best, rate) in best[at].iter_mut().zip(rates) {
-                        *best = best.max(rate);
-                    }
+                let (ours, by_hand) = if round % 2 == 0 {
+                    let ours = spool(&cluster, nodes).await;
+                    (ours, bare(&cluster, nodes).await)
+                } else {
+                    let by_hand = bare(&cluster, nodes).await;
+                    (spool(&cluster, nodes).await, by_hand)
+                };
+                for part in 0..2 {
+                    all[row + part].push([ours[part], by_hand[part]]);
                 }
             }
         }
-        println!("| messages a second, best of 3 | spool | bare SQL | ratio |\n|---|---|---|---|");
+        println!("| median of {rounds} | messages/s, spool | bare SQL | ratio | CPU us/message, spool (of it ours) | bare SQL | ratio |");
+        println!("|---|---|---|---|---|---|---|");
         let names =
             ["enqueue, 1 node", "claim + settle, 1 node", "enqueue, 2 nodes", "claim + settle, 2 nodes"];
-        for (name, [spool, bare]) in names.iter().zip(best) {
-            println!("| {name} | {spool:.0} | {bare:.0} | {:.2} |", spool / bare);
+        for (name, rounds) in names.iter().zip(all) {
+            let of = |value: &dyn Fn(&[Cost; 2]) -> f64| median(rounds.iter().map(value).collect());
+            println!(
+                "| {name} | {:.0} | {:.0} | {:.2} | {:.0} ({:.0}) | {:.0} | {:.2} |",
+                of(&|round| 1.0 / round[0].time),
+                of(&|round| 1.0 / round[1].time),
+                of(&|round| round[1].time / round[0].time),
+                of(&|round| round[0].cpu * 1e6),
+                of(&|round| round[0].own * 1e6),
+                of(&|round| round[1].cpu * 1e6),
+                of(&|round| round[1].cpu / round[0].cpu),
+            );
         }
     });
 }
+
+/// What a message costs, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    time: f64,
+    /// The processor's, of this process and the server.
+    cpu: f64,
+    /// Of this process.
+    own: f64,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Since when something is measured.
+struct Meter<'a> {
+    cluster: &'a Cluster,
+    began: Instant,
+    own: f64,
+    server: f64,
+}
+
+impl<'a> Meter<'a> {
+    fn start(cluster: &'a Cluster) -> Self {
+        let (own, server) = (own_seconds(), server_seconds(cluster.postmaster()));
+        Self { cluster, began: Instant::now(), own, server }
+    }
+
+    fn each(self, messages: u64) -> Cost {
+        let time = self.began.elapsed().as_secs_f64();
+        let own = own_seconds() - self.own;
+        let server = server_seconds(self.cluster.postmaster()) - self.server;
+        let each = messages as f64;
+        Cost { time: time / each, cpu: (own + server) / each, own: own / each }
+    }
+}
+
+/// A process: its parent, and its time in ticks, with that of its children that have ended.
+fn stat(pid: &str) -> Option<(u32, [f64; 4])> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // From field 3 on, behind the name: the parent is field 4, and the times are fields 14 to 17.
+    let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let times: Vec<f64> = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse().ok()).collect();
+    Some((fields.get(1)?.parse().ok()?, times.try_into().ok()?))
+}
+
+fn own_seconds() -> f64 {
+    stat("self").map_or(0.0, |(_, [user, system, ..])| (user + system) / TICKS)
+}
+
+/// Of the server: what runs, and what has ended.
+fn server_seconds(postmaster: u32) -> f64 {
+    let mut sum = stat(&postmaster.to_string()).map_or(0.0, |(_, times)| times.iter().sum());
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let name = process.unwrap().file_name();
+        if let Some((parent, [user, system, ..])) = name.to_str().and_then(stat)
+            && parent == postmaster
+        {
+            sum += user + system;
+        }
+    }
+    sum / TICKS
+}
+
+/// Of `/proc`, on every Linux that there is.
+const TICKS: f64 = 100.0;
 
 fn options(cluster: &Cluster) -> PostgresOptions {
     let mut options = PostgresOptions::new();
@@ -98,18 +179,18 @@ fn rate(messages: u64, began: Instant) -> f64 {
 }
 
 /// Messages a second through the spool: enqueued one by one by many, then claimed, read and settled.
-async fn spool(cluster: &Cluster, nodes: u64) -> (f64, f64) {
+async fn spool(cluster: &Cluster, nodes: u64) -> [Cost; 2] {
     let (options, body, rng) = (options(cluster), body(), Rng::from_entropy());
     let mut spools = Vec::new();
     for _ in 0..nodes {
         spools.push(PostgresSpool::connect(&cluster.url(), options.clone()).await.unwrap());
     }
-    let began = Instant::now();
-    let producers: Vec<_> = (0..PRODUCERS)
+    let meter = Meter::start(cluster);
+    let producers: Vec<_> = (0..PRODUCERS * nodes)
         .map(|n| {
             let (spool, body, rng) = (spools[(n % nodes) as usize].clone(), body.clone(), rng.clone());
             tokio::spawn(async move {
-                for _ in 0..MESSAGES / PRODUCERS {
+                for _ in 0..MESSAGES / PRODUCERS / nodes {
                     spool.enqueue(vec![message(&rng, &body)], None).await.unwrap();
                 }
             })
@@ -118,8 +199,8 @@ async fn spool(cluster: &Cluster, nodes: u64) -> (f64, f64) {
     for producer in producers {
         producer.await.unwrap();
     }
-    let enqueued = rate(MESSAGES, began);
-    let began = Instant::now();
+    let enqueued = meter.each(MESSAGES);
+    let meter = Meter::start(cluster);
     let workers: Vec<_> = (0..4)
         .map(|n| {
             let spool = spools[n % spools.len()].clone();
@@ -131,7 +212,7 @@ async fn spool(cluster: &Cluster, nodes: u64) -> (f64, f64) {
         sum += worker.await.unwrap();
     }
     assert_eq!(sum, MESSAGES);
-    (enqueued, rate(MESSAGES, began))
+    [enqueued, meter.each(MESSAGES)]
 }
 
 /// Claims, reads and settles until nothing is left.
@@ -187,7 +268,7 @@ impl<'a> FromSql<'a> for Id {
 
 /// The same by hand: the tables with the same indexes, batches of 64 on as many connections as a node stores
 /// with, and the shortest statements that keep the books: message, entry, body; claim with a lease; delete.
-async fn bare(cluster: &Cluster, nodes: u64) -> (f64, f64) {
+async fn bare(cluster: &Cluster, nodes: u64) -> [Cost; 2] {
     let schema = cluster.schema();
     let mut options = PostgresOptions::new();
     options.schema = schema.clone();
@@ -196,7 +277,7 @@ async fn bare(cluster: &Cluster, nodes: u64) -> (f64, f64) {
     PostgresSpool::connect(&cluster.url(), options).await.unwrap().close().await.unwrap();
     let body = body();
     let left = Arc::new(AtomicI64::new(MESSAGES as i64));
-    let began = Instant::now();
+    let meter = Meter::start(cluster);
     let writers: Vec<_> = (0..storing)
         .map(|_| {
             let (url, schema, body, left) = (cluster.url(), schema.clone(), body.clone(), Arc::clone(&left));
@@ -216,8 +297,8 @@ async fn bare(cluster: &Cluster, nodes: u64) -> (f64, f64) {
     for writer in writers {
         writer.await.unwrap();
     }
-    let enqueued = rate(MESSAGES, began);
-    let began = Instant::now();
+    let enqueued = meter.each(MESSAGES);
+    let meter = Meter::start(cluster);
     let sum = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..4)
         .map(|_| {
@@ -249,7 +330,7 @@ async fn bare(cluster: &Cluster, nodes: u64) -> (f64, f64) {
     }
     let sum = sum.load(Ordering::Relaxed);
     assert_eq!(sum, MESSAGES);
-    (enqueued, rate(sum, began))
+    [enqueued, meter.each(MESSAGES)]
 }
 
 async fn connect(url: &str, schema: &str) -> Client {
@@ -300,6 +381,7 @@ DELETE FROM postroad_message m USING e WHERE m.id = e.message";
 async fn grow(cluster: &Cluster, cycles: u64) {
     let (mut options, rng) = (options(cluster), Rng::from_entropy());
     options.notify = None;
+    options.vacuum = std::env::var_os("NO_VACUUM").is_none();
     let shell = connect(&cluster.url(), "public").await;
     let naptime = std::env::var("NAPTIME").unwrap_or_else(|_| "5s".to_owned());
     for set in [
@@ -311,7 +393,7 @@ async fn grow(cluster: &Cluster, cycles: u64) {
     }
     let spool = PostgresSpool::connect(&cluster.url(), options).await.unwrap();
     let body: Bytes = body().slice(..4_096);
-    let (began, mut done) = (Instant::now(), 0);
+    let (mut began, mut done, mut marked) = (Instant::now(), 0, 0);
     while done < cycles {
         let tasks: Vec<_> = (0..4)
             .map(|_| {
@@ -334,8 +416,11 @@ async fn grow(cluster: &Cluster, cycles: u64) {
         if done / 50_000 != before / 50_000 || done >= cycles {
             let health = spool.health().await.unwrap();
             println!(
-                "{done} messages, {:.0} a second, tables {:.1} MB, {} dead rows (naptime {naptime})",
-                rate(done, began),
+                "{done} messages, the last {:.0} a second, tables {:.1} MB, {} dead rows (naptime {naptime})",
+                rate(
+                    done - std::mem::replace(&mut marked, done),
+                    std::mem::replace(&mut began, Instant::now())
+                ),
                 health.size as f64 / 1e6,
                 health.dead_rows
             );

@@ -115,6 +115,10 @@ struct Flags {
     /// Outbound connections per site.
     #[arg(long, value_name = "N", default_value_t = 20)]
     concurrency: usize,
+    /// How long other relays on one database leave alone what this one is at; 10 s at least. After a crash that
+    /// is how long its mail waits for them.
+    #[arg(long, value_name = "DUR", default_value = "10m", value_parser = common::duration)]
+    lease: Duration,
     /// Inbound connections from one IPv4 address or /64; loopback and --relay-from are exempt.
     #[arg(long, value_name = "N", default_value_t = 50)]
     max_connections_per_peer: usize,
@@ -245,6 +249,7 @@ impl Flags {
     async fn engine(&self, hostname: &EhloName, spool: &Arc<dyn Spool>) -> Result<Road, Box<dyn Error>> {
         let mut options = EngineOptions::new();
         options.runs_per_site = self.concurrency;
+        options.lease = self.lease;
         let mut carrier = CarrierOptions::new(hostname.clone());
         carrier.client.longest_wait = self.client_timeout;
         carrier.limits.per_key = self.concurrency;

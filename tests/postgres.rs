@@ -10,14 +10,29 @@
 )]
 #![cfg(feature = "postgres")]
 
+#[path = "kit/certs.rs"]
+mod certs;
+#[path = "postgres/clocks.rs"]
+mod clocks;
 #[path = "kit/postgres.rs"]
 mod cluster;
 #[path = "postgres/crash.rs"]
 mod crash;
+#[path = "postgres/engines.rs"]
+mod engines;
+#[path = "postgres/keys.rs"]
+mod keys;
+mod kit;
 #[path = "postgres/nodes.rs"]
 mod nodes;
+#[path = "kit/peer.rs"]
+mod peer;
+#[path = "postgres/relays.rs"]
+mod relays;
 #[path = "postgres/tables.rs"]
 mod tables;
+#[path = "postgres/tls.rs"]
+mod tls;
 
 use cluster::Cluster;
 use postroad::spool::{PostgresOptions, PostgresSpool};

@@ -231,13 +231,17 @@ impl Dispatcher {
                     claims.into_iter().map(|claim| self.shared.entry(claim, until)).collect();
                 let more = self.shared.with(|core, now, todo| {
                     core.unreserve(limit);
-                    if core.are_over(&entries, now) {
+                    let over = core.are_over(&entries, now);
+                    if over {
                         core.schedule.probe_on(&part);
                     }
+                    let (claimed, before) = (entries.len(), todo.finished.len());
                     for entry in entries {
                         core.admit(entry, until, now, todo);
                     }
-                    core.schedule.claimed(&part, full, cancelled)
+                    let put_off = claimed > 0 && todo.put_off_since(before) == claimed;
+                    let pause = (put_off && !over).then(|| now.wall.after(PAUSE));
+                    core.schedule.claimed(&part, full, cancelled, pause)
                 });
                 if more {
                     self.sweep_within(BETWEEN_SWEEPS);
@@ -247,7 +251,7 @@ impl Dispatcher {
                 self.failed(&error);
                 self.shared.with(|core, _, _| {
                     core.unreserve(limit);
-                    core.schedule.claimed(&part, true, true);
+                    core.schedule.claimed(&part, true, true, None);
                 });
             }
         }
@@ -453,6 +457,9 @@ fn panicked() -> SpoolError {
 }
 
 const EVERYTHING: KeepLog = KeepLog { time: Duration::MAX, events: u64::MAX };
+/// Between claims of a queue of which nothing can be tried now: with a claim each, some 1,300 entries a second
+/// are put off, which leaves the spool to those that can be delivered.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Claims at once: several, so that many small queues do not wait for one another.
 const CLAIMS: usize = 8;
 /// Queues per page of a sweep.

@@ -129,7 +129,9 @@ impl Default for EngineOptions {
     }
 }
 
-/// A lease is extended at a third of its length, which must leave time to do so.
+/// A lease is extended at a third of its length, which must leave time to do so; and the sixth in which no
+/// message is ended any more must be longer than clocks of nodes may differ without being noticed, which is 1.5 s
+/// in PostgreSQL.
 const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 /// Looking through the spool costs more than it finds when done more often.
 const SHORTEST_SWEEP: Duration = Duration::from_secs(1);

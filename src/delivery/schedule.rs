@@ -189,18 +189,26 @@ impl Schedule {
     }
 
     /// A claim of `queue` came back. `full`: with as many as were asked for, so that there may be
-    /// more; `cancelled`: nothing but cancelled entries. Returns whether the queue may hold entries whose
-    /// time is not known: sweep soon.
-    pub(crate) fn claimed(&mut self, queue: &Part, full: bool, cancelled: bool) -> bool {
+    /// more, which are claimed at once or after a `pause`; `cancelled`: nothing but cancelled entries. Returns
+    /// whether the queue may hold entries whose time is not known: sweep soon.
+    pub(crate) fn claimed(
+        &mut self,
+        queue: &Part,
+        full: bool,
+        cancelled: bool,
+        pause: Option<Timestamp>,
+    ) -> bool {
         let Some(record) = self.records.get_mut(queue) else { return false };
         let again = matches!(record.state, State::Claiming { again: true });
         record.state = State::Resting;
         record.cancelled &= again || full && cancelled;
         let learnt = !full && std::mem::take(&mut record.learnt);
-        if full || again {
-            self.fall_due(queue);
-        } else {
-            self.rest(queue);
+        match pause.filter(|_| !record.cancelled) {
+            None if full || again => self.fall_due(queue),
+            pause => {
+                record.moments.extend(pause.filter(|_| full || again));
+                self.rest(queue);
+            }
         }
         learnt
     }

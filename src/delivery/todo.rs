@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::attempt::Cause;
+use crate::attempt::{Cause, Outcome};
 use crate::spool::QueueName;
 
 use super::lane::Entry;
@@ -23,6 +23,14 @@ pub(crate) struct Todo {
 impl Todo {
     pub(crate) fn finish(&mut self, entry: Entry, verdict: Verdict) {
         self.finished.push(Finished { entry, verdict });
+    }
+
+    /// How many of those that came behind the first `before` were put off without a try.
+    pub(crate) fn put_off_since(&self, before: usize) -> usize {
+        let puts_off = |finished: &&Finished| {
+            matches!(finished.verdict, Verdict::All(Outcome::Deferred(_)) | Verdict::Back { .. })
+        };
+        self.finished.iter().skip(before).filter(puts_off).count()
     }
 
     pub(crate) fn start(&mut self, site: &QueueName) {

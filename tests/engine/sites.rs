@@ -44,6 +44,26 @@ async fn one_dead_site_with_a_long_queue_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_queue_for_a_dead_site_is_put_off_a_part_at_a_time() {
+    let (world, spool) = (World::new(), MemorySpool::new());
+    world.down("mx.dead.test");
+    let first = engine(&world, &spool).await;
+    for n in 0..10_000 {
+        drop(first.submit(mail("", &[&format!("{n}@dead.test")])).await.unwrap());
+    }
+    sleep(MINUTE).await;
+    first.shutdown(MINUTE).await;
+    // When it is up again, all of it is due.
+    let later = SteppedClock::starting_at(Timestamp::from_millis(1_790_010_000_000));
+    let engine = builder(&world, &spool).clock(Arc::new(later)).start().await.unwrap();
+    sleep(Duration::from_secs(4)).await;
+    let soon = engine.stats().deferred;
+    assert!((1_000..9_000).contains(&soon), "{soon} are put off after four seconds");
+    sleep(MINUTE).await;
+    assert!(engine.stats().deferred >= 10_000, "{:?}", engine.stats());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unreachable_site_is_held_probed_by_one_and_released() {
     let (world, spool) = (World::new(), MemorySpool::new());
     world.down("mx.b.test");

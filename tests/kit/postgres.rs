@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the kit")]
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,6 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Cluster {
     folder: PathBuf,
     programs: PathBuf,
+    /// More options of the server's.
+    settings: String,
+    port: u16,
     /// Ends when its input does.
     undertaker: Option<(Child, ChildStdin)>,
 }
@@ -20,12 +25,29 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster. `None` where PostgreSQL is not installed, which is said aloud, and fails in CI.
     pub fn start() -> Option<Self> {
+        Self::start_with("-c listen_addresses=", &[])
+    }
+
+    /// The same on a port of loopback, where it speaks TLS with this certificate and key, PEM.
+    pub fn with_tls(chain: &str, key: &str) -> Option<Self> {
+        let settings =
+            "-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file=../cert -c ssl_key_file=../key";
+        Self::start_with(settings, &[("cert", chain), ("key", key)])
+    }
+
+    fn start_with(settings: &str, files: &[(&str, &str)]) -> Option<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap().keep();
-        let mut cluster = Self { folder, programs, undertaker: None };
+        let port = if files.is_empty() { 5432 } else { free_port() };
+        let mut cluster = Self { folder, programs, settings: settings.to_owned(), port, undertaker: None };
+        for (name, text) in files {
+            let path = cluster.folder.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         if is_root() {
             // It refuses to be run by root.
-            let owned = Command::new("chown").arg("postgres").arg(&cluster.folder).status().unwrap();
+            let owned = Command::new("chown").args(["-R", "postgres"]).arg(&cluster.folder).status().unwrap();
             assert!(owned.success(), "the user postgres is needed");
         }
         let mut undertaker = Command::new("sh")
@@ -58,7 +80,18 @@ impl Cluster {
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("host={} user=postgres dbname=postgres", self.folder.display())
+        format!("host={} port={} user=postgres dbname=postgres", self.folder.display(), self.port)
+    }
+
+    /// The same as a program wants it that tells spools by their scheme.
+    pub fn scheme_url(&self) -> String {
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{folder}:{}/postgres", self.port)
+    }
+
+    /// Its port, of loopback where it listens there.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A schema that nobody else uses.
@@ -71,7 +104,8 @@ impl Cluster {
     pub fn begin(&self) {
         let (log, data) = (self.folder.join("log"), self.data());
         // Durability is on, as it is what is tested; notices of the server's own are in the log.
-        let options = format!("-c listen_addresses= -c unix_socket_directories={}", self.folder.display());
+        let (port, folder) = (self.port, self.folder.display());
+        let options = format!("-p {port} -c unix_socket_directories={folder} {}", self.settings);
         self.run(
             "pg_ctl",
             &["-D", &data, "-w", "-t", "60", "-l", &log.display().to_string(), "-o", &options, "start"],
@@ -81,6 +115,12 @@ impl Cluster {
     /// Ends the server as a crash would.
     pub fn kill(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "stop"]);
+    }
+
+    /// The process that all of the server's are children of.
+    pub fn postmaster(&self) -> u32 {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        file.lines().next().and_then(|line| line.trim().parse().ok()).unwrap()
     }
 
     fn data(&self) -> String {
@@ -148,6 +188,11 @@ fn programs() -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// A port that was free a moment ago: the server cannot choose one itself.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port()
 }
 
 fn is_root() -> bool {

@@ -169,3 +169,35 @@ async fn a_node_that_dies_is_taken_over_from_and_nothing_settled_comes_again() {
     let doubled = u64::try_from(store.len()).unwrap() - 300;
     assert!(doubled <= 300 - settled, "{doubled} came twice, {settled} were settled before");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_enqueues_much_takes_one_lock() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let spool = node(cluster, &cluster.schema()).await;
+    let mut options = postroad::delivery::EngineOptions::new();
+    options.log = Some(postroad::spool::KeepLog::new());
+    let outbox = outbox(&spool).options(options, postroad::delivery::Retry::new());
+    let mut shop = client(cluster).await.unwrap();
+    let mut transaction = shop.transaction().await.unwrap();
+    outbox.enqueue(&mut transaction, mail("0@b.test", "hello"), Some("order")).await.unwrap();
+    // One that fails takes its announcement back with it, and the next still counts.
+    let other = outbox.enqueue(&mut transaction, mail("0@b.test", "other"), Some("order")).await;
+    assert!(matches!(other, Err(OutboxError::KeyConflict)), "{other:?}");
+    for n in 1..300 {
+        outbox.enqueue(&mut transaction, mail(&format!("{n}@b.test"), "hello"), None).await.unwrap();
+    }
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    assert_eq!(transaction.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 1);
+    // Somebody else's log goes on behind it only when it has ended.
+    let mut second = client(cluster).await.unwrap();
+    let mut another = second.transaction().await.unwrap();
+    outbox.enqueue(&mut another, mail("a@b.test", "hello"), None).await.unwrap();
+    another.commit().await.unwrap();
+    assert_eq!(spool.log(0, 999).await.unwrap(), []);
+    transaction.commit().await.unwrap();
+    assert_eq!(spool.log(0, 999).await.unwrap().len(), 301);
+    // The setting went with the transaction.
+    let mut transaction = shop.transaction().await.unwrap();
+    outbox.enqueue(&mut transaction, mail("b@b.test", "hello"), None).await.unwrap();
+    assert_eq!(transaction.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 1);
+}

@@ -69,9 +69,16 @@ async fn names_that_can_be_no_schema_are_refused() {
         assert!(matches!(error, SpoolError::Invalid(_)), "{error}");
     }
     let mut options = options(cluster);
-    options.schema = "it's \"quoted\"; --".to_owned();
-    let spool = PostgresSpool::connect(&cluster.url(), options).await.unwrap();
-    spool.enqueue(vec![contract::sample(1)], None).await.unwrap();
+    for name in ["it's \"quoted\"; --", "SCHEMA.", "'SCHEMA.x", "a\\'SCHEMA.SCHEMA.\"'", "$1 %s"] {
+        options.schema = name.to_owned();
+        let spool = PostgresSpool::connect(&cluster.url(), options.clone()).await.unwrap();
+        spool.enqueue(vec![contract::sample(1)], None).await.unwrap();
+        let claims = spool.claim(request(9)).await.unwrap();
+        assert_eq!(claims.len(), 1, "{name}");
+        let done = claims.iter().map(contract::remove).collect();
+        assert_eq!(spool.settle(done, postroad::spool::Durability::Soon).await.unwrap(), []);
+        assert!(spool.health().await.unwrap().size > 0);
+    }
 }
 
 #[tokio::test]
@@ -138,10 +145,116 @@ async fn a_damaged_row_is_set_aside_and_hides_no_other() {
         .get(0);
     assert!(parked.starts_with("damaged"), "{parked}");
     assert_eq!(spool.stats().parked, 1);
+    let told = spool.set_aside();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].message, told[0].entry), (Some(contract::sample(1).id), 0));
+    assert_eq!((told[0].queue.as_str(), &*told[0].reason), ("q.test", &*parked));
+    assert_eq!(spool.set_aside(), [], "once");
     assert!(
         spool.claim(ClaimRequest { now: Timestamp::from_millis(2_000), ..request(9) }).await.unwrap().len()
             == 1
     );
+}
+
+#[tokio::test]
+async fn an_entry_whose_message_is_gone_is_set_aside_and_not_claimed_for_ever() {
+    let Some((spool, _, shell)) = with_shell().await else { return };
+    spool.enqueue(vec![contract::sample(1), contract::sample(2)], None).await.unwrap();
+    let delete =
+        "DELETE FROM postroad_message WHERE id = (SELECT id FROM postroad_message ORDER BY id LIMIT 1)";
+    assert_eq!(shell.execute(delete, &[]).await.unwrap(), 1);
+    assert_eq!(spool.claim(request(9)).await.unwrap().len(), 1);
+    assert_eq!(spool.set_aside().len(), 1);
+    assert_eq!(count(&shell, "postroad_entry WHERE parked LIKE 'damaged%' AND claim IS NULL").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_that_cannot_be_counted_is_opened_all_the_same() {
+    let Some((spool, options, mut shell)) = with_shell().await else { return };
+    let some = (1..=50).map(contract::sample).collect();
+    spool.enqueue(some, None).await.unwrap();
+    shell
+        .batch_execute("ANALYZE postroad_message; ANALYZE postroad_entry; ANALYZE postroad_body")
+        .await
+        .unwrap();
+    // As if it took for ever.
+    let open = shell.transaction().await.unwrap();
+    open.batch_execute("LOCK TABLE postroad_message IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let url = Cluster::shared().unwrap().url();
+    let connect = PostgresSpool::connect(&url, options.clone());
+    let other = tokio::time::timeout(Duration::from_secs(20), connect).await.expect("soon").unwrap();
+    let stats = other.stats();
+    assert_eq!((stats.messages, stats.entries), (50, 50), "what the server thinks");
+    assert!(stats.octets > 0);
+    open.rollback().await.unwrap();
+    assert_eq!(other.claim(request(99)).await.unwrap().len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_is_cleaned_up_behind_though_autovacuum_does_not_come() {
+    let Some((spool, _, shell)) = with_shell().await else { return };
+    let off = "ALTER TABLE postroad_entry SET (autovacuum_enabled = off);
+               ALTER TABLE postroad_message SET (autovacuum_enabled = off)";
+    shell.batch_execute(off).await.unwrap();
+    for batch in 0..80 {
+        let batch = (0..128).map(|n| contract::sample(batch * 128 + n)).collect();
+        let claims = spool.enqueue(batch, Some(Timestamp::NEVER)).await.unwrap().claims;
+        let done = claims.iter().map(contract::remove).collect();
+        assert_eq!(spool.settle(done, postroad::spool::Durability::Soon).await.unwrap(), []);
+    }
+    let cleaned = "pg_stat_user_tables WHERE relid IN ('postroad_entry'::regclass,
+                   'postroad_message'::regclass, 'postroad_body'::regclass) AND vacuum_count > 0";
+    let all = async {
+        while count(&shell, cleaned).await < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("cleaned up");
+}
+
+/// Panics once when it is read, after as many times as said.
+#[derive(Debug)]
+struct Broken(std::sync::atomic::AtomicI64);
+
+impl postroad::clock::Clock for Broken {
+    fn now(&self) -> postroad::clock::Now {
+        assert_ne!(self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst), 0, "as the test has it");
+        postroad::clock::SystemClock.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_panics_is_counted_no_more() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let mut options = options(cluster);
+    // One writer.
+    options.connections = 3;
+    let clock = std::sync::Arc::new(Broken((-1).into()));
+    let spool = PostgresSpool::connect_by(&cluster.url(), options, clock.clone()).await.unwrap();
+    spool.enqueue(vec![contract::sample(1)], None).await.unwrap();
+    clock.0.store(0, std::sync::atomic::Ordering::SeqCst);
+    let large = |n| {
+        let mut message = contract::sample(n);
+        message.body = NewBody::Inline(vec![b'x'; 5 << 20].into());
+        message
+    };
+    // The second is too much for the same batch: somebody has to go on with it.
+    let (one, two) = tokio::join!(spool.enqueue(vec![large(2)], None), spool.enqueue(vec![large(3)], None));
+    let all = [one, two];
+    assert_eq!(
+        all.iter().filter(|answer| matches!(answer, Err(SpoolError::Unknown(_)))).count(),
+        1,
+        "{all:?}"
+    );
+    spool.enqueue(vec![contract::sample(4)], None).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), spool.flush())
+        .await
+        .expect("nobody is waited for")
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(20), spool.close())
+        .await
+        .expect("nobody is waited for")
+        .unwrap();
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn queues_take_turns_whatever_their_length() {
     for _ in 0..7 {
         let Some((name, _)) = next(&mut schedule, |_| 10) else { break };
         // Only "long" always gives as many as were asked for.
-        schedule.claimed(&name, name == names[0], false);
+        schedule.claimed(&name, name == names[0], false, None);
         turns.push(name.0.to_string());
     }
     assert_eq!(turns, ["long", "b", "c", "long", "long", "long", "long"]);
@@ -55,18 +55,18 @@ fn of_a_queue_whose_lane_is_full_a_few_are_looked_at_now_and_then() {
     assert_eq!(next(&mut schedule, |_| 0), None);
     schedule.probe(&QueueName::new("reports"));
     assert_eq!(next(&mut schedule, |_| 0), Some((full.clone(), PROBE)));
-    schedule.claimed(&full, true, false);
+    schedule.claimed(&full, true, false, None);
     assert_eq!(next(&mut schedule, |_| 0), None, "until the next time");
     schedule.probe(&QueueName::new("reports"));
     next(&mut schedule, |_| 0).unwrap();
     schedule.probe_on(&full);
-    schedule.claimed(&full, true, false);
+    schedule.claimed(&full, true, false, None);
     assert_eq!(
         next(&mut schedule, |_| 0),
         Some((full.clone(), PROBE)),
         "all had expired, and there may be more"
     );
-    schedule.claimed(&full, false, false);
+    schedule.claimed(&full, false, false, None);
     assert_eq!(next(&mut schedule, |_| 0), None);
     assert!(schedule.unblock(&full));
     assert_eq!(next(&mut schedule, |_| 3), Some((full, 3)));
@@ -84,7 +84,7 @@ fn a_queue_wakes_at_each_of_its_moments_and_is_then_forgotten() {
         schedule.advance(wake);
         assert_eq!(next(&mut schedule, |_| 1), Some((name.clone(), 1)));
         assert_eq!(next(&mut schedule, |_| 1), None);
-        schedule.claimed(&name, false, false);
+        schedule.claimed(&name, false, false, None);
         woken.push(wake.since(T0).as_secs_f64());
     }
     assert_eq!(woken.len(), 3);
@@ -114,9 +114,9 @@ fn what_falls_due_during_a_claim_is_not_forgotten() {
     next(&mut schedule, |_| 1).unwrap();
     schedule.note(&name, T0, T0);
     schedule.note(&name, at(60), T0);
-    schedule.claimed(&name, false, false);
+    schedule.claimed(&name, false, false, None);
     assert_eq!(next(&mut schedule, |_| 1), Some((name.clone(), 1)));
-    schedule.claimed(&name, false, false);
+    schedule.claimed(&name, false, false, None);
     assert!(schedule.wake().is_some_and(|wake| wake >= at(60)));
 }
 
@@ -126,15 +126,15 @@ fn a_queue_known_only_from_a_sweep_asks_for_another_one() {
     let name = queue("q");
     schedule.learn(&QueueSummary { queue: name.0.clone(), class: Class::Normal, entries: 9, due: T0 }, T0);
     next(&mut schedule, |_| 5).unwrap();
-    assert!(!schedule.claimed(&name, true, false), "there is more that is due");
+    assert!(!schedule.claimed(&name, true, false, None), "there is more that is due");
     next(&mut schedule, |_| 5).unwrap();
-    assert!(schedule.claimed(&name, false, false), "and more that is not");
+    assert!(schedule.claimed(&name, false, false, None), "and more that is not");
     schedule
         .learn(&QueueSummary { queue: name.0.clone(), class: Class::Normal, entries: 9, due: at(60) }, T0);
     schedule.note(&name, at(30), T0);
     schedule.advance(at(40));
     next(&mut schedule, |_| 5).unwrap();
-    assert!(schedule.claimed(&name, false, false));
+    assert!(schedule.claimed(&name, false, false, None));
     assert!(schedule.wake().is_some_and(|wake| wake >= at(60) && wake < at(64)));
     schedule
         .learn(&QueueSummary { queue: name.0, class: Class::Normal, entries: 0, due: Timestamp::NEVER }, T0);
@@ -163,7 +163,7 @@ fn urgent_mail_goes_first_and_the_rest_has_its_turns() {
     }
     for _ in 0..160 {
         let (part, _) = next(&mut schedule, |_| 1).unwrap();
-        schedule.claimed(&part, true, false);
+        schedule.claimed(&part, true, false, None);
         turns.push(part.1);
     }
     let of = |class| turns.iter().filter(|turn| **turn == class).count();
@@ -181,11 +181,11 @@ fn cancelled_entries_are_claimed_without_room_until_none_is_left() {
     assert_eq!(ask(&mut schedule), None);
     schedule.cancelled(&part);
     assert_eq!(ask(&mut schedule), Some((part.clone(), 2)));
-    schedule.claimed(&part, true, true);
+    schedule.claimed(&part, true, true, None);
     assert_eq!(ask(&mut schedule), Some((part.clone(), 2)), "there may be more");
     schedule.cancelled(&part);
-    schedule.claimed(&part, true, false);
+    schedule.claimed(&part, true, false, None);
     assert_eq!(ask(&mut schedule), Some((part.clone(), 2)), "more were cancelled during the claim");
-    schedule.claimed(&part, true, false);
+    schedule.claimed(&part, true, false, None);
     assert_eq!(ask(&mut schedule), None, "the others need room");
 }

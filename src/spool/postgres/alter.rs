@@ -11,7 +11,7 @@ use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
 use super::tables::{Call, On};
-use super::value::{Id, column, entry_column, time};
+use super::value::{Id, Sent, column, entry_column, time};
 use crate::message::{MessageId, Tag, Tenant};
 use crate::smtp::address::Domain;
 
@@ -20,7 +20,7 @@ impl Inner {
         let busy = self.counts.begin();
         let mut held = self.link.take().await?;
         let tx = held.conn().begin(&self.link).await?;
-        let (altered, delta) = self.link.timed(page(&tx.on(), request)).await?;
+        let (altered, delta) = self.link.timed(page(&tx.on(), request, self.sent())).await?;
         tx.commit(&self.link).await?;
         held.release();
         busy.add(delta);
@@ -31,7 +31,11 @@ impl Inner {
     }
 }
 
-async fn page<C: GenericClient + Sync>(on: &On<'_, C>, request: &Alter) -> Result<(Altered, Delta), Failure> {
+async fn page<C: GenericClient + Sync>(
+    on: &On<'_, C>,
+    request: &Alter,
+    sent: Sent<'_>,
+) -> Result<(Altered, Delta), Failure> {
     let (mut altered, mut delta) = (Altered::default(), Delta::default());
     let limit = column(request.limit.max(1) as u64);
     let Selection { message, destination, queue, tenant, tag, parked } = &request.which;
@@ -60,6 +64,7 @@ async fn page<C: GenericClient + Sync>(on: &On<'_, C>, request: &Alter) -> Resul
                 &tag.as_ref().map(Tag::as_str),
                 parked,
                 &message.map(Id),
+                &sent,
             ],
         )
         .await?;

@@ -67,6 +67,11 @@ impl<'a> Tx<'a> {
         On::prepared(&self.tx, self.tables, self.prepared)
     }
 
+    /// Runs what says nothing of interest, such as a setting.
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        Ok(self.tx.batch_execute(sql).await?)
+    }
+
     pub(super) async fn commit(self, link: &Link) -> Result<(), Failure> {
         let commit = async { Ok(self.tx.commit().await?) };
         link.timed(commit).await.map_err(Failure::of_statement)

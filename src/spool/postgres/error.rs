@@ -46,6 +46,10 @@ impl From<Failure> for SpoolError {
             }
             Failure::Server(error) | Failure::Commit(error) => match error.code() {
                 Some(code) if is_full(code) => Self::Full,
+                // Another transaction has what this one needs, and may for long.
+                Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                    Self::Storage(io::Error::new(io::ErrorKind::ResourceBusy, error))
+                }
                 Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) => Self::TooLarge,
                 Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => Self::Corrupt,
                 _ => Self::Storage(io::Error::other(error)),

@@ -2,14 +2,16 @@
 //! host program has open itself.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 
 use tokio_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
 
 use super::super::lines::write_line;
 use super::super::{Class, Key, Known, LogEvent, NewBody, NewMessage, RecipientState, SpoolError, rules};
 use super::error::Failure;
 use super::tables::{Call, On};
-use super::value::{Id, column, count, entry_column, text};
+use super::value::{Id, Sent, column, count, entry_column, lease_column, text};
 use super::{BATCH_MESSAGES, BATCH_OCTETS, PIECE};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, Tag};
@@ -21,6 +23,16 @@ pub(crate) struct Stored {
     pub(super) entries: Vec<(MessageId, u32, Option<u64>)>,
     /// Messages that were not stored because their keys are known.
     pub(crate) known: Vec<Known>,
+}
+
+/// Who stores.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By<'a> {
+    /// Its time.
+    pub(super) sent: Sent<'a>,
+    /// How long it waits for another transaction that stores under the same key, in the server's words;
+    /// `None`: as long as the transaction that the caller has open says.
+    pub(super) patience: Option<&'a str>,
 }
 
 /// Refuses what can never be stored, before anything is sent.
@@ -52,8 +64,9 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
     mut batch: Vec<&NewMessage>,
     staged: &Bodies,
     lease: impl Fn(MessageId) -> Option<Timestamp>,
+    by: By<'_>,
 ) -> Result<Stored, Failure> {
-    let known = keys(on, &mut batch).await?;
+    let known = keys(on, &mut batch, by.patience).await?;
     let mut stored = Stored { known, entries: Vec::new() };
     let mut ids = HashSet::with_capacity(batch.len());
     batch.retain(|message| ids.insert(message.id));
@@ -95,6 +108,7 @@ pub(crate) async fn insert<C: GenericClient + Sync>(
                     &rows.due,
                     &rows.recipients,
                     &rows.leases,
+                    &by.sent,
                 ],
             )
             .await?;
@@ -134,6 +148,7 @@ fn parts<'a, 'b>(batch: &'b [&'a NewMessage]) -> Vec<&'b [&'a NewMessage]> {
 async fn keys<C: GenericClient + Sync>(
     on: &On<'_, C>,
     batch: &mut Vec<&NewMessage>,
+    patience: Option<&str>,
 ) -> Result<Vec<Known>, Failure> {
     let mut keyed: Vec<(&Key, &NewMessage)> =
         batch.iter().filter_map(|message| Some((message.key.as_ref()?, *message))).collect();
@@ -146,17 +161,29 @@ async fn keys<C: GenericClient + Sync>(
     let digests: Vec<_> = keyed.iter().map(|(key, _)| key.digest.as_slice()).collect();
     let ids: Vec<_> = keyed.iter().map(|(_, message)| Id(message.id)).collect();
     let until: Vec<_> = keyed.iter().map(|(key, _)| column(key.until.as_millis())).collect();
-    let mut new = HashSet::new();
-    for row in on.query(Call::InsertKeys, &[&tenants, &names, &digests, &ids, &until]).await? {
-        let (tenant, name, Id(id)): (String, String, Id) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        new.insert((tenant, name, id));
-    }
-    let mut there = HashMap::new();
-    for row in on.query(Call::FindKeys, &[&tenants, &names]).await? {
-        let (tenant, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (digest, Id(id)): (Vec<u8>, Id) = (row.try_get(2)?, row.try_get(3)?);
-        there.insert((tenant, name), (digest, id));
+    let (mut new, mut there) = (HashSet::new(), HashMap::new());
+    for tries in 1.. {
+        let params: [&(dyn ToSql + Sync); 6] = [&tenants, &names, &digests, &ids, &until, &patience];
+        for row in on.query(Call::InsertKeys, &params).await? {
+            let (tenant, name, Id(id)): (String, String, Id) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            new.insert((tenant, name, id));
+        }
+        for row in on.query(Call::FindKeys, &[&tenants, &names]).await? {
+            let (tenant, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let (digest, Id(id)): (Vec<u8>, Id) = (row.try_get(2)?, row.try_get(3)?);
+            there.insert((tenant, name), (digest, id));
+        }
+        // One that was there and was forgotten in this moment is nobody's: it is ours then.
+        let is_there = |(key, _): &(&Key, &NewMessage)| {
+            there.contains_key(&(tenant(key).to_owned(), key.name.to_string()))
+        };
+        if keyed.iter().all(is_there) {
+            break;
+        }
+        if tries >= KEY_TRIES {
+            return Err(SpoolError::Storage(io::ErrorKind::ResourceBusy.into()).into());
+        }
     }
     let mut known = HashMap::new();
     for (key, message) in keyed {
@@ -317,7 +344,8 @@ impl<'a> Rows<'a> {
         self.expires.push(column(message.expires.as_millis()));
         self.sizes.push(column(message.body.size()));
         self.entries.push(i32::try_from(message.entries.len()).unwrap_or(i32::MAX));
-        let keep = message.keep.map(|keep| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
+        // Added to a time later on.
+        let keep = message.keep.map(|keep| i64::try_from(keep.as_millis()).unwrap_or(LONGEST).min(LONGEST));
         self.keeps.push(keep);
         self.heads.push(&message.head);
         let class = i16::from(Class::of(&message.mail).number());
@@ -333,7 +361,7 @@ impl<'a> Rows<'a> {
             self.classes.push(class);
             self.due.push(column(entry.due.as_millis()));
             self.recipients.push(recipients);
-            self.leases.push(lease.map(|lease| column(lease.as_millis())));
+            self.leases.push(lease.map(lease_column));
         }
         message.log.iter().for_each(|event| self.log.add(message.id, event));
         Ok(())
@@ -365,6 +393,11 @@ impl LogRows {
         self.notes.push(event.note.as_deref().map(|note| text(rules::cut(note))));
     }
 }
+
+const LONGEST: i64 = i64::MAX / 2;
+
+/// Keys are forgotten days after their messages: that it hits one of ours at this moment is rare enough once.
+const KEY_TRIES: u32 = 5;
 
 /// What a message may have: a quarter of what one value of the server's can be.
 const MAX_OCTETS: u64 = 256 << 20;

@@ -74,7 +74,7 @@ impl Inner {
         let mut more = false;
         for found in [
             self.run_once(Call::PruneKeys, &[&now, &again, &STEP]).await?,
-            self.run_once(Call::PruneResults, &[&now, &STEP]).await?,
+            self.run_once(Call::PruneResults, &[&now, &again, &STEP]).await?,
             self.run_once(Call::PruneLog, &[&oldest, &events, &STEP]).await?,
         ] {
             for row in found {

@@ -1,12 +1,18 @@
 //! Looking: what can be claimed, what waits where, what stands in an entry.
 
-use super::super::{Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, Token};
+use std::sync::PoisonError;
+
+use tokio_postgres::types::ToSql;
+
+use super::super::{
+    Claim, ClaimRequest, Class, EntrySummary, QueueName, QueueSummary, Selection, SetAside, Token,
+};
 use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
 use super::rows;
 use super::tables::Call;
-use super::value::{Id, column, count, entry_column, time};
+use super::value::{Id, column, count, entry_column, lease_column, time};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, Tag, Tenant};
 use crate::smtp::address::Domain;
@@ -20,9 +26,10 @@ impl Inner {
         }
         let busy = self.counts.begin();
         let class = i16::from(request.class.number());
-        let (now, lease) = (column(request.now.as_millis()), column(request.lease.as_millis()));
+        let (now, lease) = (column(request.now.as_millis()), lease_column(request.lease));
         let limit = column(request.limit as u64);
-        let found = self.run_once(Call::Claim, &[&queue, &class, &now, &limit, &lease]).await?;
+        let params: [&(dyn ToSql + Sync); 6] = [&queue, &class, &now, &limit, &lease, &self.sent()];
+        let found = self.run_once(Call::Claim, &params).await?;
         let (mut claims, mut damaged, mut at, mut held) =
             (Vec::with_capacity(found.len()), Vec::new(), Vec::new(), 0);
         for row in &found {
@@ -32,25 +39,42 @@ impl Inner {
             } else if let Some(claim) = rows::claim(row) {
                 claims.push(claim);
             } else if let Some((message, entry)) = rows::place(row) {
-                tracing::error!(%message, entry, "an entry is damaged and was set aside");
+                tracing::error!(%message, entry, "an entry is damaged and is set aside");
                 damaged.push(Id(message));
                 at.push(entry_column(entry));
             }
         }
         if !damaged.is_empty() {
-            self.run_once(Call::SetAside, &[&damaged, &at]).await?;
-            held += column(damaged.len() as u64);
+            for row in self.run_once(Call::SetAside, &[&damaged, &at, &DAMAGED]).await? {
+                let (Id(message), entry): (Id, i32) = (row.try_get(0)?, row.try_get(1)?);
+                let entry = u32::try_from(entry).unwrap_or_default();
+                self.note_aside(SetAside::new(Some(message), entry, request.queue.clone(), DAMAGED.into()));
+                held += 1;
+            }
         }
         busy.add(Delta { parked: held, ..Delta::default() });
         Ok(claims)
+    }
+
+    /// Notes what was set aside, unless nobody asks.
+    fn note_aside(&self, aside: SetAside) {
+        let mut asides = self.asides.lock().unwrap_or_else(PoisonError::into_inner);
+        if asides.len() < MAX_ASIDES {
+            asides.push(aside);
+        }
+    }
+
+    pub(super) fn take_asides(&self) -> Vec<SetAside> {
+        std::mem::take(&mut *self.asides.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) async fn extend(&self, tokens: &[Token], lease: Timestamp) -> Result<Vec<Token>, Failure> {
         let messages: Vec<_> = tokens.iter().map(|token| Id(token.message)).collect();
         let entries: Vec<_> = tokens.iter().map(|token| entry_column(token.entry)).collect();
         let numbers: Vec<_> = tokens.iter().map(|token| column(token.number)).collect();
-        let lease = column(lease.as_millis());
-        let found = self.run_once(Call::Extend, &[&messages, &entries, &numbers, &lease]).await?;
+        let lease = lease_column(lease);
+        let params: [&(dyn ToSql + Sync); 5] = [&messages, &entries, &numbers, &lease, &self.sent()];
+        let found = self.run_once(Call::Extend, &params).await?;
         let mut good = std::collections::HashSet::new();
         for row in found {
             let (Id(message), entry, claim): (Id, i32, i64) =
@@ -114,3 +138,9 @@ impl Inner {
         Ok(found.iter().filter_map(rows::summary).collect())
     }
 }
+
+/// What is written to an entry that cannot be read.
+const DAMAGED: &str = "damaged: this row could not be read";
+
+/// Told to observers with the next claim; a host that drives the spool by itself may never ask.
+const MAX_ASIDES: usize = 1_000;

@@ -10,14 +10,15 @@
 //! and *care* know how much there is.
 //!
 //! # What it asks of the host
-//! PostgreSQL 13 or later, with the encoding UTF8. The clocks of the nodes should agree to within a second or
-//! two: due times and leases are the callers' own times. `synchronous_commit` is turned on where the cluster
+//! PostgreSQL 13 or later, with the encoding UTF8. Leases go by the server's clock: a node whose own is wrong
+//! claims nothing that another holds, and loses nothing that it holds. Due times are the callers' own, and early
+//! or late by as much as a clock is off. `synchronous_commit` is turned on where the cluster
 //! has it off; `fsync` is the administrator's. A transaction that is left open in the database keeps the space
 //! of what was delivered from being used again, see [`PostgresSpool::health`].
 //!
 //! # What it does not do
-//! It has no partitions: autovacuum is told to come often, which keeps the tables small at some thousand
-//! messages a second when `autovacuum_naptime` is 5 s.
+//! It has no partitions. Nodes clean up behind what they have settled, which keeps the tables small at some
+//! thousand messages a second whatever autovacuum does ([`PostgresOptions::vacuum`]).
 
 mod alter;
 mod care;
@@ -38,7 +39,8 @@ mod value;
 mod write;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
@@ -48,19 +50,22 @@ use tokio_postgres::GenericClient;
 
 use super::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Known, Logged, NewMessage, QueueName, QueueSummary, Results, Selection, Settlement, Spool,
-    SpoolError, Stats, Token,
+    KeepLog, Known, Logged, NewMessage, QueueName, QueueSummary, Results, Selection, SetAside, Settlement,
+    Spool, SpoolError, Stats, Token,
 };
 use crate::BoxFuture;
-use crate::clock::{Rng, Timestamp};
+use crate::clock::{Clock, Rng, SystemClock, Timestamp};
 use crate::message::{Content, MessageId};
+use care::OPENING;
 pub use care::PostgresHealth;
 use connect::Link;
 use count::Counts;
 use error::Tries;
+use insert::By;
 use stage::Staging;
 pub(crate) use tables::Tables;
 use tables::{Call, On};
+use value::Sent;
 use write::Writing;
 
 /// How a [`PostgresSpool`] uses its server.
@@ -70,7 +75,7 @@ pub struct PostgresOptions {
     /// The schema of the tables, at most 48 octets. Default `public`; another one where several spools share a
     /// database. It is made when it is not there.
     pub schema: String,
-    /// Connections at most, at least 3, besides one for notifications. Default 8: a quarter of them is used
+    /// Connections at most, at least 3, besides one for notifications and one for [`PostgresOptions::vacuum`]. Default 8: a quarter of them is used
     /// for storing at 64 senders. More only where the server is far away.
     pub connections: usize,
     /// How long at most until mail is found that another node has stored, when its notification does not
@@ -81,6 +86,10 @@ pub struct PostgresOptions {
     pub notify: Option<Duration>,
     /// How long one statement may take, and wait for a lock. Default 30 s.
     pub statement_timeout: Duration,
+    /// Whether this node has the server clean up behind what it has settled (`VACUUM`), every 10,000 messages and
+    /// every hundredth of what is stored, over a connection of its own. Default `true`. Off where autovacuum comes
+    /// every few seconds (`autovacuum_naptime`), or where the tables are another role's, which leaves it in vain.
+    pub vacuum: bool,
     /// Roots to trust instead of the system's for TLS to the server, PEM. Default none.
     pub trust: Option<Vec<u8>>,
     /// Octets of new mail that may wait for the server in memory before [`SpoolError::Full`]. Default 64 MiB;
@@ -103,6 +112,7 @@ impl PostgresOptions {
             poll: Duration::from_secs(1),
             notify: Some(Duration::from_millis(50)),
             statement_timeout: Duration::from_secs(30),
+            vacuum: true,
             trust: None,
             queue_octets: 64 << 20,
             queue_operations: 8192,
@@ -157,6 +167,10 @@ struct Inner {
     options: PostgresOptions,
     counts: Counts,
     writing: Writing,
+    /// Messages that are gone since it was last cleaned up behind them.
+    gone: AtomicU64,
+    /// What could not be read, until somebody asks for it.
+    asides: Mutex<Vec<SetAside>>,
     staging: Staging,
     /// Somebody else has stored something.
     woken: Notify,
@@ -166,6 +180,19 @@ struct Inner {
     node: MessageId,
     runtime: Runtime,
     rng: Rng,
+    /// Whoever calls goes by this one.
+    clock: Arc<dyn Clock>,
+}
+
+impl Inner {
+    fn sent(&self) -> Sent<'_> {
+        Sent(&*self.clock)
+    }
+
+    /// As whom we store in transactions of our own.
+    fn by(&self) -> By<'_> {
+        By { sent: self.sent(), patience: Some(PATIENCE) }
+    }
 }
 
 impl PostgresSpool {
@@ -183,6 +210,23 @@ impl PostgresSpool {
     /// # Cancel safety
     /// Dropping the future may leave the tables made.
     pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, SpoolError> {
+        Self::connect_by(url, options, Arc::new(SystemClock)).await
+    }
+
+    /// The same for an [`Engine`](crate::Engine) that goes by another clock than the system's, which is to be
+    /// this one. Its distance from the server's is looked at with every claim, so that leases begin and end by
+    /// the server's clock alone.
+    ///
+    /// # Errors
+    /// As [`PostgresSpool::connect`].
+    ///
+    /// # Cancel safety
+    /// As [`PostgresSpool::connect`].
+    pub async fn connect_by(
+        url: &str,
+        options: PostgresOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SpoolError> {
         let link = Link::new(url, &options).await?;
         let mut held = link.take().await?;
         link.tables.migrate(&mut held.conn().client).await?;
@@ -192,20 +236,31 @@ impl PostgresSpool {
             link,
             counts: Counts::default(),
             writing: Writing::default(),
+            gone: AtomicU64::new(0),
+            asides: Mutex::default(),
             staging: Staging::new(options.staging_octets),
             woken: Notify::new(),
             nudge: Notify::new(),
             node: MessageId::new(Timestamp::default(), &rng),
             runtime: Runtime::current(),
             rng,
+            clock,
             options,
         });
-        inner.run(Call::CollectStaged, &[]).await?;
-        inner.recount(true).await?;
-        let tasks = vec![
+        // Nothing that takes long where there is much keeps it from being opened: it is done again later.
+        if let Err(error) = inner.run(Call::CollectStaged, &[]).await {
+            tracing::debug!(%error, "staged bodies were not collected");
+        }
+        if let Err(error) = inner.recount(true, OPENING).await {
+            tracing::debug!(%error, "the spool was not counted");
+        }
+        let mut tasks = vec![
             tokio::spawn(listen::run(Arc::clone(&inner))).abort_handle(),
             tokio::spawn(care::run(Arc::clone(&inner))).abort_handle(),
         ];
+        if inner.options.vacuum {
+            tasks.push(tokio::spawn(care::tidy(Arc::clone(&inner))).abort_handle());
+        }
         Ok(Self { handle: Arc::new(Handle { inner, tasks }) })
     }
 
@@ -360,6 +415,10 @@ impl Spool for PostgresSpool {
         true
     }
 
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.inner().take_asides()
+    }
+
     fn stats(&self) -> Stats {
         self.inner().counts.stats()
     }
@@ -392,10 +451,14 @@ pub(crate) async fn enqueue_in<C: GenericClient + Sync>(
     batch: &[NewMessage],
 ) -> Result<Vec<Known>, SpoolError> {
     insert::check(batch)?;
-    let on = On::new(client, tables);
-    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None).await;
+    let (on, by) = (On::new(client, tables), By { sent: Sent(&SystemClock), patience: None });
+    let stored = insert::insert(&on, batch.iter().collect(), &insert::Bodies::new(), |_| None, by).await;
     Ok(stored.map_err(SpoolError::from)?.known)
 }
+
+/// How long a message with a key waits for another transaction that has stored one under the same key and is
+/// open: longer than commits take, and short beside how long a sender waits.
+const PATIENCE: &str = "2s";
 
 /// How many messages one statement stores: past 64 the server's share of the work grows again (measured).
 const BATCH_MESSAGES: usize = 64;

@@ -25,7 +25,8 @@ pub(super) const META: &str =
 ///   what belongs together.
 ///
 /// A queue's rows die young: autovacuum is told to come after 1 % or 1,000 of them instead of 20 %, and not to
-/// pause. `autovacuum_naptime` is the cluster's, and worth setting to 5 s.
+/// pause. `autovacuum_naptime` is the cluster's and a minute as a rule, so nodes clean up themselves: see
+/// [`VACUUM`](super::sql::VACUUM).
 pub(super) const TABLES: &str = "
 CREATE TABLE SCHEMA.postroad_message (
   id uuid PRIMARY KEY,

@@ -1,6 +1,7 @@
 //! Settling is one statement for a whole batch, and a transaction where that submits messages.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use tokio_postgres::GenericClient;
 
@@ -8,12 +9,11 @@ use super::super::lines::write_recipients;
 use super::super::{REPORT_ENTRY, Settlement, SpoolError, Then, Token, rules};
 use super::count::Delta;
 use super::error::Failure;
-use super::insert::{self, Bodies, LogRows};
+use super::insert::{self, Bodies, By, LogRows};
 use super::tables::{Call, On};
 use super::value::{Id, column, entry_column, text};
 use super::write::delta;
 use super::{BATCH_MESSAGES, Inner};
-use crate::message::MessageId;
 
 /// Refuses what can never be settled, and finds the bodies of what is submitted.
 pub(super) fn check(inner: &Inner, batch: &mut [Settlement]) -> Result<Bodies, SpoolError> {
@@ -36,7 +36,14 @@ impl Inner {
         let busy = self.counts.begin();
         let rounds = rounds(batch);
         let submits = batch.iter().any(|settlement| !settlement.submit.is_empty());
-        let mut work = Work { bodies, fenced: Vec::new(), delta: Delta::default(), submitted: false };
+        let mut work = Work {
+            bodies,
+            by: self.by(),
+            fenced: Vec::new(),
+            delta: Delta::default(),
+            gone: 0,
+            submitted: false,
+        };
         let mut held = self.link.take().await?;
         let conn = held.conn();
         if let ([round], false) = (rounds.as_slice(), submits) {
@@ -61,6 +68,7 @@ impl Inner {
         }
         held.release();
         busy.add(work.delta);
+        self.gone.fetch_add(work.gone, Ordering::Relaxed);
         batch.iter().flat_map(|settlement| &settlement.submit).for_each(|m| self.staging.taken(&m.body));
         if work.submitted {
             self.nudge.notify_one();
@@ -103,8 +111,11 @@ fn rounds(batch: &[Settlement]) -> Vec<&[Settlement]> {
 /// What came of a batch so far.
 struct Work<'a> {
     bodies: &'a Bodies,
+    by: By<'a>,
     fenced: Vec<Token>,
     delta: Delta,
+    /// Messages of which nothing is left.
+    gone: u64,
     submitted: bool,
 }
 
@@ -147,13 +158,20 @@ impl Work<'_> {
                 ],
             )
             .await?;
-        let mut held = HashMap::new();
-        let mut wholes: HashMap<MessageId, (Option<i32>, Option<i64>, bool)> = HashMap::new();
+        let (mut held, mut last) = (HashMap::new(), Vec::new());
         for row in found {
-            let (Id(message), entry): (Id, i32) = (row.try_get(0)?, row.try_get(1)?);
-            let (remain, size) = (row.try_get(2)?, row.try_get(3)?);
-            wholes.insert(message, (remain, size, row.try_get(4)?));
-            held.insert((message, entry), row.try_get::<_, bool>(5)?);
+            let (Id(message), entry): (Id, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
+            let (remain, more): (Option<i32>, bool) = (row.try_get(2)?, row.try_get(4)?);
+            match (entry, remain) {
+                (Some(entry), _) => *held.entry((message, entry)).or_insert(false) |= more,
+                (None, Some(1)) => last.push(Id(message)),
+                (None, Some(..=0)) => {
+                    self.delta.messages -= 1;
+                    self.gone += 1;
+                    self.delta.octets -= row.try_get::<_, Option<i64>>(3)?.unwrap_or_default();
+                }
+                (None, _) => self.delta.entries += i64::from(more),
+            }
         }
         for settlement in round {
             let token = settlement.token;
@@ -163,18 +181,6 @@ impl Work<'_> {
                     self.delta.parked += i64::from(*parked);
                 }
                 None => self.fenced.push(token),
-            }
-        }
-        let mut last = Vec::new();
-        for (message, (remain, size, told)) in wholes {
-            self.delta.entries += i64::from(told);
-            match remain {
-                Some(1) => last.push(Id(message)),
-                Some(..=0) => {
-                    self.delta.messages -= 1;
-                    self.delta.octets -= size.unwrap_or_default();
-                }
-                _ => {}
             }
         }
         Ok(last)
@@ -191,7 +197,7 @@ impl Work<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None).await?;
+        let stored = insert::insert(on, batch.clone(), self.bodies, |_| None, self.by).await?;
         self.delta += delta(batch.into_iter(), &stored);
         self.submitted |= !stored.entries.is_empty();
         Ok(())
@@ -266,6 +272,7 @@ impl<'a> Rows<'a> {
 mod tests {
     use super::*;
     use crate::clock::{Rng, Timestamp};
+    use crate::message::MessageId;
     use crate::spool::Tell;
 
     fn settlement(message: u64, entry: u32) -> Settlement {

@@ -4,13 +4,32 @@
 //! them, so that one that never comes can be written down; the view `postroad_mail` shows dates. Batches
 //! come as one array a column: 64 rows in one statement cost the server a quarter of 64 statements.
 
+/// How far the server's clock is ahead of the node's, which said its own time when it sent the statement; 0
+/// when they agree to within 750 ms. So leases begin and end by one clock, the server's, whatever a node's
+/// shows. What the statement took on its way counts as a difference, which makes leases longer and claims
+/// later. Two nodes may still be 1.5 s apart unseen: less than the sixth of the shortest lease, 10 s, in which
+/// no message is ended any more.
+macro_rules! ahead {
+    ($sent:literal) => {
+        concat!(
+            "(SELECT CASE WHEN abs(ms) < 750 THEN 0 ELSE ms END FROM (
+    SELECT (extract(epoch FROM statement_timestamp()) * 1000)::bigint - ",
+            $sent,
+            "::bigint AS ms) clocks)"
+        )
+    };
+}
+
 /// One statement is one transaction: the batch is there or it is not. Rows are inserted in the order of
 /// their ids, so that two batches with the same ids wait for each other in one order. Returns the entries
-/// that are new, in order, with their claims.
+/// that are new, in order, with their claims. `IS TRUE` keeps the planner from making a join of the question
+/// whether a message is new, which it would answer row by row with all the others.
 ///
 /// Whoever writes to the log announces first from where on, by a lock that stops nobody and ends with the
-/// transaction; see [`LOG_HORIZON`].
-pub(super) const ENQUEUE: &str = "
+/// transaction; see [`LOG_HORIZON`]. Once in a transaction, and a setting that ends with it says that it was
+/// done: a host program may store thousands of messages in one, and the server's table of locks is small.
+pub(super) const ENQUEUE: &str = concat!(
+    "
 WITH fresh AS (
   INSERT INTO SCHEMA.postroad_message
     (id, body, sender, handling, tenant, tags, accepted, expires, size, entries, keep, head)
@@ -26,11 +45,14 @@ WITH fresh AS (
   INSERT INTO SCHEMA.postroad_body (body, piece, octets)
   SELECT b.body, b.piece, b.octets
   FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
-  JOIN fresh ON fresh.id = b.body
+  WHERE (b.body IN (SELECT id FROM fresh)) IS TRUE
 ), announced AS MATERIALIZED (
-  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
-    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
-  FROM SCHEMA.postroad_log_number
+  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
+    pg_advisory_xact_lock_shared(log::integer,
+      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
+  FROM SCHEMA.postroad_log_number, (
+    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
+  ) l
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
@@ -43,24 +65,32 @@ WITH fresh AS (
   ) l CROSS JOIN announced
 ), stored AS (
   INSERT INTO SCHEMA.postroad_entry (message, entry, destination, queue, class, due, wake, claim, recipients)
-  SELECT e.message, e.entry, e.destination, e.queue, e.class, e.due, greatest(e.due, e.lease),
+  SELECT e.message, e.entry, e.destination, e.queue, e.class, e.due, greatest(e.due, e.lease + ",
+    ahead!("$32"),
+    "),
     CASE WHEN e.lease IS NOT NULL THEN nextval('SCHEMA.postroad_claim') END, e.recipients
   FROM unnest($24::uuid[], $25::integer[], $26::text[], $27::text[], $28::smallint[], $29::bigint[],
     $30::text[], $31::bigint[]) AS e(message, entry, destination, queue, class, due, recipients, lease)
-  JOIN fresh ON fresh.id = e.message
+  WHERE (e.message IN (SELECT id FROM fresh)) IS TRUE
   RETURNING message, entry, claim
 )
-SELECT message, entry, claim FROM stored ORDER BY message, entry";
+SELECT message, entry, claim FROM stored ORDER BY message, entry"
+);
 
 /// Takes staged bodies for messages. Returns those that are still there.
 pub(super) const TAKE_STAGED: &str =
     "DELETE FROM SCHEMA.postroad_staged WHERE body = ANY($1::uuid[]) RETURNING body";
 
-/// Remembers keys, in order, so that two batches wait for each other in one order. Returns the new ones.
+/// Remembers keys, in order, so that two batches wait for each other in one order, as long as is said: a
+/// key that another transaction has stored and not committed, a host program's perhaps, must not keep a writer.
+/// Returns the new ones.
 pub(super) const INSERT_KEYS: &str = "
+WITH patience AS MATERIALIZED (
+  SELECT CASE WHEN $6::text IS NOT NULL THEN set_config('lock_timeout', $6, true) END
+)
 INSERT INTO SCHEMA.postroad_key (tenant, name, digest, message, until)
 SELECT tenant, name, digest, message, until
-FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[])
+FROM patience, unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[])
   AS k(tenant, name, digest, message, until)
 ORDER BY tenant, name
 ON CONFLICT (tenant, name) DO NOTHING
@@ -75,10 +105,13 @@ FROM SCHEMA.postroad_key k JOIN unnest($1::text[], $2::text[]) AS n(tenant, name
 /// Takes entries that can be claimed, those that can the longest first. What another node is taking at this
 /// moment is passed over. The number of a claim comes from a sequence and not from the row, so that an entry
 /// that comes into being again under the same name does not repeat one.
-pub(super) const CLAIM: &str = "
-WITH due AS (
+pub(super) const CLAIM: &str = concat!(
+    "
+WITH clock AS MATERIALIZED (SELECT ",
+    ahead!("$6"),
+    " AS ahead), due AS (
   SELECT message, entry, wake FROM SCHEMA.postroad_entry
-  WHERE queue = $1 AND class = $2 AND parked IS NULL AND wake <= $3
+  WHERE queue = $1 AND class = $2 AND parked IS NULL AND wake <= $3 + (SELECT ahead FROM clock)
   ORDER BY wake, message, entry
   LIMIT $4
   FOR UPDATE SKIP LOCKED
@@ -87,24 +120,27 @@ WITH due AS (
   SET claim = CASE WHEN e.mark LIKE 'hold %' THEN NULL ELSE nextval('SCHEMA.postroad_claim') END,
     parked = CASE WHEN e.mark LIKE 'hold %' THEN substr(e.mark, 6) END,
     mark = CASE WHEN e.mark IN ('cancel', 'cancelled') THEN 'cancelled' END,
-    wake = greatest(e.due, $5::bigint)
+    wake = greatest(e.due, $5::bigint + (SELECT ahead FROM clock))
   FROM due WHERE e.message = due.message AND e.entry = due.entry
   RETURNING e.message, e.entry, e.destination, e.queue, e.due, e.attempts, e.recipients, e.claim, e.mark,
     e.parked, due.wake AS woke
 )
 SELECT t.message, m.sender, m.handling, m.accepted, m.expires, t.destination, t.queue, t.due, t.attempts,
   t.recipients, t.entry, t.mark, t.parked, t.claim, m.head, m.size, m.entries
-FROM taken t JOIN SCHEMA.postroad_message m ON m.id = t.message
-ORDER BY t.woke, t.message, t.entry";
+FROM taken t LEFT JOIN SCHEMA.postroad_message m ON m.id = t.message
+ORDER BY t.woke, t.message, t.entry"
+);
 
 /// A row that cannot be read back is for a person to look at, and in nobody's way.
 pub(super) const SET_ASIDE: &str = "
-UPDATE SCHEMA.postroad_entry SET parked = 'damaged: this row could not be read', claim = NULL
+UPDATE SCHEMA.postroad_entry SET parked = $3, claim = NULL
 FROM unnest($1::uuid[], $2::integer[]) AS d(id, at)
-WHERE message = d.id AND entry = d.at AND parked IS NULL";
+WHERE message = d.id AND entry = d.at AND parked IS NULL
+RETURNING message, entry";
 
 /// Makes leases last longer. Returns the tokens that were good.
-pub(super) const EXTEND: &str = "
+pub(super) const EXTEND: &str = concat!(
+    "
 WITH held AS (
   SELECT e.message, e.entry FROM SCHEMA.postroad_entry e
   JOIN unnest($1::uuid[], $2::integer[], $3::bigint[]) AS t(message, entry, number)
@@ -112,9 +148,12 @@ WITH held AS (
   ORDER BY e.message, e.entry
   FOR UPDATE OF e
 )
-UPDATE SCHEMA.postroad_entry e SET wake = greatest(e.due, $4::bigint)
+UPDATE SCHEMA.postroad_entry e SET wake = greatest(e.due, $4::bigint + ",
+    ahead!("$5"),
+    ")
 FROM held h WHERE e.message = h.message AND e.entry = h.entry
-RETURNING e.message, e.entry, e.claim";
+RETURNING e.message, e.entry, e.claim"
+);
 
 /// The pieces of a message's body, from one on.
 pub(super) const BODY: &str = "
@@ -123,13 +162,16 @@ WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
 
 /// Settles entries that are claimed by the tokens given, each at most once in one statement, with all that
 /// becomes true in this moment. Locks are taken on entries, then on messages, each in order. Returns what was
-/// held, and what was left of its message.
+/// held, which of it was parked, what is left of messages, and which have an entry more: side by side, as
+/// joining them here would compare each with all the others.
 ///
 /// - An entry that is removed, and a report entry that comes into being, change how many its message has left;
 ///   with the last one go message and body.
 /// - What is told is added to the message's report entry, which ends its claim: whoever reports what was there
 ///   does not know of it.
-/// - Results of a message that keeps them are written as its entries go, and get their end with the last.
+/// - Results of a message that keeps them are written as its entries go, and get their end with the last. Until
+///   then each has one of its own, which counts where two nodes settle the last entries at once, and neither
+///   sees what the other writes.
 /// - A mark that was noted during the claim is carried out.
 pub(super) const SETTLE: &str = "
 WITH held AS (
@@ -192,14 +234,18 @@ WITH held AS (
   UPDATE SCHEMA.postroad_result r SET until = ending.until FROM ending WHERE r.message = ending.id
 ), kept AS (
   INSERT INTO SCHEMA.postroad_result (message, entry, recipients, until)
-  SELECT h.message, h.entry, h.recipients, ending.until
-  FROM held h JOIN whole w ON w.id = h.message LEFT JOIN ending ON ending.id = w.id
-  WHERE h.remove AND w.keep IS NOT NULL AND h.entry <> 1048575
+  SELECT h.message, h.entry, h.recipients, coalesce(ending.until, h.at + w.keep)
+  FROM (SELECT id, keep FROM whole WHERE keep IS NOT NULL) w
+  CROSS JOIN LATERAL (SELECT * FROM held h WHERE h.message = w.id AND h.remove AND h.entry <> 1048575 OFFSET 0) h
+  LEFT JOIN ending ON ending.id = w.id
   ON CONFLICT (message, entry) DO NOTHING
 ), announced AS MATERIALIZED (
-  SELECT pg_advisory_xact_lock_shared('SCHEMA.postroad_log'::regclass::oid::integer,
-    ((last_value - (NOT is_called)::integer) & 2147483647)::integer)
-  FROM SCHEMA.postroad_log_number
+  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
+    pg_advisory_xact_lock_shared(log::integer,
+      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
+  FROM SCHEMA.postroad_log_number, (
+    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
+  ) l
 ), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
@@ -211,11 +257,10 @@ WITH held AS (
     ORDER BY l.place
   ) l CROSS JOIN announced
 )
-SELECT h.message, h.entry, w.remain, w.size, coalesce(told.is_new, false), moved.parked IS NOT NULL
-FROM held h
-LEFT JOIN whole w ON w.id = h.message
-LEFT JOIN told ON told.message = h.message
-LEFT JOIN moved ON moved.message = h.message AND moved.entry = h.entry";
+SELECT message, entry, NULL::integer, NULL::bigint, false FROM held
+UNION ALL SELECT message, entry, NULL, NULL, true FROM moved WHERE parked IS NOT NULL
+UNION ALL SELECT id, NULL, remain, size, false FROM whole
+UNION ALL SELECT message, NULL, NULL, NULL, true FROM told WHERE is_new";
 
 /// The report entry of a message is due at once when nothing else is left of it. The message's row is locked,
 /// so that nothing comes or goes meanwhile.
@@ -321,14 +366,21 @@ WITH past AS (
 )
 SELECT count(*) FROM past";
 
-/// Forgets results.
+/// Forgets results, those of a message together. Where it still waits they are looked at again later.
 pub(super) const PRUNE_RESULTS: &str = "
 WITH past AS (
-  SELECT message, entry FROM SCHEMA.postroad_result WHERE until <= $1
-  ORDER BY until LIMIT $2
-  FOR UPDATE SKIP LOCKED
+  SELECT r.message, r.entry, EXISTS (SELECT FROM SCHEMA.postroad_message m WHERE m.id = r.message) AS waits
+  FROM SCHEMA.postroad_result r
+  WHERE r.until <= $1
+    AND NOT EXISTS (SELECT FROM SCHEMA.postroad_result o WHERE o.message = r.message AND o.until > $1)
+  ORDER BY r.until LIMIT $3
+  FOR UPDATE OF r SKIP LOCKED
+), later AS (
+  UPDATE SCHEMA.postroad_result r SET until = $2 FROM past p
+  WHERE p.waits AND r.message = p.message AND r.entry = p.entry
 ), forgotten AS (
-  DELETE FROM SCHEMA.postroad_result r USING past p WHERE r.message = p.message AND r.entry = p.entry
+  DELETE FROM SCHEMA.postroad_result r USING past p
+  WHERE NOT p.waits AND r.message = p.message AND r.entry = p.entry
 )
 SELECT count(*) FROM past";
 
@@ -345,6 +397,11 @@ WITH past AS (
 )
 SELECT count(*) FROM past";
 
+/// Makes the room of rows that are gone good for new ones, where nobody else is doing so.
+pub(super) const VACUUM: &str = "
+VACUUM (SKIP_LOCKED, TRUNCATE FALSE, PARALLEL 0)
+  SCHEMA.postroad_entry, SCHEMA.postroad_message, SCHEMA.postroad_body";
+
 /// How much there is, counted.
 pub(super) const COUNT: &str = "
 SELECT
@@ -352,6 +409,14 @@ SELECT
   (SELECT coalesce(sum(size), 0)::bigint FROM SCHEMA.postroad_message),
   (SELECT count(*) FROM SCHEMA.postroad_entry),
   (SELECT count(*) FROM SCHEMA.postroad_entry WHERE parked IS NOT NULL)";
+
+/// The same without looking: as many rows as the server thinks, and the room that bodies take.
+pub(super) const ESTIMATE: &str = "
+SELECT greatest(m.reltuples, 0)::bigint, greatest(e.reltuples, 0)::bigint,
+  (b.relpages + coalesce(t.relpages, 0)) * current_setting('block_size')::bigint
+FROM pg_class m, pg_class e, pg_class b LEFT JOIN pg_class t ON t.oid = b.reltoastrelid
+WHERE m.oid = 'SCHEMA.postroad_message'::regclass AND e.oid = 'SCHEMA.postroad_entry'::regclass
+  AND b.oid = 'SCHEMA.postroad_body'::regclass";
 
 /// How the server is. What keeps it from using the space of deleted rows again is the oldest snapshot that
 /// somebody may still read with: of a transaction, a replica, or a prepared transaction.
@@ -373,9 +438,12 @@ SELECT
   (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// The entries of a page that are meant, locked, and as they stand.
-pub(super) const STANDING: &str = "
+pub(super) const STANDING: &str = concat!(
+    "
 SELECT e.message, e.entry, e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires,
-  e.claim IS NOT NULL AND e.wake > $1
+  e.claim IS NOT NULL AND e.wake > $1 + ",
+    ahead!("$12"),
+    "
 FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
 WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e.entry <> 1048575
   AND ($6::text IS NULL OR e.destination = $6)
@@ -385,7 +453,8 @@ WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e
   AND ($10::boolean IS NULL OR (e.parked IS NOT NULL) = $10)
   AND ($11::uuid IS NULL OR e.message = $11)
 ORDER BY e.message, e.entry
-FOR UPDATE OF e";
+FOR UPDATE OF e"
+);
 
 /// The last entry of a page, and how many it has.
 pub(super) const PAGE: &str = "

@@ -87,7 +87,15 @@ impl Tables {
 /// SQL with the schema's name in it, which is a part of a literal where a sequence or a table is a value.
 fn in_schema(sql: &str, quoted: &str) -> String {
     let literal = quoted.replace('\'', "''");
-    sql.replace("'SCHEMA.", &format!("'{literal}.")).replace("SCHEMA.", &format!("{quoted}."))
+    let mut parts = sql.split("SCHEMA.");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    // In one pass: the name may be anything, this placeholder too.
+    for part in parts {
+        text.push_str(if text.ends_with('\'') { &literal } else { quoted });
+        text.push('.');
+        text.push_str(part);
+    }
+    text
 }
 
 /// A name as SQL writes it.
@@ -138,7 +146,9 @@ calls! {
     PruneKeys = PRUNE_KEYS
     PruneResults = PRUNE_RESULTS
     PruneLog = PRUNE_LOG
+    Vacuum = VACUUM
     Count = COUNT
+    Estimate = ESTIMATE
     Health = HEALTH
 }
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::message::MessageId;
 
 /// A message's id, or a body's, in a column of type `uuid`: its 16 octets sort by time there too.
@@ -33,6 +33,27 @@ impl<'a> FromSql<'a> for Id {
 /// A number for a column. The spool's own never come near the limit.
 pub(super) fn column(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The end of a lease for a column, with room for what the server's clock is ahead.
+pub(super) fn lease_column(lease: Timestamp) -> i64 {
+    column(lease.as_millis()).min(LATEST_LEASE)
+}
+
+/// As good as never.
+const LATEST_LEASE: i64 = i64::MAX / 2;
+
+/// The node's time when the statement is sent, and not when it began to wait for a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a>(pub(super) &'a dyn Clock);
+
+impl ToSql for Sent<'_> {
+    fn to_sql(&self, of: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        column(self.0.now().wall.as_millis()).to_sql(of, out)
+    }
+
+    accepts!(INT8);
+    to_sql_checked!();
 }
 
 /// An entry's number for a column; it has 20 bits.

@@ -27,6 +27,7 @@ struct Work {
     octets: usize,
     /// It can be stored with others.
     single: bool,
+    keyed: bool,
     reply: oneshot::Sender<Result<Enqueued, SpoolError>>,
 }
 
@@ -42,6 +43,8 @@ struct Waiting {
     works: VecDeque<Work>,
     octets: usize,
     writers: usize,
+    /// Those of them that store messages with keys, and may have to wait for somebody else's.
+    patient: usize,
 }
 
 impl Writing {
@@ -60,16 +63,25 @@ impl Writing {
         }
     }
 
-    /// The next batch; `None` when there is nothing, and the writer ends with that.
-    fn take(&self) -> Option<Vec<Work>> {
+    /// The next batch; `None` when there is nothing that may be begun, and the writer ends with that: then whoever
+    /// stores what is before it goes on with the rest.
+    fn take(&self, writer: &mut Writer, writers: usize) -> Option<Vec<Work>> {
         let mut waiting = self.lock();
-        let Some(first) = waiting.works.pop_front() else {
-            waiting.writers = waiting.writers.saturating_sub(1);
-            if waiting.writers == 0 {
-                self.idle.notify_waiters();
-            }
+        if std::mem::take(&mut writer.patient) {
+            waiting.patient = waiting.patient.saturating_sub(1);
+        }
+        // What may have to wait for others never keeps all writers.
+        let all = waiting.patient >= (writers / 2).max(1);
+        let next = waiting.works.iter().position(|work| !(all && work.keyed));
+        let Some(first) = next.and_then(|at| waiting.works.remove(at)) else {
+            self.ends(&mut waiting);
+            writer.ended = true;
             return None;
         };
+        if first.keyed {
+            waiting.patient += 1;
+            writer.patient = true;
+        }
         let (mut messages, mut octets, single) = (first.batch.len(), first.octets, first.single);
         let mut works = vec![first];
         while single && messages < BATCH_MESSAGES && (octets as u64) < BATCH_OCTETS {
@@ -83,6 +95,50 @@ impl Writing {
         }
         waiting.octets = waiting.octets.saturating_sub(octets);
         Some(works)
+    }
+
+    fn ends(&self, waiting: &mut Waiting) {
+        waiting.writers = waiting.writers.saturating_sub(1);
+        if waiting.writers == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+/// A task that stores, from when it is counted on. One that panics is counted no more, and another one goes on.
+struct Writer {
+    inner: Arc<Inner>,
+    /// What it stores may have to wait.
+    patient: bool,
+    ended: bool,
+}
+
+impl Writer {
+    fn start(inner: &Arc<Inner>) {
+        let mut writer = Self { inner: Arc::clone(inner), patient: false, ended: false };
+        inner.runtime.spawn(async move {
+            let inner = Arc::clone(&writer.inner);
+            while let Some(works) = inner.writing.take(&mut writer, inner.writers()) {
+                inner.store(works).await;
+            }
+        });
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut waiting = self.inner.writing.lock();
+        waiting.patient = waiting.patient.saturating_sub(usize::from(self.patient));
+        // At the end of the runtime nothing can be begun any more.
+        if !waiting.works.is_empty() && std::thread::panicking() {
+            drop(waiting);
+            Self::start(&self.inner);
+        } else {
+            self.inner.writing.ends(&mut waiting);
+        }
     }
 }
 
@@ -102,8 +158,9 @@ impl Inner {
         let bodies = self.staging.bodies(&mut batch)?;
         let octets = batch.iter().map(weight).sum();
         let single = insert::is_single(&batch.iter().collect::<Vec<_>>());
+        let keyed = batch.iter().any(|message| message.key.is_some());
         let (reply, answer) = oneshot::channel();
-        let work = Work { batch, bodies, lease, octets, single, reply };
+        let work = Work { batch, bodies, lease, octets, single, keyed, reply };
         self.hand_over(work)?;
         let died = |_| Err(SpoolError::Unknown(io::Error::other("the spool's writer has died")));
         answer.await.unwrap_or_else(died)
@@ -123,18 +180,17 @@ impl Inner {
         }
         waiting.octets += work.octets;
         waiting.works.push_back(work);
-        // Half of the connections: the other half is for what makes room again.
-        if waiting.writers < (options.connections / 2).max(1) {
+        if waiting.writers < self.writers() {
             waiting.writers += 1;
             drop(waiting);
-            let inner = Arc::clone(self);
-            self.runtime.spawn(async move {
-                while let Some(works) = inner.writing.take() {
-                    inner.store(works).await;
-                }
-            });
+            Writer::start(self);
         }
         Ok(())
+    }
+
+    /// Half of the connections: the other half is for what makes room again.
+    fn writers(&self) -> usize {
+        (self.options.connections / 2).max(1)
     }
 
     /// Stores a batch and answers the calls.
@@ -212,11 +268,11 @@ impl Inner {
         let conn = held.conn();
         let stored = if works.iter().all(|work| work.single) {
             let on = conn.on(&self.link.tables);
-            let insert = insert::insert(&on, batch, bodies, lease);
+            let insert = insert::insert(&on, batch, bodies, lease, self.by());
             self.link.timed(insert).await.map_err(Failure::of_statement)?
         } else {
             let tx = conn.begin(&self.link).await?;
-            let stored = self.link.timed(insert::insert(&tx.on(), batch, bodies, lease)).await?;
+            let stored = self.link.timed(insert::insert(&tx.on(), batch, bodies, lease, self.by())).await?;
             tx.commit(&self.link).await?;
             stored
         };
