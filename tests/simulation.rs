@@ -1,8 +1,8 @@
 //! Histories, each from one seed, in which hosts, routes, the spool, the clock and the process
 //! itself fail; and in none of them a promise is broken.
 //!
-//! A seed that fails prints how it is run again: `POSTROAD_SEED=7 cargo test --all-features --test
-//! simulation` runs that one only. `POSTROAD_SEEDS=100000..200000` runs others than CI does.
+//! A seed that fails prints the line by which the same history is run again. `POSTROAD_SEED=7` and
+//! `POSTROAD_SEEDS=100000..200000` run others than CI does, and `benches/simulation.rs` runs many.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,15 +18,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postroad::message::{Envelope, RawMessage};
-use postroad::spool::MemorySpool;
+use postroad::spool::{MemorySpool, Spool};
 use postroad::testing::{
-    self, Act, History, JumpingClock, Network, Simulation, SimulationOptions, Step, Taken,
+    self, Act, FaultySpool, History, JumpingClock, Method, Network, Simulation, SimulationOptions,
+    SpoolFault, Step, Taken,
 };
 use postroad::{EhloName, Engine};
 
-/// Worth a look, where most take some ten milliseconds.
+/// Worth a look, where most take some milliseconds.
 const SLOW: Duration = Duration::from_secs(3);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Of the usual and of the shorter histories, for each of the tests that run many. CI runs them all in a release
+/// build, and a tenth of the seeds costs more in a debug build.
+const USUAL: u64 = if cfg!(debug_assertions) { 40 } else { 3_000 };
+const SHORTER: u64 = if cfg!(debug_assertions) { 60 } else { 6_000 };
 
 fn seeds(usual: Range<u64>) -> Range<u64> {
     if let Some(seed) = number(std::env::var("POSTROAD_SEED").ok()) {
@@ -55,24 +61,12 @@ fn run_all(seeds: impl Iterator<Item = u64>, options: &SimulationOptions) -> His
             eprintln!("seed {seed} took {:?}: {history:?}", started.elapsed());
         }
         count += 1;
-        sum.deliveries += history.deliveries;
-        sum.doubles += history.doubles;
-        sum.failed += history.failed;
-        sum.expired += history.expired;
-        sum.reports += history.reports;
-        sum.lives += history.lives;
-        sum.recipients += history.recipients;
-        sum.calls += history.calls;
-        sum.time += history.time;
+        sum.add(&history);
     }
     let days = sum.time.as_secs() / 86_400;
     eprintln!("{count} seeds, {days} days in {:?}: {sum:?}", began.elapsed());
     sum
 }
-
-/// What CI runs, in two halves so that two cores have something to do. Others are for a release build:
-/// `POSTROAD_SEEDS=0..20000 cargo test --release --all-features --test simulation`.
-const CI: Range<u64> = 0..200;
 
 /// Few messages and few hosts: more seeds find more than longer histories do.
 fn short() -> SimulationOptions {
@@ -82,22 +76,62 @@ fn short() -> SimulationOptions {
     options
 }
 
+// In two halves each, so that two cores have something to do.
+
 #[test]
-fn short_histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
-    let sum = run_all(seeds(CI).filter(|seed| seed % 2 == 0), &SimulationOptions::new());
-    if std::env::var_os("POSTROAD_SEED").is_none() {
+fn histories_with_every_kind_of_fault_break_no_promise_even_seeds() {
+    let sum = run_all(seeds(0..USUAL).filter(|seed| seed % 2 == 0), &SimulationOptions::new());
+    let asked = ["POSTROAD_SEED", "POSTROAD_SEEDS"].map(std::env::var_os);
+    if asked == [None, None] {
         assert!(sum.doubles > 0 && sum.expired > 0 && sum.reports > 0, "too quiet: {sum:?}");
     }
 }
 
 #[test]
-fn short_histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
-    run_all(seeds(CI).filter(|seed| seed % 2 == 1), &SimulationOptions::new());
+fn histories_with_every_kind_of_fault_break_no_promise_odd_seeds() {
+    run_all(seeds(0..USUAL).filter(|seed| seed % 2 == 1), &SimulationOptions::new());
 }
 
 #[test]
-fn shorter_histories_break_no_promise() {
-    run_all(seeds(0..100), &short());
+fn shorter_histories_break_no_promise_even_seeds() {
+    run_all(seeds(0..SHORTER).filter(|seed| seed % 2 == 0), &short());
+}
+
+#[test]
+fn shorter_histories_break_no_promise_odd_seeds() {
+    run_all(seeds(0..SHORTER).filter(|seed| seed % 2 == 1), &short());
+}
+
+#[test]
+fn the_history_to_replay_breaks_no_promise() {
+    let Ok(line) = std::env::var("POSTROAD_REPLAY") else { return };
+    let simulation: Simulation = line.parse().unwrap();
+    let history = simulation.record().run().unwrap_or_else(|broken| panic!("\n{broken}"));
+    history.lines.iter().for_each(|line| eprintln!("{line}"));
+}
+
+#[test]
+fn the_line_that_a_broken_history_prints_is_the_same_history() {
+    // Settlements fail for ever, which the simulation knows nothing of.
+    let spool = || {
+        let spool = FaultySpool::new();
+        spool.script(|call| match call.method {
+            Method::Settle => SpoolFault::Before,
+            _ => SpoolFault::None,
+        });
+        Arc::new(spool) as Arc<dyn Spool>
+    };
+    let broken = Simulation::new(5).options(short()).spool(spool).run().unwrap_err();
+    let text = broken.to_string();
+    let again = text.lines().find_map(|line| line.strip_prefix("the same again: \"")).unwrap();
+    let line = again.split_once('"').unwrap().0;
+    assert!(text.contains(&format!("POSTROAD_REPLAY='{line}' ")), "{text}");
+    let again = line.parse::<Simulation>().unwrap().spool(spool).run().unwrap_err();
+    assert_eq!(again, broken);
+    assert!(again.what.contains("is stuck") && !again.lines.is_empty(), "{text}");
+    // With another spool it is another history, and with other options too.
+    line.parse::<Simulation>().unwrap().run().unwrap();
+    assert_ne!(Simulation::new(5).spool(spool).run().unwrap_err().lines, broken.lines);
 }
 
 #[test]
@@ -144,6 +178,7 @@ fn the_same_seed_is_the_same_history() {
 fn where_nothing_fails_everybody_gets_everything_once() {
     let mut options = SimulationOptions::new();
     (options.peer_faults, options.spool_faults, options.jumps, options.ends) = (false, false, false, 0);
+    (options.orders, options.lists) = (false, false);
     for seed in seeds(0..10) {
         let history = run(seed, &options);
         assert_eq!(history.messages, 12);

@@ -43,6 +43,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
         listening: true,
+        listens_until: now.mono,
         next_lease: now.mono + shared.settings().options.lease / 3,
         next_starved: None,
         failures: 0,
@@ -77,6 +78,8 @@ struct Dispatcher {
     /// Whether the spool is asked for what others put there. After an answer not again before a sweep
     /// has looked: it may answer for no reason.
     listening: bool,
+    /// When it answers because nobody put anything there.
+    listens_until: Instant,
     next_lease: Instant,
     /// When lanes are looked at that wanted a run when there was none.
     next_starved: Option<Instant>,
@@ -92,7 +95,8 @@ impl Dispatcher {
         while *close.borrow_and_update() == Close::Open {
             self.step();
             if foreign.is_none() && self.listening {
-                foreign = Some(shared.spool.wait(shared.settings().options.sweep));
+                let limit = shared.settings().options.sweep;
+                (foreign, self.listens_until) = (Some(shared.spool.wait(limit)), shared.mono() + limit);
             }
             let wake = tokio::time::sleep(self.until_next());
             tokio::select! {
@@ -106,8 +110,11 @@ impl Dispatcher {
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
-                    self.listening = false;
-                    self.sweep_within(BETWEEN_SWEEPS);
+                    // Nobody came: the spool is looked through when that is due, and not for this.
+                    if shared.mono() < self.listens_until {
+                        self.listening = false;
+                        self.sweep_within(BETWEEN_SWEEPS);
+                    }
                 }
                 () = wake => {}
             }

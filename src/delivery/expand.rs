@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::message::{Content, Handling, by_destination};
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{Mail, Rcpt};
+use crate::spool::altering::in_time;
 use crate::spool::{Claim, NewBody, NewEntry, NewMessage, QueueName, RecipientState, SpoolError};
 
 use super::journal;
@@ -148,7 +149,8 @@ fn message(
         body,
         accepted,
         expires,
-        entries: entries(shared, recipients, now.min(expires)),
+        // What was held past its deadline is owed a try, and so is what it stands for.
+        entries: entries(shared, recipients, in_time(now, expires, now)),
         key: None,
         keep: None,
         log: if shared.settings().options.log.is_some() {

@@ -20,6 +20,7 @@ use crate::message::MessageId;
 use crate::spool::{Class, NewBody, NewMessage, RecipientState, Settlement, SpoolError, Tell, Then, Token};
 
 use super::aside;
+use super::core::Core;
 use super::event::{About, Event};
 use super::expand;
 use super::report::{self, Reported, Told};
@@ -46,8 +47,8 @@ struct Pending {
     /// What is stored along with it, once it is written down. A call takes it: what has to be called again is
     /// written again.
     written: Option<Written>,
-    /// An answer was not known: if it is fenced off now, that was by ourselves.
-    unsure: bool,
+    /// An answer was not known: if it is fenced off now, that was by ourselves. Then this is what follows.
+    unsure: Option<Follow>,
 }
 
 /// What is stored along with a decision.
@@ -81,6 +82,12 @@ impl Pending {
     /// [`SpoolError`]: nothing of it can be stored now.
     async fn write(&mut self, shared: &Shared) -> Result<(), SpoolError> {
         let mut expanded = match expand::write(shared, &self.decision).await {
+            // The message may be gone because all of this is stored.
+            Err(SpoolError::Corrupt) if self.is_fenced_off(shared).await? => {
+                let (due, about, into) = self.unsure.clone().unwrap_or_default();
+                self.written = Some(Written { due, about, into, ..Written::default() });
+                return Ok(());
+            }
             Err(SpoolError::Corrupt) => {
                 self.fail_expansions(Cause::Damaged);
                 Vec::new()
@@ -106,6 +113,25 @@ impl Pending {
         due.extend(told.tell.as_ref().map(|tell| ((tell.queue.clone(), class), tell.due)));
         self.written = Some(Written { submit, tell: told.tell, about: told.about, into, due });
         Ok(())
+    }
+
+    /// Whether an answer was not known, and the claim is not ours any more.
+    async fn is_fenced_off(&self, shared: &Shared) -> Result<bool, SpoolError> {
+        if self.unsure.is_none() {
+            return Ok(false);
+        }
+        let token = shared.look(|core| self.token(core));
+        let lease = shared.now().wall.after(shared.settings().options.lease);
+        Ok(!shared.spool.extend(vec![token], lease).await?.is_empty())
+    }
+
+    /// The proof that it is settled with: that of a later claim of our own; an entry that is no longer ours has
+    /// its old one. Of a report entry, a later claim has more to tell.
+    fn token(&self, core: &Core) -> Token {
+        let token = self.decision.entry.claim.token;
+        let later =
+            core.number(&token).filter(|_| core.holds(&self.decision.entry) && !self.decision.is_of_report());
+        Token { number: later.unwrap_or(token.number), ..token }
     }
 
     fn fail_expansions(&mut self, cause: Cause) {
@@ -182,7 +208,7 @@ async fn prepare(shared: &Shared, mut finished: Finished) -> Option<Pending> {
     let (now, delay) = (shared.now().wall, shared.settings().options.delay_notice);
     let decision = decide(finished, now, &shared.settings().retry, delay, &shared.rng);
     let notices = decision.notices();
-    Some(Pending { decision, notices, mute: false, written: None, unsure: false })
+    Some(Pending { decision, notices, mute: false, written: None, unsure: None })
 }
 
 impl Settler {
@@ -277,8 +303,11 @@ impl Settler {
                 Ok(())
             }
             Err(error) => {
-                let unsure = matches!(error, SpoolError::Unknown(_));
-                batch.iter_mut().for_each(|pending| pending.unsure |= unsure);
+                if matches!(error, SpoolError::Unknown(_)) {
+                    for (pending, follow) in batch.iter_mut().zip(follow) {
+                        pending.unsure = Some(follow);
+                    }
+                }
                 Err((batch, error))
             }
         }
@@ -293,12 +322,7 @@ fn settlements(shared: &Shared, batch: &[Pending], written: Vec<Written>) -> (Ve
     shared.look(|core| {
         let settlement = |(pending, written): (&Pending, Written)| {
             let decision = &pending.decision;
-            let token = &decision.entry.claim.token;
-            // The number of a later claim of our own; an entry that is no longer ours has its old one. Of a
-            // report entry, a later claim has more to tell.
-            let later =
-                core.number(token).filter(|_| core.holds(&decision.entry) && !decision.is_of_report());
-            let mut settlement = decision.settlement(later.unwrap_or(token.number), now);
+            let mut settlement = decision.settlement(pending.token(core).number, now);
             (settlement.submit, settlement.tell) = (written.submit, written.tell);
             if logs {
                 let reports = written.about.iter().map(|about| about.report);
@@ -324,7 +348,7 @@ fn settled(shared: &Arc<Shared>, batch: Vec<(Pending, Follow)>, fenced: &[Token]
             let is_wanted = core.is_wanted(&claim.token);
             // Fenced off by an earlier call of ours, whose answer was lost; not where it was claimed again
             // since, by whoever: what becomes of it is that claim's to say.
-            let is_kept = !is_fenced || pending.unsure && core.holds(&decision.entry);
+            let is_kept = !is_fenced || pending.unsure.is_some() && core.holds(&decision.entry);
             kept.push(is_kept);
             core.release_entry(&decision.entry);
             let mut part = decision.entry.part();

@@ -56,7 +56,7 @@ mod time;
 pub use network::{Act, Network, Step, Taken};
 pub use outbox::{Outbox, Sent};
 pub use routes::Routes;
-pub use simulation::{Broken, History, Simulation, SimulationOptions};
+pub use simulation::{Broken, History, NoHistory, Simulation, SimulationOptions};
 pub use spool::{Call, FaultySpool, Method, SpoolFault};
 pub use time::{JumpingClock, run};
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::lock;
 use crate::BoxFuture;
 use crate::clock::Timestamp;
-use crate::message::{Content, MessageId};
+use crate::message::{Content, Handling, MessageId};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::spool::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
@@ -48,7 +48,7 @@ pub struct FaultySpool {
 
 /// Is told what the spool inside did, whatever the caller is told of it.
 pub(super) trait Watch: Send + Sync {
-    /// Messages were handed over; those that were there already are not stored again.
+    /// Messages were stored that were not there before.
     fn stored(&self, messages: Vec<Stored>);
 
     /// Settlements were applied.
@@ -59,7 +59,10 @@ pub(super) trait Watch: Send + Sync {
 pub(super) struct Stored {
     pub(super) id: MessageId,
     pub(super) mail: Mail,
+    pub(super) handling: Handling,
     pub(super) expires: Timestamp,
+    /// Its key, and until when that is remembered.
+    pub(super) key: Option<(Box<str>, Timestamp)>,
     /// By entry.
     pub(super) recipients: Vec<(u32, Rcpt)>,
     /// Body, where it is at hand.
@@ -86,6 +89,8 @@ impl Stored {
         Self {
             id: message.id,
             mail: message.mail.clone(),
+            handling: message.handling.clone(),
+            key: message.key.as_ref().map(|key| (key.name.clone(), key.until)),
             expires: message.expires,
             recipients: recipients.collect(),
             body,
@@ -299,8 +304,13 @@ impl Spool for FaultySpool {
     ) -> BoxFuture<'_, Result<Enqueued, SpoolError>> {
         let enqueue = async move || {
             let Some(watch) = &self.watch else { return self.inner.enqueue(batch, lease).await };
-            let stored = batch.iter().map(Stored::of).collect();
+            let mut stored = Vec::with_capacity(batch.len());
+            for message in &batch {
+                let known = self.inner.scan(Selection::message(message.id), None, 1).await?;
+                stored.extend(known.is_empty().then(|| Stored::of(message)));
+            }
             let enqueued = self.inner.enqueue(batch, lease).await?;
+            stored.retain(|stored| !enqueued.known.iter().any(|known| known.given == stored.id));
             watch.stored(stored);
             Ok(enqueued)
         };

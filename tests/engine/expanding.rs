@@ -187,6 +187,25 @@ async fn an_expansion_whose_storing_was_not_answered_is_made_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_expansion_that_was_stored_unnoticed_is_told_as_what_it_is_although_the_message_is_gone() {
+    let (world, spool, directory) = (World::new(), Faulty::new(), Arc::new(Directory::default()));
+    directory.alias("all", &["<1@b.test>"]);
+    let (observer, mut events) = ChannelObserver::new(100);
+    let builder = with(faulty(&world, &spool), &world, &directory).observer(observer);
+    let engine = builder.start().await.unwrap();
+    let receipt = engine.submit(mail("a@a.test", &["all@here.test"])).await.unwrap();
+    spool.set(Fault::SettledUnknown);
+    sleep(MINUTE).await;
+    spool.set(Fault::None);
+    assert!(receipt.finished().await.is_complete());
+    sleep(MINUTE * 20).await;
+    assert_eq!(world.reached(), ["1@b.test"], "no report of a failure");
+    let names: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.name).collect();
+    assert_eq!(names.iter().filter(|name| **name == "delivered").count(), 2, "{names:?}");
+    assert!(names.contains(&"expanded") && !names.contains(&"failed"), "{names:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_alias_stands_for_expires_when_the_message_does() {
     let (world, spool, directory) = (World::new(), MemorySpool::new(), Arc::new(Directory::default()));
     directory.alias("all", &["<1@b.test>", "<2@b.test>"]);

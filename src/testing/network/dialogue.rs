@@ -301,7 +301,7 @@ struct Taking {
 impl Taking {
     fn take(&mut self) {
         let mut state = self.network.state();
-        let at = state.at();
+        let at = state.elapsed.now();
         for rcpt in self.to.drain(..) {
             let taken = Taken {
                 host: self.host.clone(),

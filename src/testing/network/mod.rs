@@ -7,6 +7,7 @@
 
 mod act;
 mod dialogue;
+mod elapsed;
 mod host;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use act::{Act, Step};
 
 use self::dialogue::Dialogue;
 pub(super) use self::dialogue::address;
+use self::elapsed::Elapsed;
 use self::host::Site;
 use super::{Routes, lock};
 use crate::BoxFuture;
@@ -62,7 +64,7 @@ pub struct Network {
 type Script = Box<dyn FnMut(&str, &Step<'_>) -> Act + Send>;
 
 struct State {
-    start: Option<Instant>,
+    elapsed: Elapsed,
     hosts: BTreeMap<Box<str>, Site>,
     script: Option<Script>,
     taken: Vec<Taken>,
@@ -88,7 +90,8 @@ pub struct Taken {
     /// Header and body.
     pub content: Bytes,
     /// When, counted from the first connection or the making of the network, whichever a runtime with
-    /// timers saw first.
+    /// timers saw first. In a runtime that comes behind another, as after a crash, it goes on from the
+    /// last moment that was seen in the one before.
     pub at: Duration,
     /// When the message was there as a whole. An instant and not counted from the start, which may lie in
     /// another runtime, whose time was ahead.
@@ -129,7 +132,7 @@ impl Network {
     #[must_use]
     pub fn new() -> Self {
         let state = State {
-            start: tokio::runtime::Handle::try_current().ok().map(|_| mono()),
+            elapsed: Elapsed::new(),
             hosts: BTreeMap::new(),
             script: None,
             taken: Vec::new(),
@@ -205,12 +208,21 @@ impl Network {
         self.state().busy.get_mut(host).map_or(0, |(_, most)| std::mem::take(most))
     }
 
+    /// It is so late now, whatever was seen so far.
+    pub(super) fn goes_on(&self, at: Duration) {
+        self.state().elapsed.goes_on(at);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
     fn site<T>(&self, host: &str, look: impl FnOnce(&mut Site) -> T) -> T {
-        look(self.state().hosts.entry(host.into()).or_insert_with(|| Site::new(host)))
+        let mut state = self.state();
+        match state.hosts.get_mut(host) {
+            Some(site) => look(site),
+            None => look(state.hosts.entry(host.into()).or_insert_with(|| Site::new(host))),
+        }
     }
 
     /// What the host does at this step, without the rules.
@@ -247,12 +259,6 @@ impl fmt::Debug for Network {
     }
 }
 
-impl State {
-    fn at(&mut self) -> Duration {
-        self.start.get_or_insert_with(mono).elapsed()
-    }
-}
-
 impl Resolve for Network {
     fn route<'a>(&'a self, destination: &'a Domain) -> BoxFuture<'a, Result<Route, RouteError>> {
         self.routes.route(destination)
@@ -265,7 +271,7 @@ impl Connect for Network {
             let name = host.name.as_str();
             {
                 let mut state = self.state();
-                let at = state.at();
+                let at = state.elapsed.now();
                 state.connects.push((name.into(), at));
             }
             let mut act = self.ask(name, &Step::Connect);

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::plan::{Mood, Plan, Submission};
 use super::state::{FNV_START, Short, State};
-use super::{Broken, History};
+use super::{Broken, History, SimulationOptions};
 use crate::clock::Timestamp;
-use crate::delivery::{Event, Observer};
+use crate::delivery::{Event, Observer, SubmitError};
 use crate::message::MessageId;
 use crate::spool::{REPORT_ENTRY, RecipientState, Selection};
 use crate::testing::network::address;
@@ -24,13 +24,19 @@ use crate::testing::{JumpingClock, Network, lock};
 pub(super) struct Ledger {
     plan: Arc<Plan>,
     network: Network,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 impl Ledger {
-    pub(super) fn new(plan: Arc<Plan>, network: Network, record: bool) -> Arc<Self> {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        network: Network,
+        options: &SimulationOptions,
+        record: bool,
+    ) -> Arc<Self> {
         let history = History { seed: plan.seed, hash: FNV_START, ..History::default() };
         let state = State {
+            options: options.clone(),
             clock: None,
             from: Duration::ZERO,
             began: None,
@@ -43,6 +49,14 @@ impl Ledger {
             was_moody: false,
             messages: BTreeMap::new(),
             submitted: BTreeMap::new(),
+            open: BTreeSet::new(),
+            numbers: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
+            running: BTreeMap::new(),
+            held: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             submitting: 0,
             late: Vec::new(),
             history,
@@ -59,6 +73,7 @@ impl Ledger {
         (state.clock, state.from, state.began) = (Some(Arc::clone(clock)), at, Some(began));
         state.history.lives += 1;
         state.submitting = 0;
+        state.running.clear();
         state.look_at_clock();
         state.is_not_calm();
         let life = state.history.lives;
@@ -84,6 +99,10 @@ impl Ledger {
     pub(super) fn jumped(&self, on: bool, by: Duration) {
         let mut state = self.now();
         state.is_not_calm();
+        if !on {
+            // What is due goes by the clock on the wall.
+            state.is_later(by);
+        }
         state.note(format_args!("the clock jumps {} {by:?}", if on { "on" } else { "back" }));
     }
 
@@ -105,7 +124,22 @@ impl Ledger {
         let mut state = self.now();
         let ready = state.at + Duration::from_secs(submission.hold.unwrap_or_default().into());
         state.submitted.insert(id, (submission.number, submission.size, ready));
+        if let Some(key) = &submission.key {
+            state.unanswered.insert(key.clone(), submission.clone());
+        }
         state.note(format_args!("{} is submitted: {submission:?}", Short(id)));
+    }
+
+    /// Submissions under keys whose answer the process did not live to see.
+    pub(super) fn unanswered(&self) -> Vec<Submission> {
+        lock(&self.state).unanswered.values().cloned().collect()
+    }
+
+    /// Whoever submitted under this key has an answer, or does not want one any more.
+    pub(super) fn answered(&self, submission: &Submission) {
+        if let Some(key) = &submission.key {
+            lock(&self.state).unanswered.remove(key);
+        }
     }
 
     pub(super) fn accepted(&self, id: MessageId) {
@@ -116,6 +150,67 @@ impl Ledger {
             state.breaks(format_args!("{} was accepted and is not stored", Short(id)));
         }
         state.note(format_args!("{} is accepted", Short(id)));
+    }
+
+    /// Whether something is stored under the key.
+    pub(super) fn knows_key(&self, submission: &Submission) -> bool {
+        submission.key.as_ref().is_some_and(|key| lock(&self.state).keys.contains_key(key))
+    }
+
+    /// What was submitted under its key is submitted again: as far as that is remembered, it is no message.
+    pub(super) fn submits_again(&self, id: MessageId, submission: &Submission) {
+        let mut state = self.now();
+        let ready = state.at + Duration::from_secs(submission.hold.unwrap_or_default().into());
+        state.submitted.insert(id, (submission.number, submission.size, ready));
+        state.note(format_args!("{} is submitted again: {submission:?}", Short(id)));
+    }
+
+    /// The answer to that: under which id it is stored, and whether it was before. `other`: its content is
+    /// another one.
+    pub(super) fn again(
+        &self,
+        submission: &Submission,
+        given: MessageId,
+        other: bool,
+        answer: &Result<(MessageId, bool), SubmitError>,
+    ) {
+        let mut state = self.now();
+        let key = submission.key.as_deref().unwrap_or_default();
+        let stands_for = state.keys.get(key).map(|(id, _)| *id);
+        let is_new = state.messages.contains_key(&given);
+        state.note(format_args!("{} under {key} again: {answer:?}", Short(given)));
+        state.history.repeats += 1;
+        match answer {
+            Ok((id, _)) if Some(*id) != stands_for => {
+                state.breaks(format_args!(
+                    "{key} is said to stand for {}, not for {stands_for:?}",
+                    Short(*id)
+                ));
+            }
+            Ok((id, known)) if *known == is_new => {
+                state.breaks(format_args!("{key} is said to be known: {known}, for {}", Short(*id)));
+            }
+            Ok((_, true)) if other && !state.was_forgotten(key) => {
+                state.breaks(format_args!("{key} stands for two contents"))
+            }
+            Err(SubmitError::KeyConflict) if !other && !state.was_forgotten(key) => {
+                state.breaks(format_args!("{key} is in conflict with itself"));
+            }
+            Err(SubmitError::KeyConflict) if is_new => {
+                state.breaks(format_args!("{} was refused for its key, and is stored", Short(given)));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// A store here found out for whom a recipient stands.
+    pub(super) fn expands(&self, id: MessageId, to: &str) {
+        let mut state = self.now();
+        let life = state.history.lives;
+        state.note(format_args!("{} {to} stands for others", Short(id)));
+        if let Some(party) = state.messages.get_mut(&id).and_then(|message| message.recipients.get_mut(to)) {
+            party.takes.push((life, Arc::default()));
+        }
     }
 
     pub(super) fn refused(&self, id: MessageId) {
@@ -139,7 +234,7 @@ impl Ledger {
 
     /// Looks through the spool: everything that is not at its end is there.
     pub(super) async fn check(&self, spool: &FaultySpool) {
-        let mut queued = BTreeSet::new();
+        let (mut queued, mut held) = (BTreeSet::new(), BTreeSet::new());
         let mut after = None;
         loop {
             let page = spool.inner().scan(Selection::all(), after, PAGE).await;
@@ -162,6 +257,9 @@ impl Ledger {
                         ));
                     }
                     if recipient.state == RecipientState::Waiting {
+                        if entry.parked.is_some() {
+                            held.insert((entry.message, to.clone()));
+                        }
                         queued.insert((entry.message, to));
                     }
                 }
@@ -174,13 +272,16 @@ impl Ledger {
         let slack = self.slack();
         let (wall, calm) = (state.wall, state.calm_wall);
         let mut faults = Vec::new();
-        for (id, message) in &state.messages {
+        for id in &state.open {
+            let Some(message) = state.messages.get(id) else { continue };
             let waiting =
                 message.recipients.iter().filter(|(_, party)| party.state == RecipientState::Waiting);
             for (to, _) in waiting {
-                if !queued.contains(&(*id, to.clone())) {
+                let key = (*id, to.clone());
+                let end = message.expires.max(calm).max(message.touched);
+                if !queued.contains(&key) {
                     faults.push(format!("{} {to} is lost", Short(*id)));
-                } else if state.mood == Mood::Well && wall > message.expires.max(calm).after(slack) {
+                } else if state.mood == Mood::Well && wall > end.after(slack) && !held.contains(&key) {
                     faults.push(format!(
                         "{} {to} is stuck, since {:?}",
                         Short(*id),
@@ -244,7 +345,7 @@ impl Ledger {
     }
 
     /// The state, with all that happened up to now.
-    fn now(&self) -> MutexGuard<'_, State> {
+    pub(super) fn now(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
         state.look_at_clock();
         for taken in self.network.drain() {
@@ -265,7 +366,7 @@ impl Watch for Ledger {
     fn stored(&self, messages: Vec<Stored>) {
         let mut state = self.now();
         for message in messages {
-            state.stored(message, false);
+            state.stored(message, false, None);
         }
     }
 
@@ -302,7 +403,7 @@ impl Observer for Told {
         let Some(party) = party else {
             return state.breaks(format_args!("{name} {to} is told of, and not stored"));
         };
-        let (is, before) = (party.state, party.told.contains(&self.life));
+        let (is, before) = (party.state, party.told.contains(&self.life) && !party.is_again);
         party.told.push(self.life);
         if is != about.state {
             state.breaks(format_args!("{name} {to} is told to be {:?} and is {is:?}", about.state));

@@ -3,21 +3,19 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::callers::{Of, Order, What};
 use super::ledger::Ledger;
-use super::peers;
+use super::lists::{Lists, STORE};
 use super::plan::{Happening, Mood, Plan, Submission};
-use super::state::body;
+use super::{orders, peers, submit};
 use crate::clock::{Clock, Rng, SystemClock, Timestamp};
-use crate::delivery::{Engine, EngineBuilder, SubmitError};
-use crate::message::{Envelope, RawMessage};
+use crate::delivery::{Engine, EngineBuilder};
 use crate::net::tls::{ClientTls, TlsOptions};
-use crate::route::RouteError;
-use crate::smtp::address::{EhloName, ForwardPath, ReversePath};
-use crate::smtp::params::{Hold, Rcpt};
-use crate::spool::{Spool, SpoolError};
+use crate::route::{LocalId, RouteError};
+use crate::smtp::address::EhloName;
+use crate::spool::Spool;
 use crate::testing::spool::{Call, FaultySpool, Method, SpoolFault};
 use crate::testing::{JumpingClock, Network};
 
@@ -50,13 +48,23 @@ impl Life<'_> {
         let clock = Arc::new(JumpingClock::starting_at(self.wall));
         let began = now();
         self.ledger.begins(&clock, self.at, began);
+        self.network.goes_on(self.at);
         let Some(engine) = self.engine(&clock).await else {
             self.ledger.broken("the engine does not start");
             return End::Over { at: self.at };
         };
+        for submission in self.ledger.unanswered() {
+            self.submits(&engine, submission, false);
+        }
         for (number, (at, event)) in self.plan.events.iter().enumerate().skip(next) {
             sleep_until(began + at.saturating_sub(self.at)).await;
             self.ledger.look();
+            if number > self.plan.last_demand && self.is_done() {
+                // What goes wrong now concerns nobody.
+                self.ledger.mood(Mood::Well);
+                self.spool.clear();
+                break;
+            }
             if self.ledger.is_broken() {
                 return End::Over { at: *at };
             }
@@ -71,9 +79,13 @@ impl Life<'_> {
             self.happens(event, &engine, &clock).await;
         }
         let mut step = FIRST_LOOK;
-        while (self.spool.stats().entries > 0 || self.ledger.is_submitting()) && !self.ledger.is_broken() {
+        while !self.is_done() && !self.ledger.is_broken() {
             sleep(step).await;
             step = (step * 3 / 2).min(LONGEST_LOOK);
+            if self.spool.stats().parked > 0 {
+                // A hold has no end of its own.
+                self.orders(&Order { what: What::Release, of: Of::Held }, &engine, &clock);
+            }
             self.ledger.check(self.spool).await;
         }
         // What a host takes too late to say so.
@@ -82,6 +94,11 @@ impl Life<'_> {
         self.ledger.look();
         self.ledger.finish();
         End::Over { at: self.at + began.elapsed() }
+    }
+
+    /// Whether nothing waits, and nothing more comes of what was submitted.
+    fn is_done(&self) -> bool {
+        self.spool.stats().entries == 0 && !self.ledger.is_submitting()
     }
 
     async fn engine(&self, clock: &Arc<JumpingClock>) -> Option<Engine> {
@@ -100,6 +117,7 @@ impl Life<'_> {
                 .retry(self.plan.retry.clone())
                 .rng(Rng::seeded(self.plan.seed.rotate_left(17) ^ lives))
                 .observer(self.ledger.observer())
+                .local(LocalId::new(STORE), Arc::new(Lists::new(self.plan, self.ledger)))
                 .tls(tls()?);
             if let Ok(engine) = builder.start().await {
                 return Some(engine);
@@ -111,14 +129,18 @@ impl Life<'_> {
         None
     }
 
-    async fn happens(&self, event: &Happening, engine: &Engine, clock: &JumpingClock) {
+    async fn happens(&self, event: &Happening, engine: &Engine, clock: &Arc<JumpingClock>) {
         let sites = &self.plan.sites;
         match event {
             Happening::Submit(submission) => {
+                self.submits(engine, submission.clone(), true);
+            }
+            Happening::Again { submission, other } => {
                 let (engine, ledger) = (engine.clone(), Arc::clone(self.ledger));
                 ledger.will_submit();
-                tokio::spawn(submit(engine, ledger, submission.clone()));
+                tokio::spawn(submit::again(engine, ledger, submission.clone(), *other));
             }
+            Happening::Order(order) => self.orders(order, engine, clock),
             Happening::Down(site) => {
                 if let Some(site) = sites.get(*site) {
                     self.network.down(&site.host);
@@ -159,6 +181,17 @@ impl Life<'_> {
         }
     }
 
+    fn submits(&self, engine: &Engine, submission: Submission, is_first: bool) {
+        let (engine, ledger) = (engine.clone(), Arc::clone(self.ledger));
+        ledger.will_submit();
+        tokio::spawn(submit::submit(engine, ledger, submission, is_first));
+    }
+
+    fn orders(&self, order: &Order, engine: &Engine, clock: &Arc<JumpingClock>) {
+        let (ledger, spool, clock) = (Arc::clone(self.ledger), self.spool.clone(), Arc::clone(clock));
+        tokio::spawn(orders::give(order.clone(), engine.clone(), ledger, spool, clock));
+    }
+
     fn change_mood(&self, mood: Mood) {
         if mood == Mood::Well {
             return self.spool.clear();
@@ -188,42 +221,6 @@ fn fault(mood: Mood, call: &Call, rng: &Rng) -> SpoolFault {
     }
 }
 
-/// Submits, and does it over where it is not known whether the message is stored.
-async fn submit(engine: Engine, ledger: Arc<Ledger>, submission: Submission) {
-    let Some(message) = message(&submission) else { return ledger.gives_up() };
-    let id = engine.new_id();
-    ledger.submits(id, &submission);
-    let mut known = true;
-    for _ in 0..SUBMIT_TIMES {
-        match engine.submit_as(id, message.clone()).await {
-            Ok(receipt) => {
-                drop(receipt);
-                return ledger.accepted(id);
-            }
-            Err(SubmitError::Spool(SpoolError::Unknown(_))) => known = false,
-            Err(_) if known => return ledger.refused(id),
-            Err(_) => {}
-        }
-        sleep(SUBMIT_AGAIN).await;
-    }
-    ledger.gives_up();
-}
-
-fn message(submission: &Submission) -> Option<RawMessage> {
-    let mut recipients = Vec::new();
-    for (to, notify) in &submission.to {
-        let mut rcpt = Rcpt::new(ForwardPath::parse(to).ok()?);
-        rcpt.notify = *notify;
-        recipients.push(rcpt);
-    }
-    let mut envelope = Envelope::new(ReversePath::parse(&submission.from).ok()?, recipients);
-    envelope.priority = submission.priority;
-    envelope.hold = submission.hold.map(Hold::For);
-    let header = format!("From: s@home.test\r\nSubject: number {}\r\n\r\n", submission.number);
-    let octets = [header.as_bytes(), &body(submission.number, submission.size)].concat();
-    Some(RawMessage::new(envelope, Bytes::from(octets)))
-}
-
 /// One for all: making it costs more than a short history.
 fn tls() -> Option<ClientTls> {
     static TLS: OnceLock<Option<ClientTls>> = OnceLock::new();
@@ -244,6 +241,3 @@ const FIRST_LOOK: Duration = Duration::from_secs(600);
 const LONGEST_LOOK: Duration = Duration::from_secs(6 * 3600);
 /// Longer than any host of a plan thinks.
 const LAST_LOOK: Duration = Duration::from_secs(1_000);
-/// A caller that does not know whether its message is stored asks so often, and then gives up.
-const SUBMIT_TIMES: usize = 20;
-const SUBMIT_AGAIN: Duration = Duration::from_secs(10);

@@ -12,15 +12,25 @@
 //!   not for him, and nobody gets it twice unless the host could not say that it took it, or the process
 //!   ended in between;
 //! - a failure is reported to the sender once, unless it did not want that, and no report is reported on;
-//! - a domain whose hosts are well is not held up by others.
+//! - a domain whose hosts are well is not held up by others;
+//! - what is held is not sent and does not expire; what was cancelled before it was in flight is not sent, and
+//!   nobody else is cancelled; an order reaches all that it is about;
+//! - a key never stands for two messages, nor for two contents, also for a caller that begins again after a crash;
+//! - of a recipient that stands for others, each of those is sent the message once.
 //!
 //! Each life of the process has a runtime of its own, which a crash drops as it stands.
 
+mod callers;
+mod content;
 mod ledger;
 mod life;
+mod lists;
+mod options;
+mod orders;
 mod peers;
 mod plan;
 mod state;
+mod submit;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +38,7 @@ use std::time::Duration;
 
 use self::ledger::Ledger;
 use self::life::{End, Life};
+pub use self::options::{NoHistory, SimulationOptions};
 use self::plan::Plan;
 use super::time::{START, paused};
 use super::{FaultySpool, Network};
@@ -56,53 +67,6 @@ pub struct Simulation {
     engine: Option<Box<dyn Fn(EngineBuilder) -> EngineBuilder>>,
 }
 
-/// How much happens in a simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SimulationOptions {
-    /// How many messages are submitted. Default: 12.
-    pub messages: usize,
-    /// The time in which they are, and in which things go wrong. What is queued then is waited for, as
-    /// long as messages live. Default: 6 hours.
-    pub time: Duration,
-    /// How many domains there are, of which every third or so is well. Default: 9.
-    pub destinations: usize,
-    /// How often the process ends at most: by a crash, or in good order. Default: 4.
-    pub ends: usize,
-    /// Whether hosts and routes fail. Default: yes.
-    pub peer_faults: bool,
-    /// Whether the spool fails. Default: yes.
-    pub spool_faults: bool,
-    /// Whether wall time jumps. Default: yes.
-    pub jumps: bool,
-    /// Whether every line of the history is kept, and not only the last ones of one that is broken.
-    /// Default: no.
-    pub record: bool,
-}
-
-impl SimulationOptions {
-    /// The defaults: a history that takes some ten milliseconds.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            messages: 12,
-            time: Duration::from_secs(6 * 3600),
-            destinations: 9,
-            ends: 4,
-            peer_faults: true,
-            spool_faults: true,
-            jumps: true,
-            record: false,
-        }
-    }
-}
-
-impl Default for SimulationOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -123,6 +87,14 @@ pub struct History {
     pub expired: u64,
     /// Reports that came into being.
     pub reports: u64,
+    /// Recipients that were cancelled.
+    pub cancelled: u64,
+    /// Messages that were sent on to those for whom a recipient stood.
+    pub sent_on: u64,
+    /// Messages that were submitted again under their keys.
+    pub repeats: u64,
+    /// Orders about what waits.
+    pub orders: u64,
     /// Lives of the process.
     pub lives: u64,
     /// Calls of the spool.
@@ -135,12 +107,38 @@ pub struct History {
     pub lines: Vec<String>,
 }
 
+impl History {
+    /// Adds the counts and the time of another, as for a sum over many seeds.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.messages, other.messages),
+            (&mut self.recipients, other.recipients),
+            (&mut self.deliveries, other.deliveries),
+            (&mut self.doubles, other.doubles),
+            (&mut self.failed, other.failed),
+            (&mut self.expired, other.expired),
+            (&mut self.reports, other.reports),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.sent_on, other.sent_on),
+            (&mut self.repeats, other.repeats),
+            (&mut self.orders, other.orders),
+            (&mut self.lives, other.lives),
+            (&mut self.calls, other.calls),
+        ] {
+            *sum += more;
+        }
+        self.time += other.time;
+    }
+}
+
 /// A promise that was broken, or a history that could not be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Broken {
     /// The seed.
     pub seed: u64,
+    /// What else the history follows from.
+    pub options: SimulationOptions,
     /// Which promise, and by what.
     pub what: String,
     /// What happened before.
@@ -152,11 +150,15 @@ impl fmt::Display for Broken {
         for line in &self.lines {
             writeln!(f, "{line}")?;
         }
-        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        let (seed, options) = (self.seed, &self.options);
+        writeln!(f, "seed {seed}: {}", self.what)?;
+        writeln!(
+            f,
+            "the same again: \"{seed} {options}\".parse::<Simulation>(), with the same spool and engine"
+        )?;
         write!(
             f,
-            "the same again: POSTROAD_SEED={} cargo test --all-features --test simulation, or Simulation::new({})",
-            self.seed, self.seed
+            "of those of this crate: POSTROAD_REPLAY='{seed} {options}' cargo test --all-features --test simulation replay"
         )
     }
 }
@@ -172,6 +174,12 @@ impl Simulation {
     /// With other options. They are a part of the history: the same seed with others is another one.
     pub fn options(mut self, options: SimulationOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Keeps every line of the history.
+    pub const fn record(mut self) -> Self {
+        self.options.record = true;
         self
     }
 
@@ -210,7 +218,7 @@ impl Simulation {
             Some(spool) => spool(),
             None => Arc::new(MemorySpool::new()),
         };
-        let ledger = Ledger::new(Arc::clone(&plan), network.clone(), record);
+        let ledger = Ledger::new(Arc::clone(&plan), network.clone(), &self.options, record);
         let spool = FaultySpool::watched(inner, ledger.clone());
         let (mut at, mut wall, mut next) = (Duration::ZERO, START, 0);
         loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::lists::STORE;
 use super::plan::{Kind, Plan, pick};
 use crate::clock::Rng;
 use crate::route::RouteError;
@@ -39,6 +40,9 @@ pub(super) fn set_up(plan: &Plan, network: &Network) {
             }
             Kind::Lost => {
                 network.routes().set(&site.domain, Err(RouteError::Dns));
+            }
+            Kind::Lists => {
+                network.routes().locally(&site.domain, STORE);
             }
             Kind::Few(recipients) => {
                 network.configured(host, |config| config.max_recipients = recipients);

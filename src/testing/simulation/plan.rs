@@ -1,17 +1,24 @@
 //! What is going to happen, as a seed has it: decided before anything runs, so that what an engine does
 //! cannot change what it is confronted with.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::SimulationOptions;
+use super::callers::{self, Order};
+use super::{SimulationOptions, lists};
 use crate::clock::Rng;
 use crate::delivery::{EngineOptions, Retry};
+use crate::message::{Tag, Tenant};
 use crate::route::RouteError;
 use crate::smtp::params::{Notify, Priority};
 
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) sites: Vec<Site>,
+    /// Where in those a domain stands.
+    places: HashMap<String, usize>,
+    /// Behind this event, only faults come and go.
+    pub(super) last_demand: usize,
     /// In order of time.
     pub(super) events: Vec<(Duration, Happening)>,
     pub(super) engine: EngineOptions,
@@ -52,12 +59,20 @@ pub(super) enum Kind {
     Lost,
     /// It takes so many recipients at once.
     Few(usize),
+    /// Its addresses stand for others.
+    Lists,
 }
 
 /// Something that happens.
 #[derive(Debug, Clone)]
 pub(super) enum Happening {
     Submit(Submission),
+    /// It is submitted again under its key; `other`: with another content.
+    Again {
+        submission: Submission,
+        other: bool,
+    },
+    Order(Order),
     Down(usize),
     Up(usize),
     DnsFails(usize, RouteError),
@@ -103,12 +118,15 @@ pub(super) struct Submission {
     pub(super) priority: Option<Priority>,
     /// Held for so many seconds.
     pub(super) hold: Option<u32>,
+    pub(super) key: Option<Box<str>>,
+    pub(super) tenant: Option<Tenant>,
+    pub(super) tag: Option<Tag>,
 }
 
 impl Plan {
     pub(super) fn new(seed: u64, options: &SimulationOptions) -> Self {
         let rng = Rng::seeded(seed);
-        let sites = sites(&rng, options);
+        let mut sites = sites(&rng, options);
         let mut events = Vec::new();
         for number in 0..options.messages as u64 {
             let submission = submission(&rng, number, &sites);
@@ -136,18 +154,26 @@ impl Plan {
             let down = Duration::from_secs(pick(&rng, &[0, 0, 1, 60, 1200, 20_000]));
             events.push((within(&rng, options.time), Happening::End { grace, down }));
         }
+        let (mut engine, roomy) = engine(&rng, options.messages);
+        let retry = retry(&rng);
+        lists::add(seed, options, &mut sites, &mut events);
+        callers::add(seed, options, &sites, &mut events, &mut engine);
         let checks = 20;
         events.extend((1..=checks).map(|n| (options.time / checks * n, Happening::Check)));
         // In the order in which they were made, where the times are the same.
         events.sort_by_key(|(at, _)| *at);
-        let (engine, roomy) = engine(&rng);
-        Self { seed, sites, events, engine, retry: retry(&rng), roomy }
+        let is_demand = |event: &Happening| {
+            matches!(event, Happening::Submit(_) | Happening::Again { .. } | Happening::Order(_))
+        };
+        let last_demand = events.iter().rposition(|(_, event)| is_demand(event)).unwrap_or_default();
+        let places = sites.iter().zip(0..).map(|(site, at)| (site.domain.clone(), at)).collect();
+        Self { seed, sites, places, last_demand, events, engine, retry, roomy }
     }
 
     /// The site of a recipient's address.
     pub(super) fn site(&self, address: &str) -> Option<&Site> {
         let (_, domain) = address.rsplit_once('@')?;
-        self.sites.iter().find(|site| site.domain == domain)
+        self.sites.get(*self.places.get(domain)?)
     }
 }
 
@@ -219,6 +245,9 @@ fn submission(rng: &Rng, number: u64, sites: &[Site]) -> Submission {
         size: usize::try_from(size).unwrap_or_default(),
         priority: priority.and_then(Result::ok),
         hold: (rng.below(8) == 0).then(|| u32::try_from(pick(rng, &[1, 600, 20_000])).unwrap_or_default()),
+        key: None,
+        tenant: None,
+        tag: None,
     }
 }
 
@@ -262,12 +291,16 @@ fn mood(rng: &Rng) -> Mood {
     }
 }
 
-fn engine(rng: &Rng) -> (EngineOptions, bool) {
+fn engine(rng: &Rng, messages: usize) -> (EngineOptions, bool) {
     let mut options = EngineOptions::new();
-    let count = |rng: &Rng, of: &[u64]| usize::try_from(pick(rng, of)).unwrap_or(usize::MAX);
+    // An engine for a hundred messages cannot keep time with a hundred thousand: they have the larger half.
+    let count = |rng: &Rng, of: &[u64]| {
+        let of = if messages > MANY { of.split_at(of.len() / 2).1 } else { of };
+        usize::try_from(pick(rng, of)).unwrap_or(usize::MAX)
+    };
     options.entries = count(rng, &[20, 300, 20_000, 20_000]);
     options.ready_per_site = count(rng, &[2, 20, 2_000]);
-    options.runs_per_site = count(rng, &[1, 2, 20]);
+    options.runs_per_site = count(rng, &[1, 2, 20, 20]);
     options.runs = count(rng, &[8, 200, 500, 500, 500, 500]);
     options.lookups = count(rng, &[20, 128]);
     options.bodies = count(rng, &[0, 1_000, 256 << 20]);
@@ -295,9 +328,11 @@ pub(super) fn pick(rng: &Rng, of: &[u64]) -> u64 {
     usize::try_from(rng.below(of.len() as u64)).ok().and_then(|at| of.get(at)).copied().unwrap_or_default()
 }
 
-fn within(rng: &Rng, time: Duration) -> Duration {
+pub(super) fn within(rng: &Rng, time: Duration) -> Duration {
     Duration::from_millis(rng.below(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// More messages than these need room.
+const MANY: usize = 1_000;
 /// Where senders are.
 const HOME: &str = "home.test";
