@@ -309,6 +309,7 @@ pub(crate) fn decide(
         let due = due.unwrap_or(now);
         (Then::Retry(due), notices.between(claim.due, due))
     };
+    let aside = aside && then != Then::Remove;
     Decision { entry, recipients, news, attempted, counts, late, queue, then, aside }
 }
 

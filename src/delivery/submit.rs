@@ -86,7 +86,10 @@ impl Engine {
         match stored.known {
             None if stored.repeated => {
                 // The watch is kept until the spool has said what is left, so that nothing is missed between.
-                let found = Receipt::find(id, &shared.recall, &shared.watchers).await?;
+                let Ok(found) = Receipt::find(id, &shared.recall, &shared.watchers).await else {
+                    // It is stored, whatever the spool says now: the receipt asks again.
+                    return Ok(Receipt::new(id, Arc::clone(&shared.recall), None, order));
+                };
                 let settled = || {
                     stored.watch.iter().for_each(|watch| watch.opened(0..0));
                     Receipt::new(id, Arc::clone(&shared.recall), stored.watch, Vec::new())
@@ -95,7 +98,9 @@ impl Engine {
             }
             None => Ok(Receipt::new(id, Arc::clone(&shared.recall), stored.watch, order)),
             Some(first) => {
-                let found = Receipt::find(first, &shared.recall, &shared.watchers).await?;
+                let Ok(found) = Receipt::find(first, &shared.recall, &shared.watchers).await else {
+                    return Ok(Receipt::new(first, Arc::clone(&shared.recall), None, Vec::new()).known(order));
+                };
                 let gone = || Receipt::forgotten(first, Arc::clone(&shared.recall));
                 Ok(found.unwrap_or_else(gone).known(order))
             }

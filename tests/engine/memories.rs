@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use mail_builder::MessageBuilder;
 use postroad::delivery::{Receipt, ReceiptError, SubmitOptions};
 use postroad::message::{Tag, Tenant};
+use postroad::smtp::params::Hold;
 use postroad::spool::{KeepLog, LogKind, Logged};
+use postroad::testing::{FaultySpool, Method, SpoolFault};
 
 use super::*;
 use crate::faults::{Fault, Set};
@@ -198,6 +200,24 @@ async fn a_message_submitted_again_under_its_id_resolves_when_the_rest_of_it_is_
     // A new one under an id of the caller's making is watched whole.
     let fresh = later.submit_as(later.new_id(), mail("", &to)).await.unwrap();
     assert_eq!(tokio::time::timeout(DAY, fresh.finished()).await.unwrap().recipients.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_not_refused_because_the_spool_cannot_say_more_of_it() {
+    let (world, spool) = (World::new(), FaultySpool::new());
+    let engine = over(&world, spool.clone()).start().await.unwrap();
+    spool.script(|call| match call.method {
+        Method::Scan | Method::Results => SpoolFault::Before,
+        _ => SpoolFault::None,
+    });
+    // It waits, so that the engine does not have it in hand.
+    let mut later = Envelope::parse("a@a.test", ["x@b.test"]).unwrap();
+    later.hold = Some(Hold::For(60));
+    let message = RawMessage::new(later, &b"Subject: x\r\n\r\n"[..]);
+    let receipt = engine.submit_as(engine.new_id(), message).await.expect("it is stored");
+    spool.clear();
+    assert!(tokio::time::timeout(DAY, receipt.finished()).await.is_ok());
+    assert_eq!(world.reached(), ["x@b.test"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,22 @@ async fn a_node_whose_clock_is_wrong_loses_nothing_that_it_holds() {
 }
 
 #[tokio::test]
+async fn what_a_node_has_put_off_is_due_by_its_own_clock() {
+    for off in [TEN_MINUTES, -TEN_MINUTES] {
+        let Some((_, wrong, _)) = pair(off).await else { return };
+        let rng = Rng::seeded(4);
+        let (mut due, mut later) = (fresh(&rng), fresh(&rng));
+        due.entries[0].due = wrong.now();
+        later.entries[0].due = wrong.now().after(Duration::from_secs(300));
+        let id = due.id;
+        wrong.1.enqueue(vec![due, later], None).await.unwrap();
+        let claims = wrong.claim().await;
+        assert_eq!(claims.len(), 1, "off by {off} ms");
+        assert_eq!(claims[0].token.message, id);
+    }
+}
+
+#[tokio::test]
 async fn a_lease_for_ever_is_no_more_than_that_on_any_clock() {
     let Some((right, wrong, _)) = pair(-TEN_MINUTES).await else { return };
     let rng = Rng::seeded(3);

@@ -114,6 +114,22 @@ async fn a_damaged_entry_that_is_cancelled_goes_with_its_message_and_body() {
 }
 
 #[tokio::test]
+async fn an_entry_of_which_not_even_the_mark_is_text_is_set_aside_and_can_be_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(vec![sample(1), sample(2)], None).await.unwrap();
+    spool.close().await.unwrap();
+    damage(dir.path(), "UPDATE entry SET mark = CAST(x'ff' AS TEXT) WHERE e >> 20 = ", 1);
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    assert_eq!(claim(&spool, 9).await[0].token.message, sample(2).id);
+    spool.flush().await.unwrap();
+    assert_eq!((spool.set_aside().len(), spool.stats().parked), (1, 1));
+    assert_eq!(alter(&spool, Selection::parked(), Change::Cancel).await.changed, 1);
+    // The order is a mark that can be read.
+    assert!(claim(&spool, 9).await[0].cancelled);
+}
+
+#[tokio::test]
 async fn of_a_damaged_entry_that_is_cancelled_is_kept_and_logged_what_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::altering::Mark;
@@ -40,7 +41,9 @@ pub(super) fn set_aside(
     damaged: &Damaged,
 ) -> rusqlite::Result<Option<Fate>> {
     let Damaged { e, queue, class, at } = damaged;
-    let mark = conn.prepare_cached(MARK)?.query_row([e], |row| row.get::<_, Option<String>>(0));
+    // What is no text is no mark.
+    let read = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned));
+    let mark = conn.prepare_cached(MARK)?.query_row([e], read);
     let Some(mark) = mark.optional()? else { return Ok(None) };
     let (reason, fate) = match mark.as_deref().and_then(read_mark) {
         Some(Mark::Cancel) => return Ok(Some(Fate::Removed(remove(conn, change, *e, *at)?))),
@@ -67,12 +70,13 @@ pub(super) fn remove(
     let mut gone = conn.prepare_cached(DELETE)?;
     let mut gone = gone.query([e])?;
     let Some(row) = gone.next()? else { return Ok(None) };
-    match row.get::<_, Option<String>>(2)? {
-        Some(_) => change.parked -= 1,
-        None => {
-            let class = Class::from_number(row.get(1)?).unwrap_or_default();
-            change.queues.push((QueueName::new(row.get_ref(0)?.as_str()?), class, false));
+    if row.get_ref(2)? == ValueRef::Null {
+        let class = Class::from_number(row.get(1)?).unwrap_or_default();
+        if let Ok(queue) = row.get_ref(0)?.as_str() {
+            change.queues.push((QueueName::new(queue), class, false));
         }
+    } else {
+        change.parked -= 1;
     }
     change.entries -= 1;
     let recipients = row.get_ref(3)?.as_str().ok().and_then(read_recipients);

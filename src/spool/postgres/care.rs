@@ -66,8 +66,10 @@ pub(super) async fn run(inner: Arc<Inner>) {
 /// hundred times of what it holds, and its files never get smaller.
 pub(super) async fn tidy(inner: Arc<Inner>) {
     let mut client = None;
+    let mut wait = TIDY;
     loop {
-        tokio::time::sleep(TIDY).await;
+        tokio::time::sleep(wait).await;
+        wait = TIDY;
         if inner.link.is_closed() {
             return;
         }
@@ -79,6 +81,8 @@ pub(super) async fn tidy(inner: Arc<Inner>) {
         client = match inner.vacuum(client.take()).await {
             Ok(client) => Some(client),
             Err(failure) => {
+                // Tried again at once, it would keep autovacuum out for nothing.
+                wait = LEFT_TO_AUTOVACUUM;
                 tracing::debug!(?failure, "cleaning up is left to autovacuum");
                 None
             }
@@ -158,6 +162,8 @@ impl Inner {
     }
 }
 
+/// How long none is tried when one failed, most often since it took too long.
+const LEFT_TO_AUTOVACUUM: Duration = Duration::from_secs(600);
 /// How often it is looked whether there is something to clean up, which costs nothing.
 const TIDY: Duration = Duration::from_secs(2);
 

@@ -117,25 +117,34 @@ impl Inner {
         limit: usize,
     ) -> Result<Vec<EntrySummary>, Failure> {
         // Behind nothing is behind an entry that comes before all.
-        let (message, entry) =
+        let (mut message, mut entry) =
             after.map_or((MessageId::from_octets([0; 16]), -1), |(id, entry)| (id, entry_column(entry)));
-        let found = self
-            .run_once(
-                Call::Scan,
-                &[
-                    &Id(message),
-                    &entry,
-                    &which.message.map(Id),
-                    &which.destination.as_ref().map(Domain::as_str),
-                    &which.queue.as_ref().map(QueueName::as_str),
-                    &which.tenant.as_ref().map(Tenant::as_str),
-                    &which.tag.as_ref().map(Tag::as_str),
-                    &which.parked,
-                    &column(limit as u64),
-                ],
-            )
-            .await?;
-        Ok(found.iter().filter_map(rows::summary).collect())
+        let mut all = Vec::new();
+        loop {
+            let wanted = limit - all.len();
+            let found = self
+                .run_once(
+                    Call::Scan,
+                    &[
+                        &Id(message),
+                        &entry,
+                        &which.message.map(Id),
+                        &which.destination.as_ref().map(Domain::as_str),
+                        &which.queue.as_ref().map(QueueName::as_str),
+                        &which.tenant.as_ref().map(Tenant::as_str),
+                        &which.tag.as_ref().map(Tag::as_str),
+                        &which.parked,
+                        &column(wanted as u64),
+                    ],
+                )
+                .await?;
+            all.extend(found.iter().filter_map(rows::summary));
+            // A page that is not full is the last, so what cannot be read must not make one of it.
+            match found.last().filter(|_| found.len() >= wanted && all.len() < limit).and_then(rows::place) {
+                Some(last) => (message, entry) = (last.0, entry_column(last.1)),
+                None => return Ok(all),
+            }
+        }
     }
 }
 

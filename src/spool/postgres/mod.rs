@@ -372,6 +372,8 @@ impl Spool for PostgresSpool {
         _durability: Durability,
     ) -> BoxFuture<'_, Result<Vec<Token>, SpoolError>> {
         Box::pin(async move {
+            // In one order on all nodes, or two that settle entries of the same messages lock each other out.
+            batch.sort_by_key(|settlement| settlement.token.message);
             let bodies = settle::check(self.inner(), &mut batch)?;
             let fenced = trying!(self.inner().settle(&batch, &bodies))?;
             Ok(fenced)

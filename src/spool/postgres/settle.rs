@@ -69,7 +69,8 @@ impl Inner {
         held.release();
         busy.add(work.delta);
         self.gone.fetch_add(work.gone, Ordering::Relaxed);
-        batch.iter().flat_map(|settlement| &settlement.submit).for_each(|m| self.staging.taken(&m.body));
+        let applied = batch.iter().filter(|settlement| !work.fenced.contains(&settlement.token));
+        applied.flat_map(|settlement| &settlement.submit).for_each(|m| self.staging.taken(&m.body));
         if work.submitted {
             self.nudge.notify_one();
         }

@@ -102,16 +102,20 @@ SELECT k.tenant, k.name, k.digest, k.message
 FROM SCHEMA.postroad_key k JOIN unnest($1::text[], $2::text[]) AS n(tenant, name)
   ON k.tenant = n.tenant AND k.name = n.name";
 
-/// Takes entries that can be claimed, those that can the longest first. What another node is taking at this
+/// Takes entries that can be claimed, those that can the longest first. When one is due is said by the node's
+/// clock, as it was when that was written, and whether its lease is over by the server's. What another node is taking at this
 /// moment is passed over. The number of a claim comes from a sequence and not from the row, so that an entry
 /// that comes into being again under the same name does not repeat one.
 pub(super) const CLAIM: &str = concat!(
     "
-WITH clock AS MATERIALIZED (SELECT ",
+WITH clock AS MATERIALIZED (
+  SELECT ahead, least($3, $6) + ahead AS now FROM (SELECT ",
     ahead!("$6"),
-    " AS ahead), due AS (
+    " AS ahead) c
+), due AS (
   SELECT message, entry, wake FROM SCHEMA.postroad_entry
-  WHERE queue = $1 AND class = $2 AND parked IS NULL AND wake <= $3 + (SELECT ahead FROM clock)
+  WHERE queue = $1 AND class = $2 AND parked IS NULL AND wake <= greatest($3, (SELECT now FROM clock))
+    AND wake <= CASE WHEN claim IS NULL THEN $3 ELSE (SELECT now FROM clock) END
   ORDER BY wake, message, entry
   LIMIT $4
   FOR UPDATE SKIP LOCKED

@@ -21,6 +21,9 @@ use crate::testing::network::address;
 use crate::testing::spool::{FaultySpool, Settled, Stored, Watch};
 use crate::testing::{JumpingClock, Network, lock};
 
+/// Why what an order holds is held. What is parked for any other reason is stuck.
+pub(super) const HELD: &str = "the simulation wants it";
+
 pub(super) struct Ledger {
     plan: Arc<Plan>,
     network: Network,
@@ -257,7 +260,7 @@ impl Ledger {
                         ));
                     }
                     if recipient.state == RecipientState::Waiting {
-                        if entry.parked.is_some() {
+                        if entry.parked.as_deref() == Some(HELD) {
                             held.insert((entry.message, to.clone()));
                         }
                         queued.insert((entry.message, to));

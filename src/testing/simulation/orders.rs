@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::callers::{Of, Order, What};
-use super::ledger::Ledger;
+use super::ledger::{HELD, Ledger};
 use super::plan::Mood;
 use super::state::{Message, Short, State};
 use crate::clock::{Clock, Timestamp};
@@ -39,7 +39,7 @@ pub(super) async fn give(
 ) {
     let Some((number, which)) = ledger.order_begins(&order) else { return };
     let given = match order.what {
-        What::Hold => engine.hold(which, "the simulation wants it").await,
+        What::Hold => engine.hold(which, HELD).await,
         What::Release => engine.release(which).await,
         What::Cancel => engine.cancel(which).await,
         What::Reschedule(wait) => engine.reschedule(which, clock.now().wall.after(wait)).await,
