@@ -20,6 +20,21 @@ macro_rules! ahead {
     };
 }
 
+/// Says, once in a transaction, that it may add to the log behind the number that was the last by then: readers
+/// go no further before it has ended.
+macro_rules! announced {
+    () => {
+        "announced AS MATERIALIZED (
+  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
+    pg_advisory_xact_lock_shared(log::integer,
+      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
+  FROM SCHEMA.postroad_log_number, (
+    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
+  ) l
+"
+    };
+}
+
 /// One statement is one transaction: the batch is there or it is not. Rows are inserted in the order of
 /// their ids, so that two batches with the same ids wait for each other in one order. Returns the entries
 /// that are new, in order, with their claims. `IS TRUE` keeps the planner from making a join of the question
@@ -46,14 +61,9 @@ WITH fresh AS (
   SELECT b.body, b.piece, b.octets
   FROM unnest($13::uuid[], $14::integer[], $15::bytea[]) AS b(body, piece, octets)
   WHERE (b.body IN (SELECT id FROM fresh)) IS TRUE
-), announced AS MATERIALIZED (
-  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
-    pg_advisory_xact_lock_shared(log::integer,
-      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
-  FROM SCHEMA.postroad_log_number, (
-    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
-  ) l
-), logged AS (
+), ",
+    announced!(),
+    "), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
   FROM (
@@ -177,7 +187,8 @@ WHERE m.id = $1 AND b.piece >= $2 AND b.piece < $3 ORDER BY b.piece";
 ///   then each has one of its own, which counts where two nodes settle the last entries at once, and neither
 ///   sees what the other writes.
 /// - A mark that was noted during the claim is carried out.
-pub(super) const SETTLE: &str = "
+pub(super) const SETTLE: &str = concat!(
+    "
 WITH held AS (
   SELECT t.*, e.mark, e.class FROM SCHEMA.postroad_entry e
   JOIN unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::boolean[], $6::boolean[], $7::text[],
@@ -243,14 +254,9 @@ WITH held AS (
   CROSS JOIN LATERAL (SELECT * FROM held h WHERE h.message = w.id AND h.remove AND h.entry <> 1048575 OFFSET 0) h
   LEFT JOIN ending ON ending.id = w.id
   ON CONFLICT (message, entry) DO NOTHING
-), announced AS MATERIALIZED (
-  SELECT CASE WHEN coalesce(current_setting(name, true), '') = '' THEN
-    pg_advisory_xact_lock_shared(log::integer,
-      ((last_value - (NOT is_called)::integer) & 2147483647)::integer)::text || set_config(name, '1', true) END
-  FROM SCHEMA.postroad_log_number, (
-    SELECT log, 'postroad.log_' || log AS name FROM (SELECT 'SCHEMA.postroad_log'::regclass::oid AS log) l
-  ) l
-), logged AS (
+), ",
+    announced!(),
+    "), logged AS (
   INSERT INTO SCHEMA.postroad_log (number, at, message, entry, kind, recipient, attempt, note)
   SELECT nextval('SCHEMA.postroad_log_number'), l.at, l.message, l.entry, l.kind, l.recipient, l.attempt, l.note
   FROM (
@@ -264,7 +270,8 @@ WITH held AS (
 SELECT message, entry, NULL::integer, NULL::bigint, false FROM held
 UNION ALL SELECT message, entry, NULL, NULL, true FROM moved WHERE parked IS NOT NULL
 UNION ALL SELECT id, NULL, remain, size, false FROM whole
-UNION ALL SELECT message, NULL, NULL, NULL, true FROM told WHERE is_new";
+UNION ALL SELECT message, NULL, NULL, NULL, true FROM told WHERE is_new"
+);
 
 /// The report entry of a message is due at once when nothing else is left of it. The message's row is locked,
 /// so that nothing comes or goes meanwhile.
