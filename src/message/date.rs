@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::clock::Timestamp;
+use crate::smtp::decimal::push_number;
 
 /// A moment that prints as `Thu, 1 Jan 1970 00:00:00 +0000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +29,21 @@ impl fmt::Display for DateTime {
         // 1970-01-01 was a Thursday.
         let weekday = WEEKDAYS.iter().cycle().nth(usize::try_from(days % 7).unwrap_or_default());
         let month = MONTHS.get(usize::try_from(month).unwrap_or_default());
-        write!(
-            f,
-            "{}, {day} {} {year:04} {:02}:{:02}:{:02} +0000",
-            weekday.unwrap_or(&"Thu"),
-            month.unwrap_or(&"Jan"),
-            rest / 3600,
-            rest / 60 % 60,
-            rest % 60
-        )
+        // By hand: every message has several, and the formatting machinery costs more than the text.
+        let mut text = String::with_capacity(31);
+        text.push_str(weekday.unwrap_or(&"Thu"));
+        text.push_str(", ");
+        push_number(&mut text, day, 1);
+        text.push(' ');
+        text.push_str(month.unwrap_or(&"Jan"));
+        text.push(' ');
+        push_number(&mut text, year, 4);
+        for (before, value) in [(' ', rest / 3600), (':', rest / 60 % 60), (':', rest % 60)] {
+            text.push(before);
+            push_number(&mut text, value, 2);
+        }
+        text.push_str(" +0000");
+        f.write_str(&text)
     }
 }
 

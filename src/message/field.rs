@@ -1,6 +1,8 @@
 //! A field is written here and nowhere else: its name checked, its value folded, so that no value
 //! makes a second field.
 
+use memchr::{memchr2, memrchr2};
+
 use super::body::MAX_LINE;
 use super::header::is_name;
 
@@ -29,40 +31,72 @@ pub fn write_field(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Fie
     if !is_name(name.as_bytes()) {
         return Err(FieldError::Name);
     }
-    if value.chars().any(|c| c.is_control() && c != '\t') {
+    if !is_clean(value) {
         return Err(FieldError::Value);
     }
     let start = out.len();
+    let mut rest = value.trim_matches([' ', '\t']).as_bytes();
+    out.reserve(name.len() + rest.len() + FOLDS);
     out.extend_from_slice(name.as_bytes());
     out.push(b':');
     let mut column = name.len() + 1;
-    // What a line has before it can be folded: a fold right behind the name would leave it alone on
-    // its line, which some agents do not read.
-    let mut foldable = false;
-    let mut rest = value.trim_matches(WHITE);
-    let mut space = " ";
-    let mut fits = column <= MAX_LINE;
-    while !rest.is_empty() {
-        let (word, tail) =
-            rest.split_at_checked(rest.find(WHITE).unwrap_or(rest.len())).unwrap_or((rest, ""));
-        if foldable && column + space.len() + word.len() > FOLD_AT {
-            out.extend_from_slice(b"\r\n");
-            column = 0;
-        }
-        column += space.len() + word.len();
-        fits &= column <= MAX_LINE;
-        out.extend_from_slice(space.as_bytes());
-        out.extend_from_slice(word.as_bytes());
-        foldable = true;
-        let next = tail.find(|c| !WHITE.contains(&c)).unwrap_or(tail.len());
-        (space, rest) = tail.split_at_checked(next).unwrap_or((tail, ""));
+    if !rest.is_empty() {
+        out.push(b' ');
+        column += 1;
     }
-    if !fits {
-        out.truncate(start);
-        return Err(FieldError::TooLong);
+    loop {
+        let (line, more) = rest.split_at_checked(line_end(rest, column)).unwrap_or((rest, b""));
+        if column + line.len() > MAX_LINE {
+            out.truncate(start);
+            return Err(FieldError::TooLong);
+        }
+        out.extend_from_slice(line);
+        if more.is_empty() {
+            break;
+        }
+        out.extend_from_slice(b"\r\n");
+        (rest, column) = (more, 0);
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+/// How much of `text` goes on a line that has `column` octets already: as many words as fit, and at least one,
+/// since a fold right behind the name would leave it alone on its line, which some agents do not read. `text`
+/// begins with a word, or with the white space before it.
+fn line_end(text: &[u8], column: usize) -> usize {
+    let room = FOLD_AT.saturating_sub(column);
+    if text.len() <= room {
+        return text.len();
+    }
+    let word = text.iter().position(|octet| !is_white(*octet)).unwrap_or_default();
+    let fits = text.get(word..=room).and_then(|fits| Some((fits, memrchr2(b' ', b'\t', fits)?)));
+    match fits {
+        // A fold keeps all the white space at it.
+        Some((fits, last)) => {
+            let white = fits.iter().take(last).rev().take_while(|octet| is_white(**octet)).count();
+            word + last - white
+        }
+        None => {
+            let from = word.max(room);
+            let rest = text.get(from..).unwrap_or_default();
+            memchr2(b' ', b'\t', rest).map_or(text.len(), |more| from + more)
+        }
+    }
+}
+
+const fn is_white(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t')
+}
+
+/// Whether there is no control character in it but tabs. Most values are ASCII, of which octets tell it.
+fn is_clean(value: &str) -> bool {
+    if value.is_ascii() {
+        // Without a way out in between, so that it is done many octets at a time.
+        !value.bytes().fold(false, |found, octet| found | (octet.is_ascii_control() & (octet != b'\t')))
+    } else {
+        value.chars().all(|c| !c.is_control() || c == '\t')
+    }
 }
 
 /// `text` as one line that can stand in a field or a report: line ends, other controls and runs of
@@ -88,7 +122,8 @@ pub(super) fn one_line(text: &str, max: usize, utf8: bool) -> String {
 
 /// RFC 5322 §2.1.1: lines should have 78 characters at most.
 const FOLD_AT: usize = 78;
-const WHITE: [char; 2] = [' ', '\t'];
+/// Octets for the ends of as many lines as most fields have.
+const FOLDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -142,7 +177,32 @@ mod tests {
         assert_eq!(one_line(&"é".repeat(100), 10, true), "ééé...");
     }
 
+    /// RFC 5322 §2.2.3 word by word: each goes on the line unless it makes it too long.
+    fn folded(name: &str, value: &str) -> String {
+        let (mut field, mut column) = (format!("{name}:"), name.len() + 1);
+        let (mut rest, mut space) = (value.trim_matches([' ', '\t']), " ");
+        while !rest.is_empty() {
+            let (word, more) = rest.split_at(rest.find([' ', '\t']).unwrap_or(rest.len()));
+            if field.contains(' ') && column + space.len() + word.len() > FOLD_AT {
+                field.push_str("\r\n");
+                column = 0;
+            }
+            column += space.len() + word.len();
+            field.extend([space, word]);
+            (space, rest) = more.split_at(more.len() - more.trim_start_matches([' ', '\t']).len());
+        }
+        field + "\r\n"
+    }
+
     proptest! {
+        #[test]
+        fn a_line_has_as_many_words_as_fit(
+            name in "[A-Za-z-]{1,90}",
+            value in "(([!-~é]{1,30}|[a-z]{60,90})[ \t]{1,3}){0,20}",
+        ) {
+            prop_assert_eq!(field(&name, &value), Ok(folded(&name, &value)));
+        }
+
         #[test]
         fn no_value_makes_a_second_field(name in ".{0,12}", value in "(?s).{0,300}") {
             if let Ok(field) = field(&name, &value) {
@@ -151,7 +211,7 @@ mod tests {
                 prop_assert_eq!(header.octets(), field.as_bytes());
                 prop_assert_eq!(header.fields().count(), 1);
                 let found = header.first(&name).unwrap();
-                prop_assert_eq!(&found.unfolded()[..], value.trim_matches(WHITE).as_bytes());
+                prop_assert_eq!(&found.unfolded()[..], value.trim_matches([' ', '\t']).as_bytes());
             }
         }
 

@@ -3,7 +3,6 @@
 //! Most of what it tells comes from the peer. A name that is no domain goes into a comment, with
 //! everything replaced that could end the comment or the field.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -65,18 +64,21 @@ impl With {
 
     /// The registered keyword; `tls` is whether the session has TLS.
     #[must_use]
-    pub fn keyword(self, tls: bool) -> String {
-        let base = match (self.smtputf8, self.lmtp, self.extended) {
-            (true, true, _) => "UTF8LMTP",
-            (true, false, _) => "UTF8SMTP",
-            (false, true, _) => "LMTP",
-            (false, false, true) => "ESMTP",
+    pub const fn keyword(self, tls: bool) -> &'static str {
+        let [plain, a, s, sa] = match (self.smtputf8, self.lmtp, self.extended) {
+            (true, true, _) => ["UTF8LMTP", "UTF8LMTPA", "UTF8LMTPS", "UTF8LMTPSA"],
+            (true, false, _) => ["UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"],
+            (false, true, _) => ["LMTP", "LMTPA", "LMTPS", "LMTPSA"],
+            (false, false, true) => ["ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"],
             // There is no keyword for TLS or AUTH without EHLO.
-            (false, false, false) => return "SMTP".into(),
+            (false, false, false) => ["SMTP"; 4],
         };
-        let tls = if tls { "S" } else { "" };
-        let auth = if self.authenticated { "A" } else { "" };
-        format!("{base}{tls}{auth}")
+        match (tls, self.authenticated) {
+            (false, false) => plain,
+            (false, true) => a,
+            (true, false) => s,
+            (true, true) => sa,
+        }
     }
 }
 
@@ -102,22 +104,19 @@ impl Received {
     pub fn to_field(&self) -> Bytes {
         let mut value = String::with_capacity(256);
         self.from(&mut value);
-        // Writing to a string cannot fail.
-        let _ = write!(value, "by {}", self.by);
+        push(&mut value, &["by ", self.by.as_str()]);
         if self.hello.is_some() {
-            let _ = write!(value, " with {}", self.with.keyword(self.tls.is_some()));
+            push(&mut value, &[" with ", self.with.keyword(self.tls.is_some())]);
         }
         if let Some(tls) = &self.tls {
-            let _ = write!(value, " ({})", comment(tls));
+            push(&mut value, &[" (", &comment(tls), ")"]);
         }
-        let _ = write!(value, " id {}", self.id);
-        if let Some(path) = self.recipient.as_ref().and_then(|path| self.nameable(path)) {
-            let _ = write!(value, " for {path}");
-        }
+        push(&mut value, &[" id ", &self.id.to_string()]);
+        self.recipient(&mut value);
         if let Some(priority) = self.priority {
-            let _ = write!(value, " PRIORITY {priority}");
+            push(&mut value, &[" PRIORITY ", &priority.to_string()]);
         }
-        let _ = write!(value, "; {}", DateTime(self.now));
+        push(&mut value, &["; ", &DateTime(self.now).to_string()]);
         let mut field = Vec::with_capacity(value.len() + 24);
         // No word above is longer than a line, and none holds a control character.
         let written = write_field(&mut field, "Received", &value);
@@ -128,26 +127,43 @@ impl Received {
     // RFC 5321 §4.4: From-domain with TCP-info.
     fn from(&self, value: &mut String) {
         let Some(hello) = &self.hello else { return };
+        let name = Domain::parse(hello).ok();
         let address = self.address.map(Domain::from);
-        let _ = match (Domain::parse(hello), address) {
-            (Ok(name), Some(address)) => write!(value, "from {name} ({address}) "),
-            (Ok(name), None) => write!(value, "from {name} "),
-            (Err(_), Some(address)) => write!(value, "from {address} (said {}) ", comment(hello)),
-            (Err(_), None) => write!(value, "from unknown (said {}) ", comment(hello)),
-        };
+        let shown = name.as_ref().or(address.as_ref()).map_or("unknown", Domain::as_str);
+        push(value, &["from ", shown, " "]);
+        match (name, address) {
+            (Some(_), Some(address)) => push(value, &["(", address.as_str(), ") "]),
+            (Some(_), None) => {}
+            (None, _) => push(value, &["(said ", &comment(hello), ") "]),
+        }
     }
 
-    /// The path in a form that a header without UTF-8 can hold, unless the message is one with it; `None`
-    /// when there is none.
-    fn nameable(&self, path: &ForwardPath) -> Option<ForwardPath> {
-        let path = match path {
-            ForwardPath::Mailbox(mailbox) if !self.with.smtputf8 => mailbox.to_ascii()?.into(),
-            _ => path.clone(),
-        };
+    /// Names the recipient, unless that has no form that a header without UTF-8 can hold, and the message is
+    /// not one with it.
+    fn recipient(&self, value: &mut String) {
+        let before = value.len();
+        match &self.recipient {
+            Some(ForwardPath::Mailbox(mailbox)) if !self.with.smtputf8 => {
+                if !mailbox.local().is_ascii() {
+                    return;
+                }
+                push(value, &[" for <", mailbox.local(), "@", mailbox.domain().as_str(), ">"]);
+            }
+            Some(path) => {
+                push(value, &[" for ", &path.to_string()]);
+            }
+            None => return,
+        }
         // U-labels can be four times as long as the domain that they name; a word longer than a line
         // would cost the whole field.
-        (path.to_string().len() <= MAX_PATH).then_some(path)
+        if value.len() - before > " for ".len() + MAX_PATH {
+            value.truncate(before);
+        }
     }
+}
+
+fn push(value: &mut String, parts: &[&str]) {
+    parts.iter().for_each(|part| value.push_str(part));
 }
 
 /// Text as the inside of a comment (RFC 5322 §3.2.2).
@@ -254,6 +270,20 @@ mod tests {
         received.with.smtputf8 = false;
         received.recipient = Some(ForwardPath::parse("x@bücher.test").unwrap());
         assert!(unfolded(&received).contains(" for <x@xn--bcher-kva.test>;"));
+    }
+
+    #[test]
+    fn a_recipient_longer_than_a_line_is_not_named_and_the_rest_is() {
+        let label = "\u{4e2d}".repeat(50);
+        let path = format!("x@{label}.{label}.{label}.{label}.test");
+        assert!(path.len() > MAX_PATH);
+        let mut received = received("a.test");
+        received.recipient = Some(ForwardPath::parse(&path).unwrap());
+        received.with.smtputf8 = true;
+        assert!(!unfolded(&received).contains(" for ") && unfolded(&received).contains("; Mon, "));
+        received.with.smtputf8 = false;
+        // In A-labels it is one word of a line of its own.
+        assert!(memchr::memmem::find(&received.to_field(), b"<x@xn--").is_some());
     }
 
     proptest! {

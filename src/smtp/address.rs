@@ -6,6 +6,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
+
+use super::decimal::dotted;
 
 /// Why a string is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +34,9 @@ pub enum AddressError {
 /// A domain name or an address literal, as the right-hand side of an address and as a destination.
 ///
 /// Names are kept in lower-case ASCII (A-labels, RFC 5890), so that two spellings of one domain are
-/// one destination. No trailing dot.
+/// one destination. No trailing dot. A clone shares the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Domain(Box<str>);
+pub struct Domain(Arc<str>);
 
 /// RFC 1035 §2.3.4 in presentation form.
 const MAX_DOMAIN: usize = 253;
@@ -53,14 +56,15 @@ impl Domain {
         if text.starts_with('[') {
             return literal(text).map(Self::from).ok_or(AddressError::Domain);
         }
-        let ascii = if text.is_ascii() {
-            text.to_ascii_lowercase()
-        } else {
+        let ascii = if !text.is_ascii() {
             idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::EMPTY)
                 .map_err(|_| AddressError::Domain)?
-                .into_owned()
+        } else if text.bytes().any(|octet| octet.is_ascii_uppercase()) {
+            text.to_ascii_lowercase().into()
+        } else {
+            text.into()
         };
-        if is_name(&ascii) { Ok(Self(ascii.into_boxed_str())) } else { Err(AddressError::Domain) }
+        if is_name(&ascii) { Ok(Self((&*ascii).into())) } else { Err(AddressError::Domain) }
     }
 
     /// The name in ASCII, or the literal with its brackets.
@@ -79,8 +83,8 @@ impl Domain {
 impl From<IpAddr> for Domain {
     fn from(ip: IpAddr) -> Self {
         Self(match ip {
-            IpAddr::V4(v4) => format!("[{v4}]").into_boxed_str(),
-            IpAddr::V6(v6) => format!("[IPv6:{v6}]").into_boxed_str(),
+            IpAddr::V4(v4) => ["[", &dotted(v4), "]"].concat().into(),
+            IpAddr::V6(v6) => format!("[IPv6:{v6}]").into(),
         })
     }
 }
@@ -146,13 +150,13 @@ impl fmt::Display for EhloName {
 
 /// A mailbox: local part and domain. The local part is kept exactly as it was written
 /// (RFC 5321 §2.4); the domain is kept for comparing and routing in ASCII and, where it was written
-/// with U-labels, for showing as it was written.
+/// with U-labels, for showing as it was written. A clone shares the text.
 #[derive(Clone)]
 pub struct Mailbox {
-    local: Box<str>,
+    local: Arc<str>,
     domain: Domain,
     /// The domain as written, where that is not ASCII.
-    shown: Option<Box<str>>,
+    shown: Option<Arc<str>>,
 }
 
 impl Mailbox {
@@ -288,7 +292,7 @@ impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("<>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
 }
@@ -336,9 +340,15 @@ impl fmt::Display for ForwardPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postmaster => f.write_str("<postmaster>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
+}
+
+fn in_brackets(mailbox: &Mailbox, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("<")?;
+    fmt::Display::fmt(mailbox, f)?;
+    f.write_str(">")
 }
 
 /// `@one,@two:local@domain` without the part that nobody follows any more.

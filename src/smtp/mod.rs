@@ -17,6 +17,7 @@ pub mod capability;
 pub mod client;
 pub mod command;
 pub mod data;
+pub(crate) mod decimal;
 pub mod error;
 pub mod line;
 pub mod params;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
+use super::decimal::{push_number, put_number};
+
 /// An enhanced status code (RFC 3463), such as 5.1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EnhancedCode {
@@ -52,11 +54,20 @@ impl EnhancedCode {
         let code = Self { class, subject: number()?, detail: number()? };
         parts.next().is_none().then_some((code, rest))
     }
+
+    fn push_to(self, text: &mut String) {
+        for (number, end) in [(u16::from(self.class), "."), (self.subject, "."), (self.detail, "")] {
+            push_number(text, number.into(), 1);
+            text.push_str(end);
+        }
+    }
 }
 
 impl fmt::Display for EnhancedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+        let mut text = String::with_capacity("2.100.100".len());
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 
@@ -132,24 +143,17 @@ impl Reply {
 
     /// Writes the reply as it goes over the wire, the enhanced code on each line (RFC 2034 §4).
     pub fn encode(&self, to: &mut BytesMut) {
+        let mut code = String::new();
+        if let Some(enhanced) = self.enhanced {
+            code.reserve("2.100.100 ".len());
+            enhanced.push_to(&mut code);
+            code.push(' ');
+        }
         let mut lines = self.lines().peekable();
         while let Some(line) = lines.next() {
-            let mut digits = [b'0'; 3];
-            let mut rest = self.code;
-            for digit in digits.iter_mut().rev() {
-                *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-                rest /= 10;
-            }
-            to.put_slice(&digits);
+            put_number(to, self.code.into());
             to.put_u8(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(code) = self.enhanced {
-                for (number, end) in
-                    [(u16::from(code.class), b'.'), (code.subject, b'.'), (code.detail, b' ')]
-                {
-                    put_number(to, number);
-                    to.put_u8(end);
-                }
-            }
+            to.put_slice(code.as_bytes());
             to.put_slice(line.as_bytes());
             to.put_slice(b"\r\n");
         }
@@ -159,11 +163,18 @@ impl Reply {
 impl fmt::Display for Reply {
     /// On one line, as a person reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code)?;
+        // Written for every delivery: a string that grows piece by piece would be allocated four times.
+        let mut line = String::with_capacity(self.text.len() + "250 2.100.100 ".len());
+        push_number(&mut line, self.code.into(), 1);
         if let Some(code) = self.enhanced {
-            write!(f, " {code}")?;
+            line.push(' ');
+            code.push_to(&mut line);
         }
-        self.lines().try_for_each(|line| write!(f, " {line}"))
+        self.lines().for_each(|text| {
+            line.push(' ');
+            line.push_str(text);
+        });
+        f.write_str(&line)
     }
 }
 
@@ -275,14 +286,6 @@ impl ReplyParser {
 /// A code that is no reply code would desynchronise the peer; it becomes "transient local error".
 const fn valid(code: u16) -> u16 {
     if code >= 200 && code < 600 { code } else { 451 }
-}
-
-/// Decimal, without the machinery of formatting: every reply of a session passes here.
-fn put_number(to: &mut BytesMut, number: u16) {
-    if number >= 10 {
-        put_number(to, number / 10);
-    }
-    to.put_u8(b'0' + u8::try_from(number % 10).unwrap_or_default());
 }
 
 fn clean(text: &str) -> Box<str> {

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::{BeginError, Feature, Transaction};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::capability::Capabilities;
+use crate::smtp::decimal::put_number;
 use crate::smtp::params::{BodyKind, ByMode, Hold, Mail, Notify, Rcpt, Ret};
 
 /// How paths are written.
@@ -68,7 +69,8 @@ pub(super) fn mail(to: &mut BytesMut, caps: &Capabilities, transaction: &Transac
     to.put_u8(b'>');
     // Writing to a BytesMut cannot fail.
     if caps.size.is_some() {
-        let _ = write!(to, " SIZE={}", transaction.size);
+        to.put_slice(b" SIZE=");
+        put_number(to, transaction.size);
     }
     match mail.body {
         BodyKind::SevenBit => {}
@@ -146,7 +148,9 @@ pub(super) fn rcpt(to: &mut BytesMut, caps: &Capabilities, mail: &Mail, rcpt: &R
 
 /// `BDAT`, with so many octets of content behind it (RFC 3030 §2).
 pub(super) fn bdat(to: &mut BytesMut, size: u64, last: bool) {
-    let _ = write!(to, "BDAT {size}{}\r\n", if last { " LAST" } else { "" });
+    to.put_slice(b"BDAT ");
+    put_number(to, size);
+    to.put_slice(if last { b" LAST\r\n" } else { b"\r\n" });
 }
 
 fn mailbox(to: &mut BytesMut, mailbox: &Mailbox, spelling: Spelling) {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::address::ReversePath;
+use super::decimal::{DIGITS, decimal};
 
 mod rcpt;
 mod release;
@@ -154,9 +155,10 @@ impl Mail {
 impl fmt::Display for Mail {
     /// The path and its parameters, as behind `MAIL FROM:`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.from)?;
+        fmt::Display::fmt(&self.from, f)?;
         if let Some(size) = self.size {
-            write!(f, " SIZE={size}")?;
+            f.write_str(" SIZE=")?;
+            f.write_str(decimal(size, 1, &mut [0; DIGITS]))?;
         }
         match self.body {
             BodyKind::SevenBit => {}

@@ -57,7 +57,8 @@ impl OriginalRecipient {
     /// the parameter may have.
     #[must_use]
     pub fn rfc822(mailbox: &Mailbox) -> Option<Self> {
-        Self::new("rfc822", &mailbox.to_ascii()?.to_string()).ok()
+        let (local, domain) = (mailbox.local(), mailbox.domain().as_str());
+        if local.is_ascii() { Self::new("rfc822", &[local, "@", domain].concat()).ok() } else { None }
     }
 
     /// Parses what stands behind `ORCPT=`; `None` when it is longer in ASCII than any hop takes: nobody's
@@ -146,7 +147,7 @@ impl Rcpt {
 impl fmt::Display for Rcpt {
     /// The path and its parameters, as behind `RCPT TO:`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.to)?;
+        fmt::Display::fmt(&self.to, f)?;
         if let Some(notify) = &self.notify {
             write!(f, " NOTIFY={notify}")?;
         }

@@ -15,11 +15,11 @@ impl XText {
     /// When it is longer than `max` octets encoded, or not printable ASCII; the former is the
     /// RFC's own limit for the parameter at hand.
     pub fn new(text: &str, max: usize) -> Result<Self, ParamError> {
-        let value = Self(text.into());
-        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || value.to_string().len() > max {
+        let escaped = text.bytes().filter(|b| !is_plain(*b)).count();
+        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || text.len() + 2 * escaped > max {
             return Err(ParamError::Value);
         }
-        Ok(value)
+        Ok(Self(text.into()))
     }
 
     /// From the wire: printable ASCII with `+XX` for what may not stand there.
@@ -49,12 +49,17 @@ pub(super) fn unescape(wire: &str) -> Option<Vec<u8>> {
     while let Some(octet) = octets.next() {
         decoded.push(match octet {
             b'+' => hex(octets.next()?)? << 4 | hex(octets.next()?)?,
-            b'!'..=b'~' if octet != b'=' => octet,
             0x80.. => octet,
+            _ if is_plain(octet) => octet,
             _ => return None,
         });
     }
     Some(decoded)
+}
+
+/// Whether it stands for itself on the wire.
+const fn is_plain(octet: u8) -> bool {
+    matches!(octet, b'!'..=b'~') && octet != b'+' && octet != b'='
 }
 
 /// Upper-case hexadecimal only, as RFC 3461 §4 has it.
@@ -69,13 +74,15 @@ fn hex(digit: u8) -> Option<u8> {
 impl fmt::Display for XText {
     /// Encoded, as on the wire.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for b in self.0.bytes() {
-            if (b'!'..=b'~').contains(&b) && b != b'+' && b != b'=' {
-                write!(f, "{}", char::from(b))?;
-            } else {
-                write!(f, "+{b:02X}")?;
-            }
+        let mut rest = &*self.0;
+        while let Some(at) = rest.bytes().position(|b| !is_plain(b)) {
+            let (plain, tail) = rest.split_at_checked(at).unwrap_or_default();
+            f.write_str(plain)?;
+            let mut tail = tail.chars();
+            // Printable ASCII, as it was found when it was made.
+            write!(f, "+{:02X}", tail.next().map_or(0, u32::from))?;
+            rest = tail.as_str();
         }
-        Ok(())
+        f.write_str(rest)
     }
 }
