@@ -138,12 +138,15 @@ pub(super) struct Key {
     source: Option<SourceName>,
 }
 
+/// A connection as the pool lends it: behind a pointer, since it is handed on with each run, and is large.
+pub(super) type Link = Box<Connection>;
+
 struct Shared {
     dialer: Dialer,
     sources: Option<Sources>,
     /// One for each source.
     dialers: BTreeMap<SourceName, Dialer>,
-    pool: Pool<Key, Connection>,
+    pool: Pool<Key, Link>,
     quirks: Mutex<QuirkBook>,
     reach: Mutex<ReachBook>,
     budget: Budget,
@@ -155,7 +158,7 @@ struct Shared {
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is given up"]
 pub struct RunPermit {
-    lease: Option<Lease<Key, Connection>>,
+    lease: Option<Lease<Key, Link>>,
     source: Option<SourceName>,
 }
 
@@ -215,7 +218,7 @@ impl Carrier {
         Key { site: site.into(), source: self.source.clone() }
     }
 
-    fn with(&self, lease: Lease<Key, Connection>) -> RunPermit {
+    fn with(&self, lease: Lease<Key, Link>) -> RunPermit {
         RunPermit { lease: Some(lease), source: self.source.clone() }
     }
 
@@ -341,12 +344,12 @@ impl Drop for RunPermit {
     }
 }
 
-impl Keep for Connection {
+impl Keep for Link {
     fn is_fresh(&mut self) -> bool {
         self.is_alive()
     }
 
     fn retire(self) {
-        self.quit();
+        (*self).quit();
     }
 }

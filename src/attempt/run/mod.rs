@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use self::causes::{cause_of, phase_of, telling};
 use self::parcel::{Misfit, Parcel};
-use super::carrier::{Carrier, Job, Key, Report, RunEnd, Work};
+use super::carrier::{Carrier, Job, Key, Link, Report, RunEnd, Work};
 use super::trial::Trial;
 use super::{Cause, ConnectFault, Feature, Outcome};
 use crate::clock::Gate;
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
         Self { carrier, hosts, work, next: None, flights: VecDeque::new(), blamed: false }
     }
 
-    pub(super) async fn carry(mut self, lease: Lease<Key, Connection>) -> RunEnd {
+    pub(super) async fn carry(mut self, lease: Lease<Key, Link>) -> RunEnd {
         let mut lease = lease;
         let mut reached = false;
         loop {
@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
     }
 
     /// Carries jobs until there are none, or this connection cannot carry the next.
-    async fn use_up(&mut self, held: &mut Held<Key, Connection>) -> Stop {
+    async fn use_up(&mut self, held: &mut Held<Key, Link>) -> Stop {
         loop {
             let mut stop = self.begin(held).await;
             self.report_decided();
@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
     }
 
     /// Begins as many jobs as the connection takes; says why it stopped, unless it is only full.
-    async fn begin(&mut self, held: &mut Held<Key, Connection>) -> Option<Stop> {
+    async fn begin(&mut self, held: &mut Held<Key, Link>) -> Option<Stop> {
         while held.can_begin() {
             if held.is_worn() {
                 return Some(Stop::Change);
@@ -239,11 +239,11 @@ impl<'a> Run<'a> {
     /// Begins what the host cannot carry as it is. `None`: it is for the next host.
     async fn fit(
         &mut self,
-        held: &mut Held<Key, Connection>,
+        held: &mut Held<Key, Link>,
         mut parcel: Parcel,
         demand: Demand,
     ) -> Option<Flight> {
-        let outcome = match parcel.fit(self.carrier, held).await {
+        let outcome = match Box::pin(parcel.fit(self.carrier, held)).await {
             Ok((transaction, content)) => {
                 return Some(begin(held, transaction, content, parcel.gate.take(), demand));
             }
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
         Some(Flight::Decided(all(&parcel.transaction, outcome)))
     }
 
-    fn settle(&mut self, held: &Held<Key, Connection>, number: u64, result: TransactionResult) {
+    fn settle(&mut self, held: &Held<Key, Link>, number: u64, result: TransactionResult) {
         while let Some(flight) = self.flights.pop_front() {
             match flight {
                 Flight::Decided(report) => self.work.done(report),
@@ -346,7 +346,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn put_back(&self, mut held: Held<Key, Connection>) {
+    fn put_back(&self, mut held: Held<Key, Link>) {
         if held.is_reusable() {
             held.rest();
             held.release();
@@ -372,12 +372,12 @@ impl<'a> Run<'a> {
     async fn connect(
         &mut self,
         floor: Floor,
-        lease: Lease<Key, Connection>,
-    ) -> Result<Held<Key, Connection>, (Permit<Key, Connection>, Unreached)> {
+        lease: Lease<Key, Link>,
+    ) -> Result<Held<Key, Link>, (Permit<Key, Link>, Unreached)> {
         let (permit, hosts) = {
             let next = self.next.as_ref();
             let is_out = |host: &Host| next.is_some_and(|next| next.is_refused_by(host));
-            let fits = |connection: &mut Connection| {
+            let fits = |connection: &mut Link| {
                 !is_out(connection.host())
                     && met(self.hosts, connection, floor).is_some()
                     && next.is_none_or(|next| connection.takes(&next.transaction.recipients))
@@ -397,7 +397,9 @@ impl<'a> Run<'a> {
             let (protocol, quirks) = (self.hosts.protocol, self.carrier.quirks(&host));
             let (demand, mut tried) = (floor.demand(&host), Vec::new());
             self.carrier.tries(&host);
-            let opened = self.carrier.dialer().open_noting(&host, protocol, demand, quirks, &mut tried).await;
+            // Opening takes far more room than using: a run on an idle connection is to have no part in it.
+            let opened = self.carrier.dialer().open_noting(&host, protocol, demand, quirks, &mut tried);
+            let opened = Box::pin(opened).await;
             match &opened {
                 Err(OpenError::Connect(error)) => self.carrier.tried(&host, Some(*error)),
                 // Nothing was opened.
@@ -409,7 +411,7 @@ impl<'a> Run<'a> {
                 self.work.tried(Trial::of(&host, demand, tried));
             }
             match opened {
-                Ok(connection) => return Ok(permit.hold(connection)),
+                Ok(connection) => return Ok(permit.hold(Box::new(connection))),
                 Err(error) => {
                     let cause = cause_of(&host, error, demand, seen);
                     only_tls &= matches!(
@@ -449,7 +451,7 @@ fn met(hosts: &Hosts, connection: &Connection, floor: Floor) -> Option<Demand> {
 }
 
 fn begin(
-    held: &mut Held<Key, Connection>,
+    held: &mut Held<Key, Link>,
     transaction: Transaction,
     content: Content,
     gate: Option<Gate>,
