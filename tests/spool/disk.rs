@@ -124,3 +124,34 @@ async fn a_call_that_nobody_waits_for_is_done_and_its_claims_are_free() {
     let claims = claim(&spool, 9).await;
     assert_eq!(claims.len(), 1, "stored, and not held by nobody for ever");
 }
+
+#[tokio::test]
+async fn nothing_of_a_message_is_left_when_its_last_entry_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let lease = Some(Timestamp::NEVER);
+    let two = |n| {
+        let mut message = sized(n, 700);
+        message.entries.push(message.entries[0].clone());
+        message
+    };
+    // Claimed as it was stored, and later; of one entry and of several; with and without a body; in a file.
+    let mut born = spool.enqueue(vec![sized(1, 900), two(2), sized(3, 0)], lease).await.unwrap().claims;
+    born.extend(spool.enqueue(vec![sized(4, 100_000)], lease).await.unwrap().claims);
+    spool.enqueue(vec![sized(5, 900), two(6), sized(7, 0)], None).await.unwrap();
+    spool.enqueue(vec![sized(8, 100_000)], None).await.unwrap();
+    born.extend(claim(&spool, 9).await);
+    assert_eq!(born.len(), 10);
+    let number = |sql: &str| -> i64 { shell(dir.path()).query_row(sql, [], |row| row.get(0)).unwrap() };
+    let rows = || {
+        let tables =
+            ["message", "entry", "body"].map(|table| number(&format!("SELECT count(*) FROM {table}")));
+        (tables, number("SELECT sum(live) FROM seg"))
+    };
+    assert_eq!(rows(), ([8, 10, 4], 2));
+    for claim in &born {
+        assert_eq!(spool.settle(vec![remove(claim)], Durability::Synced).await.unwrap(), []);
+    }
+    assert_eq!(rows(), ([0, 0, 0], 0));
+    assert_eq!(spool.stats(), Stats::default());
+}

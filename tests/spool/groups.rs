@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{remove, sample};
-use postroad::spool::{DiskOptions, DiskSpool, Durability, NewBody, Spool, SpoolError, Staged, Stats};
+use postroad::spool::{DiskSpool, Durability, NewBody, Spool, SpoolError, Staged, Stats};
 
-use super::help::{claim, holding, sized};
+use super::help::{claim, holding, sized, with_log};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_share_a_commit() {
@@ -95,13 +95,42 @@ async fn one_wrong_call_does_not_fail_its_group() {
 #[tokio::test]
 async fn the_log_is_written_back_before_it_grows_large() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = DiskOptions::new();
-    options.wal_octets = 1 << 20;
-    let spool = DiskSpool::open_with(dir.path(), options).unwrap();
+    let spool = with_log(dir.path(), 1 << 20);
     for n in 0..400 {
         spool.enqueue(vec![sized(n, 16_000)], None).await.unwrap();
     }
     assert!(spool.counters().checkpoints >= 4, "{:?}", spool.counters());
     let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
     assert!(log < 3 << 20, "{log}");
+}
+
+#[tokio::test]
+async fn the_log_is_written_back_when_nothing_but_rows_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = with_log(dir.path(), 1 << 20);
+    spool.enqueue((0..2_000).map(|n| sized(n, 8_000)).collect(), None).await.unwrap();
+    let before = spool.counters().checkpoints;
+    let mut claims = claim(&spool, 2_000).await;
+    // Far apart, so that each is in pages of its own.
+    claims.sort_by_key(|claim| claim.token.message.to_string().bytes().rev().collect::<Vec<_>>());
+    for group in claims.chunks(50) {
+        let gone = group.iter().map(remove).collect();
+        assert_eq!(spool.settle(gone, Durability::Synced).await.unwrap(), []);
+    }
+    assert!(spool.counters().checkpoints > before + 2, "{:?}", spool.counters());
+    let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
+    assert!(log < 3 << 20, "{log}");
+}
+
+#[tokio::test]
+async fn the_log_is_written_back_when_it_is_long_headers_that_fill_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = with_log(dir.path(), 1 << 20);
+    for n in 0..20 {
+        let mut message = sample(n);
+        message.head = vec![b'h'; 300_000].into();
+        spool.enqueue(vec![message], None).await.unwrap();
+    }
+    let log = std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
+    assert!(log < 2 << 20, "{log}");
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use postroad::clock::Timestamp;
 use postroad::spool::contract::sample;
-use postroad::spool::{Claim, ClaimRequest, Class, DiskSpool, NewBody, NewMessage, QueueName, Spool};
+use postroad::spool::{
+    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, NewBody, NewMessage, QueueName, Spool,
+};
 use rusqlite::Connection;
 
 /// A sample whose body has this many octets, all the same.
@@ -21,6 +23,13 @@ pub async fn claim(spool: &DiskSpool, limit: usize) -> Vec<Claim> {
     let (now, lease) = (Timestamp::from_millis(1), Timestamp::from_millis(1000));
     let queue = QueueName::new("q.test");
     spool.claim(ClaimRequest { queue, class: Class::Normal, now, limit, lease }).await.unwrap()
+}
+
+/// A spool whose log is written back at so many octets.
+pub fn with_log(dir: &Path, octets: u64) -> DiskSpool {
+    let mut options = DiskOptions::new();
+    options.wal_octets = octets;
+    DiskSpool::open_with(dir, options).unwrap()
 }
 
 /// A person's SQLite shell.

@@ -4,11 +4,11 @@ use postroad::clock::Timestamp;
 use postroad::smtp::address::Domain;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    Claim, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, QueueName, REPORT_ENTRY, Recipient,
-    RecipientState, Selection, Settlement, Spool, Stats, Tell, Then,
+    Claim, ClaimRequest, Class, DiskSpool, Durability, QueueName, REPORT_ENTRY, Recipient, RecipientState,
+    Selection, Settlement, Spool, Stats, Tell, Then,
 };
 
-use super::help::shell;
+use super::help::{shell, with_log};
 
 async fn claim(spool: &DiskSpool, queue: &str) -> Vec<Claim> {
     let (now, lease) = (Timestamp::from_millis(60_000), Timestamp::NEVER);
@@ -58,9 +58,7 @@ async fn what_is_to_be_told_outlives_a_restart() {
 #[tokio::test]
 async fn telling_costs_no_more_the_more_was_told_before() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = DiskOptions::new();
-    options.wal_octets = 1 << 30;
-    let spool = DiskSpool::open_with(dir.path(), options).unwrap();
+    let spool = with_log(dir.path(), 1 << 30);
     let mut message = sample(1);
     message.entries = vec![message.entries[0].clone(); 400];
     let claims = spool.enqueue(vec![message], Some(Timestamp::NEVER)).await.unwrap().claims;

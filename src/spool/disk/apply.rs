@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::super::altering::{Mark, stays};
 use super::super::{REPORT_ENTRY, Then, Token};
@@ -13,7 +13,7 @@ use super::alter::{UNMARK, alter_rows};
 use super::bodies;
 use super::calls::Write;
 use super::ledger::{Change, Lease, Ledger};
-
+use super::prepared::{Hot, Prepared};
 use super::rows::{Row, SettleRow, entry_key};
 use super::schema::{SHIFT, column, count};
 use super::{damaged, keys, log, results, tell};
@@ -21,23 +21,24 @@ use crate::clock::Timestamp;
 
 /// Applies one call.
 pub(super) fn apply(
-    conn: &Connection,
+    sql: &mut Prepared<'_>,
     ledger: &mut Ledger,
     change: &mut Change,
     write: &mut Write,
 ) -> rusqlite::Result<()> {
+    let conn = sql.conn();
     match write {
         Write::Enqueue { rows, lease, conflict, .. } => {
             *conflict = keys::conflict(conn, rows)?;
             if *conflict {
                 return Ok(());
             }
-            rows.iter_mut().try_for_each(|row| insert(conn, ledger, change, row, *lease))
+            rows.iter_mut().try_for_each(|row| insert(sql, ledger, change, row, *lease))
         }
         Write::Settle { rows, fenced, .. } => {
             fenced.clear();
             for row in rows {
-                if !settle(conn, ledger, change, row)? {
+                if !settle(sql, ledger, change, row)? {
                     fenced.push(row.token);
                 }
             }
@@ -62,19 +63,19 @@ pub(super) fn apply(
 }
 
 fn insert(
-    conn: &Connection,
+    sql: &mut Prepared<'_>,
     ledger: &mut Ledger,
     change: &mut Change,
     row: &mut Row,
     lease: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
     row.inserted = false;
-    row.known = keys::known(conn, row)?;
+    row.known = keys::known(sql.conn(), row)?;
     if row.known.is_some() {
         return Ok(());
     }
     let id = row.id.to_string();
-    row.inserted = conn.prepare_cached(INSERT_MESSAGE)?.execute(params![
+    row.inserted = sql.get(Hot::InsertMessage)?.execute(params![
         row.n,
         id,
         row.sender,
@@ -93,7 +94,7 @@ fn insert(
     if !row.inserted {
         return Ok(());
     }
-    let mut insert_entry = conn.prepare_cached(INSERT_ENTRY)?;
+    let insert_entry = sql.get(Hot::InsertEntry)?;
     for (at, entry) in (0_u32..).zip(&row.entries) {
         insert_entry.execute(params![
             entry_key(row.n, at),
@@ -105,16 +106,17 @@ fn insert(
         ])?;
         change.queues.push((entry.queue.clone(), row.class, true));
     }
-    bodies::insert(conn, change, row)?;
-    log::note(conn, &row.log)?;
+    bodies::insert(sql, change, row)?;
+    log::note(sql.conn(), &row.log)?;
     change.messages += 1;
     change.entries += i64::try_from(row.entries.len()).unwrap_or_default();
     change.octets += column(row.size);
     if let Some(until) = lease {
         let single = row.entries.len() == 1;
+        let small = bodies::is_one_piece(row);
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease = Lease::new(claim, until, row.class, single, row.keep);
+            let lease = Lease { small, ..Lease::new(claim, until, row.class, single, row.keep) };
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -123,7 +125,7 @@ fn insert(
 
 /// False when the token is an old one.
 fn settle(
-    conn: &Connection,
+    sql: &mut Prepared<'_>,
     ledger: &mut Ledger,
     change: &mut Change,
     row: &mut SettleRow,
@@ -132,7 +134,7 @@ fn settle(
     if change.told.contains(&e) || !change.settled.insert(e) {
         return Ok(false);
     }
-    let n = e >> SHIFT;
+    let (n, conn) = (e >> SHIFT, sql.conn());
     change.queues.push((lease.queue.clone(), lease.class, false));
     let queue = row.queue.as_ref().unwrap_or(&lease.queue);
     if row.token.entry == REPORT_ENTRY {
@@ -145,11 +147,12 @@ fn settle(
     };
     let there = match &row.then {
         Then::Remove => {
-            let there = conn.prepare_cached(DELETE_ENTRY)?.execute([e])? > 0;
+            let there = sql.get(Hot::DeleteEntry)?.execute([e])? > 0;
             change.entries -= 1;
             let told = there && tell::tell(conn, change, n, lease.class, row.tell.as_ref())?;
             let last = lease.single && !told || {
-                let mut left = conn.prepare_cached(ONE_LESS)?;
+                conn.prepare_cached(ONE_LESS)?.execute([n])?;
+                let mut left = conn.prepare_cached(LEFT)?;
                 let mut left = left.query([n])?;
                 let left = left.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0))?;
                 tell::hasten(conn, n, left)?;
@@ -160,7 +163,11 @@ fn settle(
                 results::keep(conn, (row.token.message, row.token.entry), &row.gone, until)?;
             }
             if last {
-                bodies::forget(conn, change, n)?;
+                if lease.small {
+                    bodies::forget_small(sql, n)?;
+                } else {
+                    bodies::forget(sql, change, n)?;
+                }
                 change.messages -= 1;
                 change.octets -= column(lease.size);
             }
@@ -183,20 +190,16 @@ fn settle(
         if row.then != Then::Remove {
             tell::tell(conn, change, n, lease.class, row.tell.as_ref())?;
         }
-        row.submit.iter_mut().try_for_each(|message| insert(conn, ledger, change, message, None))?;
+        row.submit.iter_mut().try_for_each(|message| insert(sql, ledger, change, message, None))?;
         log::note(conn, &row.log)?;
     }
     Ok(there)
 }
 
-const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
-     len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
-const INSERT_ENTRY: &str =
-    "INSERT INTO entry (e, destination, queue, due, recipients, class) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
      parked = ?5, recipients = ?6 WHERE e = ?1";
-const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
-const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1 RETURNING entries";
+const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1";
+const LEFT: &str = "SELECT entries FROM message WHERE n = ?1";
 
 /// Rows that one call forgets of each kind: a few milliseconds, in which fresh mail waits.
 const STEPS: i64 = 1_000;

@@ -4,12 +4,13 @@ use rusqlite::{Connection, params};
 
 use super::PIECE;
 use super::ledger::Change;
+use super::prepared::{Hot, Prepared};
 use super::rows::Row;
-use super::schema::{DELETE_BODY, SHIFT, column, count};
+use super::schema::{SHIFT, column, count};
 use super::segments::Place;
 
 /// Writes the body of a message that was just inserted, or counts it where its file is.
-pub(super) fn insert(conn: &Connection, change: &mut Change, row: &Row) -> rusqlite::Result<()> {
+pub(super) fn insert(sql: &mut Prepared<'_>, change: &mut Change, row: &Row) -> rusqlite::Result<()> {
     if let Some(place) = &row.place {
         let delta = change.files.entry(place.seg).or_default();
         delta.live += 1;
@@ -18,27 +19,41 @@ pub(super) fn insert(conn: &Connection, change: &mut Change, row: &Row) -> rusql
         return Ok(());
     }
     let Some(body) = &row.body else { return Ok(()) };
-    let mut insert = conn.prepare_cached(INSERT_BODY)?;
+    let insert = sql.get(Hot::InsertBody)?;
     for (piece, octets) in (0_i64..).zip(body.chunks(PIECE)) {
         insert.execute(params![row.n << SHIFT | piece, octets])?;
     }
     Ok(())
 }
 
+/// Whether the body is in the table in one piece, or empty. No file will have it later: only what is in one is
+/// moved.
+pub(super) fn is_one_piece(row: &Row) -> bool {
+    row.place.is_none() && row.body.as_ref().is_none_or(|body| body.len() <= PIECE)
+}
+
 /// Removes a message's row and its body with it. Its entries must be gone.
-pub(super) fn forget(conn: &Connection, change: &mut Change, n: i64) -> rusqlite::Result<()> {
-    let mut gone = conn.prepare_cached(DELETE_MESSAGE)?;
-    let mut gone = gone.query([n])?;
-    let Some(row) = gone.next()? else { return Ok(()) };
-    match row.get::<_, Option<i64>>(0)? {
-        Some(seg) => {
-            let delta = change.files.entry(seg).or_default();
+pub(super) fn forget(sql: &mut Prepared<'_>, change: &mut Change, n: i64) -> rusqlite::Result<()> {
+    // Not by RETURNING, for which SQLite makes a table of its own each time.
+    let Some(kept) = find(sql, n)? else { return Ok(()) };
+    sql.get(Hot::DeleteMessage)?.execute([n])?;
+    match kept.place {
+        Some(place) => {
+            let delta = change.files.entry(place.seg).or_default();
             delta.live -= 1;
-            delta.bytes -= row.get::<_, Option<i64>>(1)?.unwrap_or_default();
+            delta.bytes -= column(place.len);
         }
         None => {
-            conn.prepare_cached(DELETE_BODY)?.execute(params![n << SHIFT, (n + 1) << SHIFT])?;
+            sql.get(Hot::DeleteBody)?.execute([n << SHIFT, (n + 1) << SHIFT])?;
         }
+    }
+    Ok(())
+}
+
+/// [`forget`] of a message whose body is known to be in the table in one piece.
+pub(super) fn forget_small(sql: &mut Prepared<'_>, n: i64) -> rusqlite::Result<()> {
+    if sql.get(Hot::DeleteMessage)?.execute([n])? > 0 {
+        sql.get(Hot::DeletePiece)?.execute([n << SHIFT])?;
     }
     Ok(())
 }
@@ -72,9 +87,8 @@ pub(super) struct Kept {
 }
 
 /// Where the body of a message is; `None` when there is no such message.
-pub(super) fn find(conn: &Connection, n: i64) -> rusqlite::Result<Option<Kept>> {
-    let mut found = conn.prepare_cached("SELECT seg, off, len, crc FROM message WHERE n = ?1")?;
-    let mut found = found.query([n])?;
+pub(super) fn find(sql: &mut Prepared<'_>, n: i64) -> rusqlite::Result<Option<Kept>> {
+    let mut found = sql.get(Hot::Place)?.query([n])?;
     let Some(row) = found.next()? else { return Ok(None) };
     let place = match (row.get(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, Option<i64>>(2)?) {
         (Some(seg), Some(off), Some(len)) => Some(Place { seg, off: count(off), len: count(len) }),
@@ -83,6 +97,4 @@ pub(super) fn find(conn: &Connection, n: i64) -> rusqlite::Result<Option<Kept>> 
     Ok(Some(Kept { place, crc: row.get(3)? }))
 }
 
-const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
-const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1 RETURNING seg, len";
 const RELOCATE: &str = "UPDATE message SET seg = ?4, off = ?5 WHERE n = ?1 AND seg = ?2 AND off = ?3";

@@ -14,6 +14,7 @@ use super::super::{BodyRef, SpoolError};
 use super::PIECE;
 use super::bodies::{Kept, find};
 use super::files::SegmentFile;
+use super::prepared::Prepared;
 use super::reader::Readers;
 use super::schema::{SHIFT, column};
 use super::segments::{Place, path};
@@ -34,7 +35,7 @@ impl Readers {
         // disk is very slow.
         for _ in 0..TRIES {
             let found = self.run(move |conn| {
-                let kept = find(conn, n)?;
+                let kept = find(&mut Prepared::new(conn), n)?;
                 match kept {
                     Some(Kept { place: None, .. }) if small => Ok((kept, Some(read_table(conn, n)?))),
                     _ => Ok((kept, None)),

@@ -12,6 +12,7 @@ use super::super::{Class, LogEvent, LogKind, QueueName, REPORT_ENTRY, Recipient,
 use super::alter::read_mark;
 use super::ledger::{Change, Damaged, Found, look_at};
 use super::log::{self, LogRow};
+use super::prepared::Prepared;
 use super::rows::{entry_number, read_recipients};
 use super::schema::{SHIFT, count};
 use super::{bodies, results, tell};
@@ -97,7 +98,7 @@ pub(super) fn remove(
         if let (Some(id), Some(keep)) = (id, keep) {
             results::until(conn, id, at.after(Duration::from_millis(count(keep))))?;
         }
-        bodies::forget(conn, change, n)?;
+        bodies::forget(&mut Prepared::new(conn), change, n)?;
         change.messages -= 1;
         change.octets -= size;
     }

@@ -36,6 +36,8 @@ pub(super) struct Lease {
     pub(super) size: u64,
     /// The message has no other entry, and will have none.
     pub(super) single: bool,
+    /// The body is known to be in the table in one piece.
+    pub(super) small: bool,
     /// How long the message's results are kept, in milliseconds.
     pub(super) keep: Option<i64>,
 }
@@ -49,7 +51,7 @@ impl Lease {
         keep: Option<i64>,
     ) -> Self {
         let (queue, size) = (claim.queue.clone(), claim.body.size);
-        Self { token: claim.token, until, queue, class, mark: None, size, single, keep }
+        Self { token: claim.token, until, queue, class, mark: None, size, single, small: false, keep }
     }
 }
 

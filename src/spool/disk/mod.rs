@@ -10,7 +10,7 @@
 //! SQLite shell can show what a stopped relay still holds (`SELECT * FROM mail`).
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits (*calls*) → *writer* commits it in groups
-//! (*apply* is the SQL, *bodies* that of bodies, *damaged* that of what cannot be read, *keys*, *results* and *log* that of what outlives a message,
+//! (*apply* is the SQL, *prepared* what of it each message needs, *bodies* that of bodies, *damaged* that of what cannot be read, *keys*, *results* and *log* that of what outlives a message,
 //! *ledger* the leases and counts) → *schema* is the format, *migrate* brings earlier ones up to date. *segments* are the files of bodies, *clean* copies
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
 //! answers what people ask.
@@ -28,6 +28,7 @@ mod keys;
 mod ledger;
 mod log;
 mod migrate;
+mod prepared;
 mod queue;
 mod reader;
 mod results;
@@ -39,6 +40,7 @@ mod stage;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::fs::{self, File, TryLockError};
@@ -70,6 +72,7 @@ use rows::{Octets, Row, SettleRow};
 use segments::Segments;
 use stage::StageWriter;
 use writer::{Writer, lock_staged};
+use wal::Wal;
 
 /// How a [`DiskSpool`] uses memory and disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +90,9 @@ pub struct DiskOptions {
     /// How long a settlement with [`Durability::Soon`] may wait for others to be written with.
     /// Default 50 ms.
     pub lazy: Duration,
-    /// Size of the write-ahead log at which it is written back, between two groups. Default 32 MiB:
-    /// larger means fewer and longer pauses, and more mail that is never written twice.
+    /// Size of the write-ahead log at which it is written back, between two groups. Default 16 MiB:
+    /// larger means fewer and longer pauses, and more mail that is never written twice; but SQLite goes
+    /// through the copies of a page that the log has already each time it writes that page.
     pub wal_octets: u64,
     /// Size of the database at which new mail is refused. Default none: the disk's. Settlements and
     /// their reports may use 4 MiB more, so that a full spool can empty itself.
@@ -117,7 +121,7 @@ impl DiskOptions {
             queue_operations: 8192,
             staging_octets: 32 << 20,
             lazy: Duration::from_millis(50),
-            wal_octets: 32 << 20,
+            wal_octets: 16 << 20,
             max_octets: None,
             segment_octets: 64 << 20,
             ballast_octets: 0,
@@ -203,7 +207,8 @@ impl DiskSpool {
         let segments = Segments::new(Arc::clone(&shared), known);
         let ledger = Ledger::new(&found);
         let ballast = Ballast::new(directory.join("ballast"), shared.options.ballast_octets);
-        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments, ballast };
+        let wal = Wal::unknown();
+        let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments, ballast, wal };
         let thread = std::thread::Builder::new()
             .name("postroad-spool".into())
             .spawn(move || writer.run())

@@ -1,6 +1,8 @@
 //! Rows are messages and settlements as they are written down, made by the caller's task so that the
 //! writer thread has nothing to format; and the way back from a row to a claim.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 
 use super::super::{
@@ -81,7 +83,9 @@ impl Row {
     pub(super) fn new(message: NewMessage, body: Octets, claimed: bool) -> Result<Self, SpoolError> {
         let Octets { number, octets: body, place, crc } = body;
         let size = message.body.size();
-        let sender = message.mail.to_string();
+        let mut sender = String::with_capacity(LINE);
+        // Writing to a string does not fail.
+        let _ = write!(sender, "{}", message.mail);
         // A value that was put together by hand could break the lines of the table.
         if sender.contains(char::is_control) {
             return Err(SpoolError::Invalid("its sender holds a control character"));
@@ -93,7 +97,7 @@ impl Row {
         let mut claims = Vec::new();
         let alone = message.entries.len() == 1;
         for (at, entry) in (0_u32..).zip(message.entries) {
-            let mut recipients = String::new();
+            let mut recipients = String::with_capacity(LINE * entry.recipients.len());
             for rcpt in &entry.recipients {
                 write_line(&mut recipients, RecipientState::Waiting, rcpt, None)?;
             }
@@ -254,6 +258,9 @@ impl Common {
         })
     }
 }
+
+/// What most envelopes take for an address.
+const LINE: usize = 64;
 
 /// What a row and an entry take in memory besides their octets, roughly.
 const ROW_WEIGHT: usize = 512;

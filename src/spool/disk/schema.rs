@@ -134,7 +134,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     {
         next = next.max(tx.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or_default());
     }
-    // An index alone tells how many there are; a body's row need be read only where no file counts it.
+    // An index alone tells how many there are; a message's row need be read only where no file counts its body.
     let messages: i64 = tx.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
     let octets: i64 = tx.query_row(OCTETS, [], |row| row.get(0))?;
     let queues: Vec<(String, Class, u64)> = tx
@@ -197,7 +197,9 @@ const WRITER_CACHE_KIB: i64 = 8 << 10;
 /// Against a person's shell that holds the lock for a moment.
 const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
-const OCTETS: &str = "SELECT (SELECT coalesce(sum(size), 0) FROM message WHERE seg IS NULL) + \
+/// Where no body is in the table, no message need be read.
+const OCTETS: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM body) \
+     THEN (SELECT coalesce(sum(size), 0) FROM message WHERE seg IS NULL) ELSE 0 END + \
      (SELECT coalesce(sum(bytes), 0) FROM seg)";
 
 pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
@@ -237,7 +239,7 @@ CREATE TABLE log (
   kind TEXT NOT NULL, recipient TEXT, attempt INTEGER NOT NULL, note TEXT
 ) STRICT;
 CREATE TABLE seg (n INTEGER PRIMARY KEY, live INTEGER NOT NULL, bytes INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
-CREATE INDEX message_seg ON message (seg);
+CREATE INDEX message_seg ON message (seg) WHERE seg IS NOT NULL;
 CREATE TABLE told (
   n INTEGER NOT NULL, place INTEGER NOT NULL, recipients TEXT NOT NULL, PRIMARY KEY (n, place)
 ) STRICT, WITHOUT ROWID;

@@ -171,3 +171,28 @@ fn a_look_at_another_queue_parses_nothing_again() {
         assert_eq!(due.get_status(StatementStatus::RePrepare), 0);
     }
 }
+
+#[tokio::test]
+async fn the_log_that_a_killed_process_has_left_is_written_back_with_the_first_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = DiskOptions::new();
+    options.wal_octets = u64::MAX;
+    let spool = DiskSpool::open_with(dir.path(), options.clone()).unwrap();
+    for n in 0..100 {
+        spool.enqueue(vec![sample(n)], None).await.unwrap();
+    }
+    // It ends as it would by a kill: without a checkpoint.
+    spool.handle.shared.break_commit.store(true, Ordering::Relaxed);
+    assert!(spool.enqueue(vec![sample(100)], None).await.is_err());
+    options.wal_octets = 1 << 20;
+    let again = loop {
+        match DiskSpool::open_with(dir.path(), options.clone()) {
+            Err(SpoolError::Locked) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    again.enqueue(vec![sample(101)], None).await.unwrap();
+    // The group is answered before the log is looked at; the next turn comes behind that.
+    again.flush().await.unwrap();
+    assert_eq!(again.counters().checkpoints, 1);
+}

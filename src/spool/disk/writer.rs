@@ -25,10 +25,12 @@ use super::calls::{Look, Write};
 use super::damaged::{DAMAGED, Fate};
 use super::is_no_room;
 use super::ledger::{Change, Claimed, Damaged, Ledger};
+use super::prepared::Prepared;
 use super::queue::{Held, Phase, Shared};
 use super::rows::{Row, entry_number};
 use super::schema::{count, failure};
 use super::segments::{Segments, Trouble};
+use super::wal::Wal;
 
 /// See the module.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(super) struct Writer {
     pub(super) ledger: Ledger,
     pub(super) segments: Segments,
     pub(super) ballast: Ballast,
+    pub(super) wal: Wal,
 }
 
 /// Why a group was not committed.
@@ -139,9 +142,11 @@ impl Writer {
             if !turn.last && cleans {
                 turn.writes.extend(self.segments.moves(&self.conn));
             }
-            let sound = turn.writes.is_empty() || (self.groups(turn.writes) && self.checkpoint_when_due());
-            if !sound {
-                return false;
+            if !turn.writes.is_empty() {
+                self.wal.note(&turn.writes);
+                if !self.groups(turn.writes) || !self.checkpoint_when_due() {
+                    return false;
+                }
             }
             if turn.last {
                 return true;
@@ -292,9 +297,9 @@ impl Writer {
         }
         let before = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
         let applied = before.and_then(|_| {
-            writes
-                .iter_mut()
-                .try_for_each(|write| apply(&self.conn, &mut self.ledger, &mut change, write))?;
+            let mut sql = Prepared::new(&self.conn);
+            writes.iter_mut().try_for_each(|write| apply(&mut sql, &mut self.ledger, &mut change, write))?;
+            drop(sql);
             self.segments.count(&self.conn, &mut change.files)
         });
         if let Err(error) = applied {
@@ -418,31 +423,6 @@ impl Writer {
         kept
     }
 
-    /// Moves the log into the database when it has grown. False when the spool is broken.
-    fn checkpoint_when_due(&self) -> bool {
-        let log = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").unwrap_or_default();
-        if log.saturating_mul(self.page) < self.shared.options.wal_octets {
-            return true;
-        }
-        self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
-        match self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)") {
-            Ok(_) => true,
-            Err(error) if is_full(&error) => true,
-            Err(error) => {
-                tracing::error!(%error, "the spool's log could not be written back");
-                false
-            }
-        }
-    }
-
-    /// Runs a checkpoint and returns how many pages the log has that are not yet in the database.
-    fn checkpoint(&self, sql: &str) -> rusqlite::Result<u64> {
-        self.conn.prepare_cached(sql)?.query_row([], |row| {
-            let (log, done): (i64, i64) = (row.get(1)?, row.get(2)?);
-            Ok(count(log - done))
-        })
-    }
-
     fn leave_clean(&self) -> Result<(), SpoolError> {
         self.conn.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).map_err(failure)?;
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failure)?;
@@ -455,7 +435,7 @@ pub(super) fn lock_staged(shared: &Shared) -> MutexGuard<'_, HashMap<u64, Held>>
     shared.staged.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn is_full(error: &rusqlite::Error) -> bool {
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
