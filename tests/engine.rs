@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and measures the runtime's own time"
 )]
 
+#[path = "engine/clock.rs"]
+mod clock;
 #[path = "engine/expanding.rs"]
 mod expanding;
 #[path = "engine/faults.rs"]

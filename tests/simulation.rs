@@ -31,8 +31,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Of the usual and of the shorter histories, for each of the tests that run many. CI runs them all in a release
 /// build, and a tenth of the seeds costs more in a debug build.
-const USUAL: u64 = if cfg!(debug_assertions) { 40 } else { 3_000 };
-const SHORTER: u64 = if cfg!(debug_assertions) { 60 } else { 6_000 };
+const USUAL: u64 = if cfg!(debug_assertions) { 40 } else { 1_500 };
+const SHORTER: u64 = if cfg!(debug_assertions) { 60 } else { 3_000 };
 
 fn seeds(usual: Range<u64>) -> Range<u64> {
     if let Some(seed) = number(std::env::var("POSTROAD_SEED").ok()) {

@@ -110,6 +110,7 @@ promises! {
     what_is_cancelled_is_claimed_to_be_settled
     cancelling_a_claimed_entry_counts_when_it_stays
     due_times_are_set_from_outside
+    what_an_old_clock_put_off_is_due_sooner
     what_is_requeued_waits_for_a_route
     a_selection_means_the_same_everywhere
     changes_go_in_pages

@@ -22,6 +22,7 @@ use super::aside;
 use super::care::Care;
 use super::lane::Routed;
 use super::schedule::Part;
+use super::set_back::Passes;
 use super::settler::ToSettle;
 use super::shared::{Close, Shared};
 use super::trials;
@@ -37,8 +38,9 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut close: watch::Receiver<Clo
         sweep: JoinSet::new(),
         leases: JoinSet::new(),
         prunes: JoinSet::new(),
+        passes: Passes::default(),
         next_prune: now.mono,
-        last: now,
+        last: shared.look(|core| core.since),
         next_sweep: Some(now.mono),
         sweep_began: now.mono,
         sweep_took: Duration::ZERO,
@@ -67,6 +69,7 @@ struct Dispatcher {
     sweep: JoinSet<Result<Vec<QueueSummary>, SpoolError>>,
     leases: JoinSet<Extended>,
     prunes: JoinSet<Result<bool, SpoolError>>,
+    passes: Passes,
     /// When what is remembered of old is forgotten next.
     next_prune: Instant,
     /// The last look at the clock.
@@ -107,6 +110,7 @@ impl Dispatcher {
                 Some(answer) = self.sweep.join_next() => self.swept(flat(answer)),
                 Some(answer) = self.leases.join_next() => self.extended(answer),
                 Some(answer) = self.prunes.join_next() => self.pruned(flat(answer)),
+                answer = self.passes.answer() => self.passes.answered(&shared, answer),
                 () = shared.wake.notified() => {}
                 () = wait(&mut foreign) => {
                     foreign = None;
@@ -126,6 +130,7 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
         self.check_clock(now);
+        self.passes.step(&shared, now);
         if self.paused_until.is_some_and(|until| now.mono >= until) {
             self.paused_until = None;
         }
@@ -181,6 +186,7 @@ impl Dispatcher {
             wait = self.next_sweep.map_or(wait, |at| wait.min(mono(at)));
         }
         wait = self.next_starved.map_or(wait, |at| wait.min(mono(at)));
+        wait = self.passes.wait(now.mono).map_or(wait, |pass| wait.min(pass));
         // Never zero, so that nothing that is due and cannot be done spins.
         wait.max(Duration::from_millis(1))
     }
@@ -203,6 +209,7 @@ impl Dispatcher {
         if off > JUMP {
             tracing::warn!(seconds = off.as_secs(), "the clock jumped");
             self.shared.with(|core, now, _| core.restart_times(now));
+            self.passes.jumped(&self.shared, expected, now);
             // What is leased may have become free, and what was due may not be any more.
             self.next_lease = now.mono;
             self.sweep_within(Duration::ZERO);
@@ -386,6 +393,7 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         self.lookups.abort_all();
         self.sweep.abort_all();
+        self.passes = Passes::default();
         loop {
             shared.with(|core, _, todo| core.give_back(todo));
             if self.claims.is_empty() && shared.look(|core| core.runs) == 0 {

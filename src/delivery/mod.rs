@@ -7,7 +7,7 @@
 //! (`schedule`), routed, put into the lane of its site (`lane`, `shape`), tried by runs, judged (`settle`,
 //! `retry`), sent on where a recipient stands for others (`expand`), reported (`report`) and told (`event`,
 //! `receipt`). What waits can be looked at and changed (`orders`, `take_back`). When a message is released, late
-//! or overdue is `terms`'.
+//! or overdue is `terms`'; what becomes of times when the clock is set back `set_back`'s.
 //!
 //! It does not speak SMTP, open sockets or write files: those are `attempt`'s and the spool's. It does
 //! not accept connections: a server hands mail over with [`Engine::accept`].
@@ -37,6 +37,7 @@ mod routes;
 mod run;
 mod runs;
 mod schedule;
+mod set_back;
 mod settle;
 mod settler;
 mod shape;

@@ -129,14 +129,14 @@ impl Engine {
 }
 
 /// The schedule learns of what fell due.
-fn learn(core: &mut super::core::Core, altered: &Altered, change: &Change, now: Timestamp) {
+pub(super) fn learn(core: &mut super::core::Core, altered: &Altered, change: &Change, now: Timestamp) {
     for part in &altered.queues {
         match change {
             Change::Hold(_) => {}
             Change::Cancel => core.schedule.cancelled(part),
             Change::Due(due) => core.schedule.note(part, *due, now),
             // Some of it may be due later: a sweep finds out.
-            Change::Release | Change::Requeue => {
+            Change::Release | Change::Requeue | Change::SetBack(_) => {
                 let (queue, class) = part.clone();
                 core.schedule.learn(&QueueSummary { queue, class, entries: 0, due: now }, now);
             }
@@ -145,4 +145,4 @@ fn learn(core: &mut super::core::Core, altered: &Altered, change: &Change, now: 
 }
 
 /// Entries that are looked at in one transaction of the spool, some milliseconds.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;

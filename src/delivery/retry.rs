@@ -75,7 +75,17 @@ impl Retry {
 
     /// The longest wait that [`Retry::next`] gives.
     pub(crate) fn longest(&self) -> Duration {
-        let step = self.steps.iter().max().copied().unwrap_or(LAST_STEP).max(SHORTEST_STEP);
+        self.at_most(self.steps.iter().max().copied().unwrap_or(LAST_STEP))
+    }
+
+    /// The longest waits that [`Retry::next`] gives behind the first try, the second and so on; the last repeats.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = Duration> {
+        let steps = if self.steps.is_empty() { &[LAST_STEP] } else { self.steps.as_slice() };
+        steps.iter().map(|step| self.at_most(*step))
+    }
+
+    fn at_most(&self, step: Duration) -> Duration {
+        let step = step.max(SHORTEST_STEP);
         step.saturating_add(step / 100 * self.jitter_percent.min(100)).saturating_add(Duration::from_secs(1))
     }
 

@@ -304,6 +304,14 @@ mod tests {
         octets
     }
 
+    #[test]
+    fn a_run_is_small_since_many_a_message_begins_one() {
+        fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(to_hosts) <= 4096, "{}", size(to_hosts));
+    }
+
     #[tokio::test]
     async fn the_head_stands_in_front_of_any_body() {
         let head = Bytes::from_static(b"Received: x\r\n");

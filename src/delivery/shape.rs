@@ -149,6 +149,8 @@ const FIRST_HOLD: Duration = Duration::from_secs(30);
 /// One probe in five minutes costs nothing, and mail flows soon after a site is back.
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
 const HOLD_JITTER_PERCENT: u32 = 10;
+/// The longest that mail waits for a probe: a hold with its jitter, and a little.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(360);
 /// One more run a minute: a limit per client is mostly counted over minutes.
 const WIDEN_AFTER: Duration = Duration::from_secs(60);
 /// Connections that open and carry nothing, before the site counts as unusable.

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::smtp::address::ReversePath;
 use crate::smtp::params::{ByMode, DeliverBy, Hold, Mail, Rcpt};
 use crate::spool::Claim;
+use crate::spool::set_back::released;
 
 /// Makes of a hold the time of release, so that it means the same whenever it is read. One that is
 /// over is none (RFC 4865 §5).
@@ -27,11 +28,7 @@ pub(crate) fn fix_release(mail: &mut Mail, now: Timestamp) {
 
 /// When the message may be sent: what it was held for counts against nothing.
 pub(crate) fn release(mail: &Mail, accepted: Timestamp) -> Timestamp {
-    match mail.hold {
-        Some(Hold::Until(time)) => at(time).max(accepted),
-        Some(Hold::For(seconds)) => accepted.after(Duration::from_secs(seconds.into())),
-        None => accepted,
-    }
+    released(mail, accepted).max(accepted)
 }
 
 /// When the message must have arrived, or its sender is told (RFC 2852 §4.1).

@@ -4,7 +4,7 @@
 //! hold and a cancellation are marked on it, and count when it is settled and stays. What is cancelled is
 //! never changed again.
 
-use super::{Change, QueueName, Then};
+use super::{Change, QueueName, REPORT_ENTRY, Then};
 use crate::clock::Timestamp;
 use crate::smtp::address::Domain;
 
@@ -31,6 +31,12 @@ pub(crate) struct Standing {
 pub(crate) struct Fixed<'a> {
     pub(crate) destination: &'a Domain,
     pub(crate) expires: Timestamp,
+    /// Its number, and how often it was tried.
+    pub(crate) entry: u32,
+    pub(crate) attempts: u32,
+    /// When its message was accepted, and when its sender wants it sent.
+    pub(crate) accepted: Timestamp,
+    pub(crate) release: Timestamp,
     /// Somebody has it, and the lease has not ended.
     pub(crate) claimed: bool,
 }
@@ -67,6 +73,11 @@ pub(crate) fn alter(is: &mut Standing, fixed: Fixed<'_>, change: &Change, now: T
             (is.parked, is.mark, is.due) = (None, Some(Mark::Cancel), Timestamp::default());
         }
         Change::Due(_) | Change::Requeue if fixed.claimed => {}
+        Change::SetBack(_) if fixed.claimed => {}
+        Change::SetBack(back) => match back.due(is.due, fixed, now) {
+            None => return Done::Nothing,
+            Some(due) => is.due = in_time(due, fixed.expires, now),
+        },
         Change::Due(due) => is.due = in_time(*due, fixed.expires, now),
         Change::Requeue => {
             (is.parked, is.mark) = (None, None);
@@ -74,6 +85,16 @@ pub(crate) fn alter(is: &mut Standing, fixed: Fixed<'_>, change: &Change, now: T
         }
     }
     if fixed.claimed { Done::Claimed } else { Done::Changed }
+}
+
+/// Whether a change is one of entries with this number.
+pub(crate) const fn concerns(change: &Change, entry: u32) -> bool {
+    entry != REPORT_ENTRY || matches!(change, Change::SetBack(_))
+}
+
+/// When a lease ends, after a change.
+pub(crate) fn lease_end(change: &Change, until: Timestamp) -> Timestamp {
+    if let Change::SetBack(back) = change { until.min(back.lease) } else { until }
 }
 
 /// Where an entry stands that is settled and stays, when `mark` was noted while it was claimed: when it is
@@ -119,9 +140,14 @@ mod tests {
         Standing { queue: QueueName::new("site"), due: at(due), parked: parked.map(Into::into), mark }
     }
 
+    fn fixed(destination: &Domain, expires: u64, claimed: bool) -> Fixed<'_> {
+        let (accepted, release) = (at(1), at(0));
+        Fixed { destination, expires: at(expires), entry: 0, attempts: 0, accepted, release, claimed }
+    }
+
     fn after(mut is: Standing, claimed: bool, expires: u64, change: &Change) -> (Done, Standing) {
         let destination = Domain::parse("b.test").unwrap();
-        let fixed = Fixed { destination: &destination, expires: at(expires), claimed };
+        let fixed = fixed(&destination, expires, claimed);
         let done = alter(&mut is, fixed, change, NOW);
         (done, is)
     }

@@ -7,6 +7,7 @@ use crate::smtp::params::Mail;
 
 use super::claim::{Claim, Recipient};
 use super::queue::{Class, QueueName};
+use super::set_back::SetBack;
 
 /// One entry, for people.
 #[derive(Debug, Clone)]
@@ -172,6 +173,15 @@ pub enum Change {
     /// It falls due now, in its destination's own queue, so that it is routed anew; parked no longer. A
     /// claimed one is left as it is.
     Requeue,
+    /// The wall clock was set back. What the old clock put off falls due so much sooner: entries that were
+    /// tried, those accepted in what is the future now, and the reports of messages
+    /// ([`REPORT_ENTRY`](super::REPORT_ENTRY), which no other change touches). What waits for a time that
+    /// somebody gave keeps it: never before the release of its message ([`Mail::hold`]), and one that was never
+    /// tried and was accepted before now is left. A claimed one is left too, but for the end of its lease.
+    ///
+    /// For engines, which notice by their monotonic clock; no order of a person's. A spool whose leases do not
+    /// go by its callers' clocks leaves those alone.
+    SetBack(SetBack),
 }
 
 /// What [`Spool::alter`](super::Spool::alter) did.

@@ -54,6 +54,7 @@ mod new;
 pub(crate) mod postgres;
 mod queue;
 pub(crate) mod rules;
+pub(crate) mod set_back;
 
 pub use aside::SetAside;
 pub use claim::{
@@ -74,6 +75,7 @@ pub use new::{
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresHealth, PostgresOptions, PostgresSpool};
 pub use queue::{ClaimRequest, Class, QueueName, QueueSummary};
+pub use set_back::SetBack;
 
 /// The durable queue. Implementations: `MemorySpool` (keeps nothing across a restart), `DiskSpool` and
 /// `PostgresSpool`; `contract` is the test suite that any implementation must pass.

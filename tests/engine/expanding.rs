@@ -191,7 +191,9 @@ async fn an_expansion_that_was_stored_unnoticed_is_told_as_what_it_is_although_t
     let (world, spool, directory) = (World::new(), Faulty::new(), Arc::new(Directory::default()));
     directory.alias("all", &["<1@b.test>"]);
     let (observer, mut events) = ChannelObserver::new(100);
-    let builder = with(faulty(&world, &spool), &world, &directory).observer(observer);
+    // No body is at hand, so that it is gone with its message.
+    let options = super::with(|o| o.bodies = 0);
+    let builder = with(faulty(&world, &spool), &world, &directory).observer(observer).options(options);
     let engine = builder.start().await.unwrap();
     let receipt = engine.submit(mail("a@a.test", &["all@here.test"])).await.unwrap();
     spool.set(Fault::SettledUnknown);
@@ -222,6 +224,28 @@ async fn what_an_alias_stands_for_expires_when_the_message_does() {
     let told = told(&world);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].content.matches("\r\nStatus: 5.4.7\r\n").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_behind_an_alias_that_was_held_past_its_deadline_are_tried_once() {
+    let (world, spool, directory) = (World::new(), MemorySpool::new(), Arc::new(Directory::default()));
+    directory.alias("all", &["<1@b.test>", "<2@c.test>"]);
+    world.rule("mx.c.test", |_, _| 450);
+    // Not ours at first, and not to be had.
+    world.down("mx.here.test");
+    let store = Arc::clone(&directory) as Arc<dyn Deliver>;
+    let engine = builder(&world, &spool).local(LocalId::new("store"), store).start().await.unwrap();
+    let id = engine.submit(mail("a@a.test", &["all@here.test"])).await.unwrap().id();
+    sleep(MINUTE).await;
+    engine.hold(Selection::message(id), "for a look").await.unwrap();
+    sleep(Duration::from_secs(6 * 86_400)).await;
+    world.locally("here.test", "store");
+    engine.release(Selection::message(id)).await.unwrap();
+    sleep(MINUTE * 10).await;
+    assert_eq!(world.reached(), ["1@b.test", "a@a.test"], "the one that can be had, and a report");
+    let told = told(&world);
+    assert!(told[0].content.contains("<2@c.test>") || told[0].content.contains("; 2@c.test"), "{told:?}");
+    assert_eq!(spool.stats().messages, 0);
 }
 
 #[tokio::test(start_paused = true)]

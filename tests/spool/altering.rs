@@ -1,13 +1,14 @@
 //! Orders on disk: what outlives the process, and queues that are long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroad::clock::Timestamp;
 use postroad::message::Tag;
 use postroad::spool::contract::{remove, sample};
 use postroad::spool::{
-    Alter, Altered, Change, Claim, ClaimRequest, Class, DiskSpool, Durability, QueueName, Selection, Spool,
-    Stats, Then,
+    Alter, Altered, Change, Claim, ClaimRequest, Class, DiskSpool, Durability, MemorySpool, QueueName,
+    Selection, SetBack, Spool, Stats, Then,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(500);
@@ -124,4 +125,27 @@ async fn a_queue_too_long_for_its_index_is_gone_through_in_order() {
     assert_eq!(all(&spool, Selection::parked(), Change::Release).await, (6, 5_200));
     let other = all(&spool, Selection::queue(QueueName::new("r.test")), Change::Cancel).await;
     assert_eq!((other, spool.stats().parked), ((1, 100), 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_ends_leases_as_if_it_had_given_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let spools: [Arc<dyn Spool>; 2] =
+        [Arc::new(MemorySpool::new()), Arc::new(DiskSpool::open(dir.path()).unwrap())];
+    for spool in spools {
+        spool.enqueue(vec![sample(1)], None).await.unwrap();
+        let claim = async |now: u64| {
+            let lease = Timestamp::from_millis(now + 10_000);
+            let (queue, now) = (QueueName::new("q.test"), Timestamp::from_millis(now));
+            let request = ClaimRequest { queue, class: Class::Normal, now, limit: 9, lease };
+            spool.claim(request).await.unwrap().len()
+        };
+        assert_eq!(claim(500_000).await, 1);
+        let (now, lease) = (Timestamp::from_millis(50_000), Timestamp::from_millis(60_000));
+        let back = SetBack::new(Duration::from_millis(450_000), Timestamp::NEVER, lease);
+        let (which, change) = (Selection::all(), Change::SetBack(back));
+        let altered = spool.alter(Alter { which, change, now, after: None, limit: 9 }).await.unwrap();
+        assert_eq!((altered.changed, altered.claimed), (0, 1));
+        assert_eq!((claim(59_999).await, claim(60_000).await), (0, 1));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::{Tag, Tenant};
-use crate::spool::{Alter, Altered, Change};
+use crate::spool::{Alter, Altered, Change, REPORT_ENTRY, SetBack, Tell};
 
 /// Each class of a queue is listed and claimed on its own.
 ///
@@ -187,6 +187,77 @@ pub async fn due_times_are_set_from_outside(spool: &dyn Spool) -> Kept {
     ensure(ids(&claim(spool, "q.test", 69, 9).await?) == [id(3)], "no later than the deadline")?;
     ensure(ids(&claim(spool, "q.test", 70, 9).await?) == [id(1)], "and then")?;
     ensure(spool.stats().parked == 0, "nothing is parked")
+}
+
+/// When the clock was set back, what the old clock put off is due sooner by as much, once; what somebody
+/// wanted at a time keeps that time.
+///
+/// # Errors
+/// [`Broken`]
+pub async fn what_an_old_clock_put_off_is_due_sooner(spool: &dyn Spool) -> Kept {
+    // By the old clock it is 150 s, by the new one 50 s.
+    let accepted_at = |n, accepted: u64, mail: &str| {
+        let mut message = due_at(sample(n), accepted);
+        message.accepted = Timestamp::from_millis(accepted);
+        message.mail = Mail::parse(mail).map_err(|_| SAMPLE)?;
+        Ok::<_, Broken>(message)
+    };
+    let held = "<s@s.test> HOLDUNTIL=1970-01-01T00:02:40Z";
+    spool.enqueue((1..=5).map(sample).collect(), None).await?;
+    let settle = |claim: &Claim| {
+        let due = claim.token.message == id(4);
+        let tell = (claim.token.message == id(5)).then(|| Tell {
+            queue: QueueName::new("reports"),
+            destination: claim.destination.clone(),
+            due: Timestamp::from_millis(200_000),
+            recipients: claim.recipients.clone(),
+        });
+        Settlement { tell, ..retry(claim, if due { 290_000 } else { 210_000 }) }
+    };
+    let claims = claim(spool, "q.test", 1_000, 9).await?;
+    spool.settle(claims.iter().map(settle).collect(), Durability::Synced).await?;
+    let late = vec![
+        accepted_at(6, 149_000, "<s@s.test>")?,
+        due_at(accepted_at(7, 149_000, held)?, 160_000),
+        due_at(sample(8), 230_000),
+        due_at(sample(9), 40_000),
+    ];
+    spool.enqueue(late, None).await?;
+    alter(spool, Selection::message(id(2)), Change::Hold("wait".into()), 150_000).await?;
+    alter(spool, Selection::message(id(3)), Change::Cancel, 150_000).await?;
+    let times = async || -> Result<Vec<_>, SpoolError> {
+        let all = spool.scan(Selection::all(), None, 99).await?;
+        let place = |entry: EntrySummary| (entry.message, entry.entry, entry.due.as_millis());
+        Ok(all.into_iter().map(place).collect())
+    };
+    let (by, until) = (Duration::from_secs(100), Timestamp::from_millis(250_000));
+    let back = SetBack::new(by, until, Timestamp::from_millis(60_000));
+    // Its own tries wait for 110 s and more: what does so too may have been put off by the new clock.
+    let mut rightly = back.clone();
+    rightly.waits = vec![Duration::from_secs(160); 2];
+    let altered = alter(spool, Selection::message(id(1)), Change::SetBack(rightly), 50_000).await?;
+    ensure(altered.changed == 0, "what waits rightly is left")?;
+    let altered = alter(spool, Selection::all(), Change::SetBack(back.clone()), 50_000).await?;
+    ensure((altered.changed, altered.claimed, altered.next) == (5, 0, None), "what was put off is moved")?;
+    let named = [(QueueName::new("q.test"), Class::Normal), (QueueName::new("reports"), Class::Normal)];
+    ensure(altered.queues == named, "and its queues are named")?;
+    let expected = [
+        (id(1), 0, 110_000),
+        (id(2), 0, 110_000),
+        (id(3), 0, 0),
+        (id(4), 0, 290_000),
+        (id(5), 0, 110_000),
+        (id(5), REPORT_ENTRY, 100_000),
+        (id(6), 0, 49_000),
+        (id(7), 0, 160_000),
+        (id(8), 0, 230_000),
+        (id(9), 0, 40_000),
+    ];
+    ensure(times().await? == expected, "each by as much, and what somebody wanted at a time is not")?;
+    ensure(spool.stats().parked == 1, "what is held stays so")?;
+    ensure(ids(&claim(spool, "q.test", 50_000, 9).await?) == [id(3), id(9), id(6)], "and due is due")?;
+    let altered = alter(spool, Selection::message(id(6)), Change::SetBack(back), 49_500).await?;
+    ensure((altered.changed, altered.claimed) == (0, 1), "what is claimed is left")
 }
 
 /// What is requeued waits in its destination's own queue and is due; past its deadline, for ever.

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::altering::{Done, Fixed, Mark, Standing, alter};
-use super::super::{Altered, Change as What, Class, QueueName, REPORT_ENTRY};
+use super::super::altering::{Done, Fixed, Mark, Standing, alter, concerns, lease_end};
+use super::super::set_back::released;
+use super::super::{Altered, Change as What, Class, QueueName};
 use super::damaged;
 use super::ledger::{Change, Ledger};
 use super::rows::entry_number;
 use super::schema::{SHIFT, column, count};
 use crate::clock::Timestamp;
 use crate::smtp::address::Domain;
+use crate::smtp::params::Mail;
 
 /// Alters these entries.
 pub(super) fn alter_rows(
@@ -46,7 +48,11 @@ fn alter_row(
     (what, now): (&What, Timestamp),
     queues: &mut BTreeSet<(QueueName, Class)>,
 ) -> rusqlite::Result<Done> {
-    let lease = ledger.lease_of(e);
+    let given = ledger.lease_of(e);
+    let lease = given.map(|until| lease_end(what, until));
+    if lease != given {
+        change.ends.extend(lease.map(|until| (e, until)));
+    }
     let claimed = lease.is_some_and(|until| until > now);
     // A report that cannot be written can be given up like any other.
     if *what == What::Cancel && !claimed && damaged::is_damaged(conn, e)? {
@@ -55,7 +61,7 @@ fn alter_row(
         change.settled.insert(e);
         return Ok(Done::Changed);
     }
-    if entry_number(e) == REPORT_ENTRY {
+    if !concerns(what, entry_number(e)) {
         return Ok(Done::Nothing);
     }
     let mut look = conn.prepare_cached(STANDING)?;
@@ -63,9 +69,10 @@ fn alter_row(
     let Some(Some(row)) = look.query_row(params![e, e >> SHIFT], |row| Ok(read(row))).optional()? else {
         return Ok(Done::Nothing);
     };
-    let (mut is, class, destination, expires) = row;
+    let Row { mut is, class, destination, expires, attempts, accepted, release } = row;
     let (before, was_parked) = (is.queue.clone(), is.parked.is_some());
-    let fixed = Fixed { destination: &destination, expires, claimed };
+    let (destination, entry) = (&destination, entry_number(e));
+    let fixed = Fixed { destination, expires, entry, attempts, accepted, release, claimed };
     let done = alter(&mut is, fixed, what, now);
     if done == Done::Nothing {
         return Ok(done);
@@ -92,19 +99,33 @@ fn alter_row(
     Ok(done)
 }
 
-type Row = (Standing, Class, Domain, Timestamp);
+struct Row {
+    is: Standing,
+    class: Class,
+    destination: Domain,
+    expires: Timestamp,
+    attempts: u32,
+    accepted: Timestamp,
+    release: Timestamp,
+}
 
 fn read(row: &rusqlite::Row<'_>) -> Option<Row> {
     let text = |at: usize| row.get_ref(at).ok()?.as_str().ok();
     let time = |at: usize| Some(Timestamp::from_millis(count(row.get(at).ok()?)));
-    let standing = Standing {
+    let is = Standing {
         queue: QueueName::new(text(0)?),
         due: time(2)?,
         parked: row.get(4).ok()?,
         mark: row.get::<_, Option<String>>(5).ok()?.as_deref().and_then(read_mark),
     };
     let class = Class::from_number(row.get(1).ok()?)?;
-    Some((standing, class, Domain::parse(text(3)?).ok()?, time(6)?))
+    // Where these cannot be read, other changes are possible all the same.
+    let attempts = row.get(7).unwrap_or_default();
+    let accepted = time(8).unwrap_or_default();
+    let mail = text(9).and_then(|mail| Mail::parse(mail).ok());
+    let release = mail.map_or(Timestamp::NEVER, |mail| released(&mail, accepted));
+    let destination = Domain::parse(text(3)?).ok()?;
+    Some(Row { is, class, destination, expires: time(6)?, attempts, accepted, release })
 }
 
 /// As it stands in the column.
@@ -123,8 +144,8 @@ pub(super) fn read_mark(text: &str) -> Option<Mark> {
     }
 }
 
-const STANDING: &str = "SELECT e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires \
-     FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1";
+const STANDING: &str = "SELECT e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires, \
+     e.attempts, m.accepted, m.sender FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1";
 const ALTER: &str = "UPDATE entry SET queue = ?2, due = ?3, parked = ?4, mark = ?5 WHERE e = ?1";
 /// A hold that was noted has come true.
 pub(super) const UNMARK: &str = "UPDATE entry SET mark = NULL WHERE e = ?1";

@@ -76,6 +76,8 @@ pub(super) struct Change {
     pub(super) queues: Vec<(QueueName, Class, bool)>,
     /// What is noted of entries that are claimed.
     pub(super) marks: Vec<(i64, Option<Mark>)>,
+    /// Leases that end sooner than they did.
+    pub(super) ends: Vec<(i64, Timestamp)>,
     pub(super) messages: i64,
     pub(super) entries: i64,
     pub(super) parked: i64,
@@ -155,6 +157,11 @@ impl Ledger {
         for (e, mark) in change.marks {
             if let Some(lease) = self.leases.get_mut(&e) {
                 lease.mark = mark;
+            }
+        }
+        for (e, until) in change.ends {
+            if let Some(lease) = self.leases.get_mut(&e) {
+                lease.until = until;
             }
         }
         for (queue, class, more) in change.queues {

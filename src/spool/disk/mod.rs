@@ -53,10 +53,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::altering::concerns;
 use super::{
     Alter, Altered, BodyRef, BodyWriter, Claim, ClaimRequest, Class, Durability, Enqueued, EntrySummary,
-    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, Results, Selection, SetAside, Settlement,
-    Spool, SpoolError, Stats, Token, rules,
+    KeepLog, Logged, NewBody, NewMessage, QueueName, QueueSummary, REPORT_ENTRY, Results, Selection,
+    SetAside, Settlement, Spool, SpoolError, Stats, Token, rules,
 };
 use crate::BoxFuture;
 use crate::clock::Timestamp;
@@ -71,8 +72,8 @@ use reader::Readers;
 use rows::{Octets, Row, SettleRow};
 use segments::Segments;
 use stage::StageWriter;
-use writer::{Writer, lock_staged};
 use wal::Wal;
+use writer::{Writer, lock_staged};
 
 /// How a [`DiskSpool`] uses memory and disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -371,7 +372,8 @@ impl Spool for DiskSpool {
         Box::pin(async move {
             self.handle.shared.check_open()?;
             let Alter { which, change, now, after, limit } = alter;
-            let (rows, next) = self.handle.readers.page(which, after, limit).await?;
+            let reports = concerns(&change, REPORT_ENTRY);
+            let (rows, next) = self.handle.readers.page(which, reports, after, limit).await?;
             if rows.is_empty() {
                 return Ok(Altered { next, ..Altered::default() });
             }

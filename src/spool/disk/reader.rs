@@ -83,10 +83,11 @@ impl Readers {
     pub(super) async fn page(
         self: &Arc<Self>,
         which: Selection,
+        reports: bool,
         after: Option<Place>,
         limit: usize,
     ) -> Result<(Vec<i64>, Option<Place>), SpoolError> {
-        self.run(move |conn| select::page(conn, &which, after, limit)).await
+        self.run(move |conn| select::page(conn, &which, reports, after, limit)).await
     }
 }
 

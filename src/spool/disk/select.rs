@@ -18,10 +18,11 @@ use crate::spool::altering::Mark;
 /// An entry's place in the order of all.
 pub(super) type Place = (MessageId, u32);
 
-/// A page of entries to alter: their rowids, and where to go on.
+/// A page of entries to alter: their rowids, and where to go on. `reports`: also those of messages.
 pub(super) fn page(
     conn: &Connection,
     which: &Selection,
+    reports: bool,
     after: Option<Place>,
     limit: usize,
 ) -> rusqlite::Result<(Vec<i64>, Option<Place>)> {
@@ -30,9 +31,9 @@ pub(super) fn page(
     let found = walk(conn, which, after, |row, e, is_meant| {
         looked += 1;
         last = place(row, e).or(last);
-        // Of reports only those that are set aside can be altered, if they are damaged.
+        // For people, of reports only those that are set aside can be altered, if they are damaged.
         let is_parked = || row.get_ref(COMMON_COLUMNS + 1).is_ok_and(|parked| parked != ValueRef::Null);
-        if is_meant && (entry_number(e) != REPORT_ENTRY || is_parked()) {
+        if is_meant && (reports || entry_number(e) != REPORT_ENTRY || is_parked()) {
             meant.push(e);
         }
         Ok(looked < limit)

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::super::altering::{Done, Fixed, Mark, Standing, alter};
-use super::super::{Alter, Altered, Change, Class, EntrySummary, QueueName, REPORT_ENTRY, Selection};
+use super::super::altering::{Done, Fixed, Mark, Standing, alter, concerns, lease_end};
+use super::super::set_back::released;
+use super::super::{Alter, Altered, Change, Class, EntrySummary, QueueName, Selection};
 use super::state::{Entry, Message, State};
 use crate::clock::Timestamp;
 use crate::message::MessageId;
@@ -45,7 +46,7 @@ impl State {
         let (mut meant, mut looked, mut last) = (Vec::new(), 0, None);
         for (id, at, message, entry) in self.walk(alter.which.message, alter.after).take(limit) {
             (looked, last) = (looked + 1, Some((id, at)));
-            if at != REPORT_ENTRY && entry.is_meant(&alter.which, id, message) {
+            if concerns(&alter.change, at) && entry.is_meant(&alter.which, id, message) {
                 meant.push((id, at));
             }
         }
@@ -72,7 +73,11 @@ impl State {
     ) -> Done {
         let Some(message) = self.messages.get_mut(&id) else { return Done::Nothing };
         let (number, expires, class) = (message.number, message.expires, message.class());
+        let (accepted, release) = (message.accepted, released(&message.mail, message.accepted));
         let Some(entry) = message.entries.get_mut(&at) else { return Done::Nothing };
+        if let Some((_, until)) = &mut entry.lease {
+            *until = lease_end(change, *until);
+        }
         let claimed = entry.lease.is_some_and(|(_, until)| until > now);
         let mut is = Standing {
             queue: entry.queue.clone(),
@@ -80,7 +85,8 @@ impl State {
             parked: entry.parked.clone(),
             mark: entry.mark.clone(),
         };
-        let fixed = Fixed { destination: &entry.destination, expires, claimed };
+        let (destination, attempts) = (&entry.destination, entry.attempts);
+        let fixed = Fixed { destination, expires, entry: at, attempts, accepted, release, claimed };
         let done = alter(&mut is, fixed, change, now);
         if done == Done::Nothing {
             return done;

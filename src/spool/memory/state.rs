@@ -40,11 +40,11 @@ pub(super) struct State {
 
 pub(super) struct Message {
     pub(super) number: u64,
-    mail: Mail,
+    pub(super) mail: Mail,
     pub(super) handling: Handling,
     head: Bytes,
     pub(super) body: Bytes,
-    accepted: Timestamp,
+    pub(super) accepted: Timestamp,
     pub(super) expires: Timestamp,
     keep: Option<Duration>,
     pub(super) entries: BTreeMap<u32, Entry>,
@@ -54,7 +54,7 @@ pub(super) struct Entry {
     pub(super) destination: Domain,
     pub(super) queue: QueueName,
     pub(super) due: Timestamp,
-    attempts: u32,
+    pub(super) attempts: u32,
     pub(super) parked: Option<Box<str>>,
     /// What is to be done with it, and whether that was noted since it was claimed.
     pub(super) mark: Option<Mark>,

@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::{GenericClient, Row};
 
-use super::super::altering::{Done, Fixed, Mark, Standing, alter};
-use super::super::{Alter, Altered, Class, QueueName, Selection};
+use super::super::altering::{Done, Fixed, Mark, Standing, alter, concerns};
+use super::super::set_back::released;
+use super::super::{Alter, Altered, Class, QueueName, REPORT_ENTRY, Selection};
 use super::Inner;
 use super::count::Delta;
 use super::error::Failure;
 use super::tables::{Call, On};
 use super::value::{Id, Sent, column, entry_column, time};
+use crate::clock::Timestamp;
 use crate::message::{MessageId, Tag, Tenant};
 use crate::smtp::address::Domain;
+use crate::smtp::params::Mail;
 
 impl Inner {
     pub(super) async fn alter(&self, request: &Alter) -> Result<Altered, Failure> {
@@ -65,29 +68,34 @@ async fn page<C: GenericClient + Sync>(
                 parked,
                 &message.map(Id),
                 &sent,
+                &concerns(&request.change, REPORT_ENTRY),
             ],
         )
         .await?;
     let (mut rows, mut queues) = (Rows::default(), BTreeSet::new());
     for row in &found {
         // One that cannot be read is for a person with a shell.
-        let Some((mut is, fixed, class)) = read(row) else { continue };
+        let Some(Read { mut is, class, destination, expires, claimed, entry, attempts, accepted, release }) =
+            read(row)
+        else {
+            continue;
+        };
         let was_parked = is.parked.is_some();
         let before = is.clone();
-        let (destination, expires, claimed) = &fixed;
-        let fixed = Fixed { destination, expires: *expires, claimed: *claimed };
+        let destination = &destination;
+        let fixed = Fixed { destination, expires, entry, attempts, accepted, release, claimed };
         match alter(&mut is, fixed, &request.change, request.now) {
             Done::Nothing => continue,
             Done::Changed => altered.changed += 1,
             Done::Claimed => altered.claimed += 1,
         }
         delta.parked += i64::from(is.parked.is_some()) - i64::from(was_parked);
-        if is.parked.is_none() && !*claimed {
+        if is.parked.is_none() && !claimed {
             queues.insert((is.queue.clone(), class));
         }
         // A claimed one that is left as it is need not be written.
-        if is != before || !*claimed {
-            rows.add(row.try_get(0)?, row.try_get(1)?, &is, *claimed);
+        if is != before || !claimed {
+            rows.add(row.try_get(0)?, row.try_get(1)?, &is, claimed);
         }
     }
     altered.queues = queues.into_iter().collect();
@@ -98,8 +106,18 @@ async fn page<C: GenericClient + Sync>(
     Ok((altered, delta))
 }
 
-/// What changes of an entry, and what does not: its destination, its deadline, whether it is claimed.
-type Read = (Standing, (Domain, crate::clock::Timestamp, bool), Class);
+/// What changes of an entry, and what does not.
+struct Read {
+    is: Standing,
+    class: Class,
+    destination: Domain,
+    expires: Timestamp,
+    claimed: bool,
+    entry: u32,
+    attempts: u32,
+    accepted: Timestamp,
+    release: Timestamp,
+}
 
 fn read(row: &Row) -> Option<Read> {
     let text = |at: usize| row.try_get::<_, Option<&str>>(at).ok();
@@ -108,15 +126,28 @@ fn read(row: &Row) -> Option<Read> {
         Some("cancel" | "cancelled") => Some(Mark::Cancel),
         Some(mark) => mark.strip_prefix("hold ").map(|reason| Mark::Hold(reason.into())),
     };
-    let standing = Standing {
+    let is = Standing {
         queue: QueueName::new(text(2)??),
         due: time(row.try_get(4).ok()?),
         parked: text(6)?.map(Into::into),
         mark,
     };
     let class = Class::from_number(u8::try_from(row.try_get::<_, i16>(3).ok()?).ok()?)?;
-    let expires = time(row.try_get(8).ok()?);
-    Some((standing, (Domain::parse(text(5)??).ok()?, expires, row.try_get(9).ok()?), class))
+    // Where the sender cannot be read, other changes are possible all the same.
+    let mail = text(12).flatten().and_then(|mail| Mail::parse(mail).ok());
+    let number = |at: usize| u32::try_from(row.try_get::<_, i32>(at).ok()?).ok();
+    let accepted = time(row.try_get(11).ok()?);
+    Some(Read {
+        is,
+        class,
+        destination: Domain::parse(text(5)??).ok()?,
+        expires: time(row.try_get(8).ok()?),
+        claimed: row.try_get(9).ok()?,
+        entry: number(1)?,
+        attempts: number(10)?,
+        accepted,
+        release: mail.map_or(Timestamp::NEVER, |mail| released(&mail, accepted)),
+    })
 }
 
 /// Changed entries as arrays, one a column.

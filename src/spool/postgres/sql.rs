@@ -454,9 +454,10 @@ pub(super) const STANDING: &str = concat!(
 SELECT e.message, e.entry, e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires,
   e.claim IS NOT NULL AND e.wake > $1 + ",
     ahead!("$12"),
-    "
+    ", e.attempts, m.accepted, m.sender
 FROM SCHEMA.postroad_entry e JOIN SCHEMA.postroad_message m ON m.id = e.message
-WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5) AND e.entry <> 1048575
+WHERE (e.message, e.entry) > ($2, $3) AND (e.message, e.entry) <= ($4, $5)
+  AND ($13::boolean OR e.entry <> 1048575)
   AND ($6::text IS NULL OR e.destination = $6)
   AND ($7::text IS NULL OR e.queue = $7)
   AND ($8::text IS NULL OR m.tenant = $8)

@@ -103,8 +103,7 @@ impl Ledger {
         let mut state = self.now();
         state.is_not_calm();
         if !on {
-            // What is due goes by the clock on the wall.
-            state.is_later(by);
+            state.is_set_back();
         }
         state.note(format_args!("the clock jumps {} {by:?}", if on { "on" } else { "back" }));
     }

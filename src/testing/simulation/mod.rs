@@ -12,7 +12,8 @@
 //!   not for him, and nobody gets it twice unless the host could not say that it took it, or the process
 //!   ended in between;
 //! - a failure is reported to the sender once, unless it did not want that, and no report is reported on;
-//! - a domain whose hosts are well is not held up by others;
+//! - a domain whose hosts are well is not held up by others, nor by a clock that is set back;
+//! - what is to be sent at a time is not sent before, by the clock as it is;
 //! - what is held is not sent and does not expire; what was cancelled before it was in flight is not sent, and
 //!   nobody else is cancelled; an order reaches all that it is about;
 //! - a key never stands for two messages, nor for two contents, also for a caller that begins again after a crash;
@@ -21,6 +22,7 @@
 //! Each life of the process has a runtime of its own, which a crash drops as it stands.
 
 mod callers;
+mod clock;
 mod content;
 mod ledger;
 mod life;

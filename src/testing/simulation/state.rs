@@ -12,9 +12,10 @@ use super::lists::members;
 use super::orders::Running;
 use super::plan::{Kind, Mood, Plan, Submission};
 use super::{Broken, History, SimulationOptions};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::message::{Handling, MessageId};
 use crate::smtp::params::{Notify, Rcpt};
+use crate::spool::set_back::released;
 use crate::spool::{REPORT_ENTRY, RecipientState, Then};
 use crate::testing::JumpingClock;
 use crate::testing::network::{Taken, address};
@@ -69,14 +70,15 @@ pub(super) struct Message {
     pub(super) handling: Handling,
     pub(super) expires: Timestamp,
     pub(super) stored: Duration,
-    /// When it may be sent.
+    /// When it may be sent, and by the clock: 0, where its sender does not say.
     pub(super) ready: Duration,
+    pub(super) release: Timestamp,
     /// Orders were given about it, and until when they change when it is sent.
     pub(super) is_moved: bool,
     pub(super) touched: Timestamp,
     pub(super) may_be_cancelled: bool,
     /// The message that it was sent on from: its octets are that one's.
-    root: MessageId,
+    pub(super) root: MessageId,
     /// Those that were sent on from it.
     sent_on: Vec<MessageId>,
     pub(super) recipients: BTreeMap<Box<str>, Party>,
@@ -98,31 +100,6 @@ pub(super) struct Party {
 }
 
 impl State {
-    pub(super) fn look_at_clock(&mut self) {
-        // Without a runtime there is no time that means anything.
-        if let (Some(clock), Some(began), Ok(_)) =
-            (&self.clock, self.began, tokio::runtime::Handle::try_current())
-        {
-            self.at = self.from + began.elapsed();
-            self.wall = clock.now().wall;
-            self.latest = self.latest.max(self.wall);
-        }
-    }
-
-    pub(super) fn is_not_calm(&mut self) {
-        (self.calm_at, self.calm_wall) = (self.at, self.wall);
-    }
-
-    /// What waits may be sent so much later than it was to be.
-    pub(super) fn is_later(&mut self, by: Duration) {
-        let at = self.at;
-        for id in &self.open {
-            if let Some(message) = self.messages.get_mut(id) {
-                message.ready = message.ready.max(at) + by;
-            }
-        }
-    }
-
     pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
         let at = self.at.as_secs_f64();
         // Formatting into it cannot fail.
@@ -163,6 +140,7 @@ impl State {
         let id = self.of(id, to);
         let ended = self.from
             + self.began.map_or(Duration::ZERO, |began| taken.ended().saturating_duration_since(began));
+        let is_early = self.is_early(id, ended);
         let Some(message) = self.messages.get_mut(&id) else {
             return self.breaks(format_args!("{name} is not in the spool, and was delivered"));
         };
@@ -175,6 +153,9 @@ impl State {
             && !has_body(&taken.content, number, size)
         {
             faults.push(format!("{name} has not the octets that were submitted"));
+        }
+        if is_early {
+            faults.push(format!("{name} was given to {to} before its time"));
         }
         let told = taken.told();
         match message.recipients.get_mut(to) {
@@ -250,6 +231,14 @@ impl State {
         // was left that it could be known by. For that there are keys.
         self.cancelled.retain(|(id, _), _| *id != stored.id);
         let before = self.messages.remove(&stored.id);
+        // What an entry is sent on as is written with its end, which comes once. A report of a delay comes again
+        // when the clock is set back across it.
+        let is_again = |of: &MessageId| {
+            self.messages.get(of).is_some_and(|of| of.recipients.values().any(|party| party.is_again))
+        };
+        if before.is_some() && of.as_ref().is_some_and(|of| !is_again(of)) {
+            self.breaks(format_args!("{} was over, and is stored again", Short(stored.id)));
+        }
         if let Some((key, until)) = &stored.key {
             self.has_key(stored.id, key, *until);
         }
@@ -269,13 +258,17 @@ impl State {
             };
             (address(rcpt), party)
         };
+        let release = released(&stored.mail, self.wall);
+        let ready = submitted.map_or(self.at, |(.., ready)| ready.max(self.at));
         let message = Message {
             own: of.map_or_else(|| submitted.map(|(number, size, _)| (number, size)), |(_, own)| own),
             from: stored.mail.from.mailbox().map(ToString::to_string).unwrap_or_default(),
             handling: stored.handling.clone(),
             expires: stored.expires,
             stored: self.at,
-            ready: submitted.map_or(self.at, |(.., ready)| ready.max(self.at)),
+            // The clock may have been set back while it was on its way into the spool.
+            ready: ready.max(self.at + release.since(self.wall)),
+            release,
             is_moved: false,
             touched: Timestamp::default(),
             may_be_cancelled: false,
