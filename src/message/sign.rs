@@ -16,8 +16,8 @@ pub trait Sign: fmt::Debug + Send + Sync + 'static {
     fn begin(&self) -> Box<dyn Signing>;
 
     /// A message was changed on its way, which no signature survives. When one of ours held on `original`,
-    /// the new header of `copy` has new ones, and those that we made before are taken out of it: they were
-    /// about octets that the next host never sees. `None` when no signature of ours held, whoever the
+    /// the new header of `copy` has new ones, and all that say that we made them are taken out of it: they
+    /// are about octets that the next host never sees. `None` when no signature of ours held, whoever the
     /// message says that it is from.
     ///
     /// Takes as long as reading both and signing one.
