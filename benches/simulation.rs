@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - `SIMULATION`: `usual` (default: what `SimulationOptions::new` says), `shorter` (few messages and hosts, so
-//!   more seeds), `month` (30 days, 100,000 messages); and behind it options that differ, as in the line that
-//!   a broken history prints
+//!   more seeds), `month` (30 days, 100,000 messages, something wrong at every tenth host), `trouble` (a month where
+//!   it is at two of three); and behind it options that differ, as in the line that a broken history prints
 //! - `SIMULATION_SEEDS`: which; default 0..1000, of a month 0..1
 //! - `SIMULATION_THREADS`: how many at once; default as many as there are cores
 //!
@@ -47,8 +47,9 @@ fn main() -> ExitCode {
     let (options, usual) = match kind {
         "" | "usual" => ("", 0..1_000),
         "shorter" => ("messages=6 time=7200s destinations=5 ends=2", 0..1_000),
-        "month" => ("messages=100000 time=2592000s destinations=60 ends=60", 0..1),
-        _ => panic!("SIMULATION={said}: usual, shorter or month, and options behind it"),
+        "month" => ("messages=100000 time=2592000s destinations=60 ends=60 troubled=6", 0..1),
+        "trouble" => ("messages=100000 time=2592000s destinations=60 ends=60", 0..1),
+        _ => panic!("SIMULATION={said}: usual, shorter, month or trouble, and options behind it"),
     };
     let seeds = var("SIMULATION_SEEDS").map_or(usual, |seeds| range(&seeds));
     let cores = available_parallelism().map_or(1, usize::from);

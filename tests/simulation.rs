@@ -76,6 +76,12 @@ fn short() -> SimulationOptions {
     options
 }
 
+fn month() -> SimulationOptions {
+    let mut options = SimulationOptions::new();
+    (options.time, options.destinations, options.ends) = (30 * 24 * HOUR, 60, 60);
+    options
+}
+
 // In two halves each, so that two cores have something to do.
 
 #[test]
@@ -191,10 +197,18 @@ fn where_nothing_fails_everybody_gets_everything_once() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "minutes in a debug build: cargo test --release")]
 fn thirty_days_of_mail_pass_in_seconds() {
-    let mut options = SimulationOptions::new();
-    options.time = 30 * 24 * HOUR;
-    options.messages = 100_000;
-    (options.destinations, options.ends) = (60, 60);
+    let mut options = month();
+    (options.messages, options.troubled) = (100_000, 6);
     let history = run_all(seeds(0..1), &options);
     assert!(history.time >= options.time);
+}
+
+/// Where something is wrong at two of three hosts.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "minutes in a debug build: cargo test --release")]
+fn thirty_days_of_trouble_break_no_promise() {
+    let mut options = month();
+    options.messages = 10_000;
+    let history = run_all(seeds(0..1), &options);
+    assert!(history.time >= options.time && history.expired > 0 && history.doubles > 0, "{history:?}");
 }

@@ -68,6 +68,7 @@ impl Dialogue {
                     session.handle(SystemClock.mono(), Input::Data(&mut self.input));
                     return Ok(());
                 }
+                self.input.reserve(READ);
                 let read = self.io.read_buf(&mut self.input);
                 let read = match until {
                     Some(until) => tokio::time::timeout_at(until.into(), read).await,
@@ -323,6 +324,9 @@ impl Drop for Taking {
         self.take();
     }
 }
+
+/// Room for what a client sends at once: a read into less would cut a message into hundreds of steps.
+const READ: usize = 8 << 10;
 
 /// The address of a recipient, without brackets.
 pub(in crate::testing) fn address(rcpt: &Rcpt) -> Box<str> {

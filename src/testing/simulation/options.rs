@@ -20,6 +20,9 @@ pub struct SimulationOptions {
     pub time: Duration,
     /// How many domains there are, of which every third or so is well. Default: 9.
     pub destinations: usize,
+    /// At how many of their hosts anything is wrong, at most. Default: at as many as the seed has it, which is more
+    /// trouble than mail has in the world and finds more. Set it for a long history with much mail.
+    pub troubled: usize,
     /// How often the process ends at most: by a crash, or in good order. Default: 4.
     pub ends: usize,
     /// Whether hosts and routes fail. Default: yes.
@@ -47,6 +50,7 @@ impl SimulationOptions {
             messages: 12,
             time: Duration::from_secs(6 * 3600),
             destinations: 9,
+            troubled: usize::MAX,
             ends: 4,
             peer_faults: true,
             spool_faults: true,
@@ -63,6 +67,7 @@ impl SimulationOptions {
             "messages" => self.messages = value.parse().ok()?,
             "time" => self.time = duration(value)?,
             "destinations" => self.destinations = value.parse().ok()?,
+            "troubled" => self.troubled = value.parse().ok()?,
             "ends" => self.ends = value.parse().ok()?,
             "peer_faults" => self.peer_faults = switch(value)?,
             "spool_faults" => self.spool_faults = switch(value)?,
@@ -89,7 +94,11 @@ impl fmt::Display for SimulationOptions {
             0 => write!(f, "{}s", self.time.as_secs())?,
             _ => write!(f, "{}ms", self.time.as_millis())?,
         }
-        write!(f, " destinations={} ends={}", self.destinations, self.ends)?;
+        write!(f, " destinations={}", self.destinations)?;
+        if self.troubled < self.destinations {
+            write!(f, " troubled={}", self.troubled)?;
+        }
+        write!(f, " ends={}", self.ends)?;
         for (name, is) in [
             ("peer_faults", self.peer_faults),
             ("spool_faults", self.spool_faults),
@@ -155,7 +164,7 @@ mod tests {
         let line = format!("23 {options}");
         let read: Simulation = line.parse().unwrap();
         assert_eq!((read.seed, &read.options), (23, &options), "{line}");
-        options.time = Duration::from_secs(30 * 86_400);
+        (options.time, options.troubled) = (Duration::from_secs(30 * 86_400), 2);
         let read: Simulation = format!("23 {options}").parse().unwrap();
         assert_eq!(read.options, options);
         let read: Simulation = "7 messages=1".parse().unwrap();

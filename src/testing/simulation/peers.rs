@@ -80,7 +80,8 @@ fn mischief(rng: &Rng, step: &Step<'_>) -> Act {
             4 => Act::code(554),
             _ => common.unwrap_or(Act::Close),
         },
-        (Step::Body(_), _) if rng.below(20) > 0 => Act::Usual,
+        // There are more of these.
+        (Step::Body(_), _) if rng.below(4) > 0 => Act::Usual,
         (_, Some(act)) => act,
         (Step::Rcpt(..), None) => Act::code(
             *[450_u16, 452, 550].get(usize::try_from(rng.below(3)).unwrap_or_default()).unwrap_or(&450),

@@ -1,7 +1,7 @@
 //! What is going to happen, as a seed has it: decided before anything runs, so that what an engine does
 //! cannot change what it is confronted with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::callers::{self, Order};
@@ -208,6 +208,14 @@ fn sites(rng: &Rng, options: &SimulationOptions) -> Vec<Site> {
             Site { host: format!("mx.{domain}"), domain, kind: kind(rng) }
         };
         sites.push(site);
+    }
+    let mut troubled = HashSet::new();
+    for site in sites.iter_mut().filter(|site| site.kind != Kind::Well) {
+        if troubled.len() < options.troubled {
+            troubled.insert(site.host.clone());
+        } else if !troubled.contains(&site.host) {
+            site.kind = Kind::Well;
+        }
     }
     sites
 }
