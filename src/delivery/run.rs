@@ -85,7 +85,9 @@ pub(crate) struct LaneWork {
 
 impl LaneWork {
     fn new(shared: Arc<Shared>, site: QueueName, require: Require, onward: bool) -> Self {
-        let (flight, trials, notes) = (VecDeque::new(), Trials::default(), RunNotes::default());
+        // Most runs carry one message.
+        let flight = VecDeque::with_capacity(1);
+        let (trials, notes) = (Trials::default(), RunNotes::default());
         let until = shared.mono() + LONGEST_RUN;
         Self { shared, site, require, onward, flight, trials, notes, until, end: None }
     }

@@ -145,7 +145,7 @@ impl Wire {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         if self.input.capacity() - self.input.len() < READ_LEAST {
-            self.input.reserve(READ_MOST);
+            self.input.reserve(if self.input.capacity() == 0 { READ_FIRST } else { READ_MOST });
         }
         let read = match &mut self.stream {
             Stream::Plain(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
@@ -336,6 +336,9 @@ impl Stream {
 const MARK: u64 = 5;
 /// Octets in one TLS record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
+/// Room for what a connection reads first, which is all that one reads that rests between two messages: the
+/// replies to one transaction.
+const READ_FIRST: usize = 1024;
 /// Room for one read: the replies to a full window of transactions with 100 recipients each.
 const READ_MOST: usize = 8 * 1024;
 /// Below this much room the buffer is made larger; a reply line fits.

@@ -274,7 +274,11 @@ impl DiskSpool {
     }
 
     fn rows(&self, batch: Vec<NewMessage>, claimed: bool) -> Result<Vec<Row>, SpoolError> {
-        batch.into_iter().map(|message| self.row(message, claimed)).collect()
+        let mut rows = Vec::with_capacity(batch.len());
+        for message in batch {
+            rows.push(self.row(message, claimed)?);
+        }
+        Ok(rows)
     }
 
     async fn write<T>(

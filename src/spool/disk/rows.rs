@@ -94,7 +94,7 @@ impl Row {
             return Err(SpoolError::Invalid("a parameter of its sender is too long to be read again"));
         }
         let mut entries = Vec::with_capacity(message.entries.len());
-        let mut claims = Vec::new();
+        let mut claims = Vec::with_capacity(if claimed { message.entries.len() } else { 0 });
         let alone = message.entries.len() == 1;
         for (at, entry) in (0_u32..).zip(message.entries) {
             let mut recipients = String::with_capacity(LINE * entry.recipients.len());
