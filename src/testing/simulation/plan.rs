@@ -344,3 +344,29 @@ pub(super) fn within(rng: &Rng, time: Duration) -> Duration {
 const MANY: usize = 1_000;
 /// Where senders are.
 const HOME: &str = "home.test";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_hosts_are_in_trouble_than_the_options_say() {
+        let mut options = SimulationOptions::new();
+        (options.destinations, options.lists) = (60, false);
+        let troubled = |seed, options: &SimulationOptions| {
+            let plan = Plan::new(seed, options);
+            let is_well =
+                |host: &str| plan.sites.iter().all(|site| site.host != host || site.kind == Kind::Well);
+            let hosts: HashSet<_> = plan.sites.iter().map(|site| site.host.as_str()).collect();
+            hosts.into_iter().filter(|host| !is_well(host)).count()
+        };
+        for seed in 0..50 {
+            options.troubled = usize::MAX;
+            let all = troubled(seed, &options);
+            options.troubled = 6;
+            assert!(all > 20 && troubled(seed, &options) == 6, "seed {seed}: {all}");
+            options.troubled = 0;
+            assert_eq!(troubled(seed, &options), 0);
+        }
+    }
+}
