@@ -51,6 +51,8 @@ struct Pending {
     lazy: VecDeque<Write>,
     octets: usize,
     close: Option<Reply<()>>,
+    /// The writer sleeps. To wake one that does not is a call of the kernel for nothing.
+    sleeps: bool,
 }
 
 /// What the handle, the bodies under way and the writer share.
@@ -125,6 +127,7 @@ impl Shared {
                 lazy: VecDeque::new(),
                 octets: 0,
                 close: None,
+                sleeps: false,
             }),
             wake: Condvar::new(),
             staged: Mutex::default(),
@@ -257,11 +260,11 @@ impl Shared {
         }
         if urgent {
             pending.urgent.push_back(write);
-            self.wake.notify_one();
+            self.wake(pending);
         } else {
             pending.lazy.push_back(write);
             if pending.lazy.len() == 1 || pending.lazy.len() == GROUP_CALLS {
-                self.wake.notify_one();
+                self.wake(pending);
             }
         }
         Ok(())
@@ -275,8 +278,17 @@ impl Shared {
             return Err(SpoolError::Full);
         }
         pending.looks.push_back(look);
-        self.wake.notify_one();
+        self.wake(pending);
         Ok(())
+    }
+
+    /// Wakes the writer if it sleeps, when the lock is free that it takes first.
+    fn wake(&self, mut pending: MutexGuard<'_, Pending>) {
+        let sleeps = std::mem::take(&mut pending.sleeps);
+        drop(pending);
+        if sleeps {
+            self.wake.notify_one();
+        }
     }
 
     /// Puts a look back that is not at its end, before all others. From the writer: it is answered, if only
@@ -294,7 +306,7 @@ impl Shared {
         pending.phase = Phase::Closing;
         pending.close = reply;
         self.staging.close();
-        self.wake.notify_one();
+        self.wake(pending);
         true
     }
 
@@ -304,7 +316,7 @@ impl Shared {
         if matches!(pending.phase, Phase::Open | Phase::Closing) {
             pending.phase = Phase::Poisoned;
             self.staging.close();
-            self.wake.notify_one();
+            self.wake(pending);
         }
     }
 
@@ -323,7 +335,9 @@ impl Shared {
                 if !pending.looks.is_empty() {
                     break false;
                 }
+                pending.sleeps = true;
                 pending = self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                pending.sleeps = false;
                 continue;
             }
             let now = SystemClock.mono();
@@ -332,8 +346,10 @@ impl Shared {
                 break waited >= self.options.lazy;
             }
             let left = self.options.lazy.saturating_sub(waited);
+            pending.sleeps = true;
             let woken = self.wake.wait_timeout(pending, left);
             pending = woken.unwrap_or_else(PoisonError::into_inner).0;
+            pending.sleeps = false;
         };
         let mut turn = Turn { looks: pending.looks.drain(..).collect(), ..Turn::default() };
         if due {
