@@ -51,6 +51,9 @@ impl Trials {
             return;
         }
         let trials = if is_new { waiting.as_slice() } else { self.at_hand.as_slice() };
+        if trials.is_empty() {
+            return;
+        }
         trials.iter().for_each(|trial| tell(observers, destination, routed, trial));
         self.told.insert(destination.clone());
     }

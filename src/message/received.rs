@@ -3,6 +3,7 @@
 //! Most of what it tells comes from the peer. A name that is no domain goes into a comment, with
 //! everything replaced that could end the comment or the field.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -111,12 +112,13 @@ impl Received {
         if let Some(tls) = &self.tls {
             push(&mut value, &[" (", &comment(tls), ")"]);
         }
-        push(&mut value, &[" id ", &self.id.to_string()]);
+        // Writing into a string does not fail.
+        let _ = write!(value, " id {}", self.id);
         self.recipient(&mut value);
         if let Some(priority) = self.priority {
             push(&mut value, &[" PRIORITY ", &priority.to_string()]);
         }
-        push(&mut value, &["; ", &DateTime(self.now).to_string()]);
+        let _ = write!(value, "; {}", DateTime(self.now));
         let mut field = Vec::with_capacity(value.len() + 24);
         // No word above is longer than a line, and none holds a control character.
         let written = write_field(&mut field, "Received", &value);

@@ -56,10 +56,21 @@ impl EnhancedCode {
     }
 
     fn push_to(self, text: &mut String) {
-        for (number, end) in [(u16::from(self.class), "."), (self.subject, "."), (self.detail, "")] {
-            push_number(text, number.into(), 1);
+        for (number, end) in self.parts() {
+            push_number(text, number, 1);
             text.push_str(end);
         }
+    }
+
+    fn put_to(self, octets: &mut BytesMut) {
+        for (number, end) in self.parts() {
+            put_number(octets, number);
+            octets.put_slice(end.as_bytes());
+        }
+    }
+
+    fn parts(self) -> [(u64, &'static str); 3] {
+        [(self.class.into(), "."), (self.subject.into(), "."), (self.detail.into(), "")]
     }
 }
 
@@ -143,17 +154,16 @@ impl Reply {
 
     /// Writes the reply as it goes over the wire, the enhanced code on each line (RFC 2034 §4).
     pub fn encode(&self, to: &mut BytesMut) {
-        let mut code = String::new();
-        if let Some(enhanced) = self.enhanced {
-            code.reserve("2.100.100 ".len());
-            enhanced.push_to(&mut code);
-            code.push(' ');
-        }
         let mut lines = self.lines().peekable();
+        // Of one line all.
+        to.reserve(self.text.len() + "250 2.100.100 \r\n".len());
         while let Some(line) = lines.next() {
             put_number(to, self.code.into());
             to.put_u8(if lines.peek().is_some() { b'-' } else { b' ' });
-            to.put_slice(code.as_bytes());
+            if let Some(enhanced) = self.enhanced {
+                enhanced.put_to(to);
+                to.put_u8(b' ');
+            }
             to.put_slice(line.as_bytes());
             to.put_slice(b"\r\n");
         }

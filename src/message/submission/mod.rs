@@ -269,11 +269,15 @@ pub enum SubmitError {
 /// which they came. A bare `postmaster` is at `postmaster_domain`.
 #[must_use]
 pub fn by_destination(recipients: Vec<Rcpt>, postmaster_domain: &Domain) -> Vec<(Domain, Vec<Rcpt>)> {
+    // As most messages have one.
+    if let [only] = recipients.as_slice() {
+        return vec![(destination(only, postmaster_domain).clone(), recipients)];
+    }
     let mut units: Vec<(Domain, Vec<Rcpt>)> = Vec::new();
     // Which unit of a domain still has room.
     let mut open: HashMap<Domain, usize> = HashMap::new();
     for rcpt in recipients {
-        let domain = rcpt.to.mailbox().map_or(postmaster_domain, Mailbox::domain);
+        let domain = destination(&rcpt, postmaster_domain);
         let at = open.get(domain).copied();
         match at.and_then(|at| units.get_mut(at)).filter(|(_, unit)| unit.len() < MAX_PER_UNIT) {
             Some((_, unit)) => unit.push(rcpt),
@@ -285,6 +289,10 @@ pub fn by_destination(recipients: Vec<Rcpt>, postmaster_domain: &Domain) -> Vec<
         }
     }
     units
+}
+
+fn destination<'a>(rcpt: &'a Rcpt, postmaster_domain: &'a Domain) -> &'a Domain {
+    rcpt.to.mailbox().map_or(postmaster_domain, Mailbox::domain)
 }
 
 /// The mailbox with its domain in A-labels, where that makes it ASCII: one host more can carry it,

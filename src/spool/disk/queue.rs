@@ -355,6 +355,8 @@ impl Shared {
         if due {
             *since = None;
             let pending = &mut *pending;
+            let count = |calls: &VecDeque<Write>| calls.len().min(GROUP_CALLS);
+            turn.writes.reserve_exact(count(&pending.urgent) + count(&pending.lazy));
             let mut octets = 0;
             for from in [&mut pending.urgent, &mut pending.lazy] {
                 let mut calls = 0;

@@ -354,8 +354,16 @@ impl Writer {
                 self.keep_staged(&mut rows);
                 let known = rows.iter().filter_map(|row| Some(Known { given: row.id, stored: row.known? }));
                 let known = known.collect();
-                let born = rows.into_iter().filter(|row| row.inserted).flat_map(|row| row.claims);
-                let enqueued = Enqueued { claims: born.collect(), known };
+                let mut claims = Vec::new();
+                for row in rows.into_iter().filter(|row| row.inserted) {
+                    // Most calls bring one message.
+                    if claims.is_empty() {
+                        claims = row.claims;
+                    } else {
+                        claims.extend(row.claims);
+                    }
+                }
+                let enqueued = Enqueued { claims, known };
                 if let Err(Ok(enqueued)) = reply.send(Ok(enqueued)) {
                     enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));
                 }
