@@ -68,7 +68,9 @@ impl Dialogue {
                     session.handle(SystemClock.mono(), Input::Data(&mut self.input));
                     return Ok(());
                 }
-                self.input.reserve(READ);
+                if self.input.spare_capacity_mut().len() < READ / 2 {
+                    self.input.reserve(READ);
+                }
                 let read = self.io.read_buf(&mut self.input);
                 let read = match until {
                     Some(until) => tokio::time::timeout_at(until.into(), read).await,
@@ -115,6 +117,8 @@ impl Dialogue {
             }
             Event::MessageStart => {
                 self.content.clear();
+                let announced = self.mail.size.unwrap_or_default().min(READ_AHEAD);
+                self.content.reserve(usize::try_from(announced).unwrap_or_default());
                 let act = self.ask(&Step::Data).await;
                 self.last_word_after(session, act).await
             }
@@ -327,6 +331,8 @@ impl Drop for Taking {
 
 /// Room for what a client sends at once: a read into less would cut a message into hundreds of steps.
 const READ: usize = 8 << 10;
+/// Room made at once for a content that is announced to be so large.
+const READ_AHEAD: u64 = 128 << 10;
 
 /// The address of a recipient, without brackets.
 pub(in crate::testing) fn address(rcpt: &Rcpt) -> Box<str> {

@@ -10,7 +10,7 @@ mod dialogue;
 mod elapsed;
 mod host;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -65,14 +65,14 @@ type Script = Box<dyn FnMut(&str, &Step<'_>) -> Act + Send>;
 
 struct State {
     elapsed: Elapsed,
-    hosts: BTreeMap<Box<str>, Site>,
+    hosts: HashMap<Box<str>, Site>,
     script: Option<Script>,
     taken: Vec<Taken>,
     /// How often which recipient was named.
-    seen: BTreeMap<Box<str>, u32>,
+    seen: HashMap<Box<str>, u32>,
     connects: Vec<(Box<str>, Duration)>,
     /// Messages being thought about now, and the most there ever were at one time, by host.
-    busy: BTreeMap<Box<str>, (usize, usize)>,
+    busy: HashMap<Box<str>, (usize, usize)>,
 }
 
 /// A message that a host took for a recipient.
@@ -133,12 +133,12 @@ impl Network {
     pub fn new() -> Self {
         let state = State {
             elapsed: Elapsed::new(),
-            hosts: BTreeMap::new(),
+            hosts: HashMap::new(),
             script: None,
             taken: Vec::new(),
-            seen: BTreeMap::new(),
+            seen: HashMap::new(),
             connects: Vec::new(),
-            busy: BTreeMap::new(),
+            busy: HashMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), routes: Routes::new() }
     }

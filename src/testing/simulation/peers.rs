@@ -1,6 +1,6 @@
 //! What the hosts of a plan do.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::testing::network::{Act, Network, Step};
 
 /// Tells the network how its hosts are.
 pub(super) fn set_up(plan: &Plan, network: &Network) {
-    let mut kinds = BTreeMap::new();
+    let mut kinds = HashMap::new();
     for site in &plan.sites {
         let host = site.host.as_str();
         kinds.insert(site.host.clone(), site.kind);
