@@ -416,3 +416,74 @@ const SMALLEST_SEGMENT: u64 = 256 << 10;
 
 /// A semaphore counts 32 bits at a time: in KiB, no piece comes near.
 pub(super) const UNIT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const TEST_TIME: Duration = Duration::from_secs(60);
+
+    fn shared() -> Arc<Shared> {
+        let options = DiskOptions { lazy: Duration::from_secs(3600), ..DiskOptions::new() };
+        Arc::new(Shared::new(options, PathBuf::new(), 0, 0, Stats::default()))
+    }
+
+    fn lazy(shared: &Shared) {
+        shared.write(Write::Discard { seg: 1 }, false).unwrap();
+    }
+
+    fn urgent(shared: &Shared) {
+        shared.write(Write::Discard { seg: 2 }, true).unwrap();
+    }
+
+    fn look(shared: &Shared) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        shared.look(Look::Queues { after: None, limit: 1, reply }).unwrap();
+    }
+
+    /// What a writer takes that sleeps when something is handed over, and whether it was woken.
+    fn woken(shared: &Arc<Shared>, hand_over: fn(&Shared)) -> Turn {
+        let (taken, turn) = mpsc::channel();
+        thread::spawn({
+            let shared = Arc::clone(shared);
+            move || taken.send(shared.take(&mut None, false))
+        });
+        while !shared.lock().sleeps {
+            thread::yield_now();
+        }
+        hand_over(shared);
+        let turn = turn.recv_timeout(TEST_TIME).unwrap();
+        assert!(!shared.lock().sleeps, "who is awake is not woken");
+        turn
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_is_woken_by_all_that_it_has_to_do() {
+        assert_eq!(woken(&shared(), urgent).writes.len(), 1);
+        assert_eq!(woken(&shared(), look).looks.len(), 1);
+        assert!(woken(&shared(), |shared| assert!(shared.close(None))).last);
+        assert!(woken(&shared(), Shared::poison).broken);
+    }
+
+    #[test]
+    fn what_may_wait_goes_with_what_may_not() {
+        let shared = shared();
+        lazy(&shared);
+        assert_eq!(woken(&shared, urgent).writes.len(), 2);
+        lazy(&shared);
+        assert_eq!(woken(&shared, look).writes.len(), 0, "a look does not hurry it");
+        assert_eq!(woken(&shared, |shared| assert!(shared.close(None))).writes.len(), 1);
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_more_is_woken_when_that_is_a_group() {
+        let shared = shared();
+        let more = |shared: &Shared| (1..GROUP_CALLS).for_each(|_| lazy(shared));
+        lazy(&shared);
+        assert_eq!(woken(&shared, more).writes.len(), GROUP_CALLS);
+    }
+}
