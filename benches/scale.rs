@@ -1,4 +1,5 @@
-//! What a long queue costs: the time to open the spool, memory, and how much slower new mail gets.
+//! What a long queue costs: the time to open the spool, memory, how much slower new mail gets, and orders that
+//! look at all of it.
 //!
 //! `cargo bench --bench scale` fills a spool with 1,000,000 messages for 100,000 destinations under
 //! `target/` (some 2 GB) and measures it in processes of their own. `SCALE_ENTRIES` and
@@ -289,7 +290,7 @@ async fn order(spool: &Arc<DiskSpool>, what: &str, which: Selection, change: Cha
     let is_done = Arc::clone(&done);
     let sender = tokio::spawn(async move {
         let (rng, body, mut took) = (Rng::seeded(2), Bytes::from(vec![b'x'; 1024]), Vec::new());
-        while !is_done.load(Ordering::Relaxed) {
+        while took.is_empty() || !is_done.load(Ordering::Relaxed) {
             let at = Instant::now();
             fresh.enqueue(vec![message(0, 1, Duration::ZERO, &rng, &body)], None).await.unwrap();
             took.push(at.elapsed());
@@ -311,7 +312,7 @@ async fn order(spool: &Arc<DiskSpool>, what: &str, which: Selection, change: Cha
     done.store(true, Ordering::Relaxed);
     let took = sender.await.unwrap();
     println!(
-        "{what}: {changed} changed, {:.1} s, {:.1} s CPU; beside it {} new messages, one after the other, in {:.1} ms (p50), {:.1} ms (p99), {:.1} ms (longest)",
+        "{what}: {changed} changed, {:.1} s, {:.1} s CPU with {} new messages beside it, one after the other, in {:.1} ms (p50), {:.1} ms (p99), {:.1} ms (longest)",
         elapsed.as_secs_f64(),
         used.as_secs_f64(),
         took.len(),

@@ -108,10 +108,7 @@ impl LaneWork {
         }
         loop {
             let (site, notes) = (&self.site, &mut self.notes);
-            let (entry, now) = self.shared.with(|core, now, todo| {
-                let entry = core.take(site, notes, now, todo)?;
-                Some((entry, now.wall))
-            })?;
+            let entry = self.shared.with(|core, now, todo| core.take(site, notes, now, todo))?;
             match self.shared.spool.body(&entry.claim.body).await {
                 Ok(body) => {
                     let all = &entry.claim.recipients;
@@ -123,7 +120,7 @@ impl LaneWork {
                         recipients.iter_mut().for_each(name_original);
                     }
                     let job = Job {
-                        mail: terms::onward(&claim.mail, claim.accepted, now),
+                        mail: terms::onward(&claim.mail, claim.accepted, self.shared.now().wall),
                         content: join(claim.head.clone(), body),
                         require: self.require,
                         recipients,

@@ -116,7 +116,7 @@ impl Received {
         let _ = write!(value, " id {}", self.id);
         self.recipient(&mut value);
         if let Some(priority) = self.priority {
-            push(&mut value, &[" PRIORITY ", &priority.to_string()]);
+            let _ = write!(value, " PRIORITY {priority}");
         }
         let _ = write!(value, "; {}", DateTime(self.now));
         let mut field = Vec::with_capacity(value.len() + 24);

@@ -155,7 +155,7 @@ impl Reply {
     /// Writes the reply as it goes over the wire, the enhanced code on each line (RFC 2034 §4).
     pub fn encode(&self, to: &mut BytesMut) {
         let mut lines = self.lines().peekable();
-        // Of one line all.
+        // All of it, where it has one line.
         to.reserve(self.text.len() + "250 2.100.100 \r\n".len());
         while let Some(line) = lines.next() {
             put_number(to, self.code.into());

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -51,7 +51,8 @@ struct Pending {
     lazy: VecDeque<Write>,
     octets: usize,
     close: Option<Reply<()>>,
-    /// The writer sleeps. To wake one that does not is a call of the kernel for nothing.
+    /// The writer sleeps, and nobody has woken it yet. To wake one that does not is a call of the kernel for
+    /// nothing.
     sleeps: bool,
 }
 
@@ -260,11 +261,11 @@ impl Shared {
         }
         if urgent {
             pending.urgent.push_back(write);
-            self.wake(pending);
+            self.wake_writer(pending);
         } else {
             pending.lazy.push_back(write);
             if pending.lazy.len() == 1 || pending.lazy.len() == GROUP_CALLS {
-                self.wake(pending);
+                self.wake_writer(pending);
             }
         }
         Ok(())
@@ -278,12 +279,29 @@ impl Shared {
             return Err(SpoolError::Full);
         }
         pending.looks.push_back(look);
-        self.wake(pending);
+        self.wake_writer(pending);
         Ok(())
     }
 
+    /// Until there is something to do, or it was waited for so long.
+    fn sleep<'a>(
+        &self,
+        mut pending: MutexGuard<'a, Pending>,
+        longest: Option<Duration>,
+    ) -> MutexGuard<'a, Pending> {
+        pending.sleeps = true;
+        let mut pending = match longest {
+            None => self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner),
+            Some(longest) => {
+                self.wake.wait_timeout(pending, longest).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        pending.sleeps = false;
+        pending
+    }
+
     /// Wakes the writer if it sleeps, when the lock is free that it takes first.
-    fn wake(&self, mut pending: MutexGuard<'_, Pending>) {
+    fn wake_writer(&self, mut pending: MutexGuard<'_, Pending>) {
         let sleeps = std::mem::take(&mut pending.sleeps);
         drop(pending);
         if sleeps {
@@ -306,7 +324,7 @@ impl Shared {
         pending.phase = Phase::Closing;
         pending.close = reply;
         self.staging.close();
-        self.wake(pending);
+        self.wake_writer(pending);
         true
     }
 
@@ -316,7 +334,7 @@ impl Shared {
         if matches!(pending.phase, Phase::Open | Phase::Closing) {
             pending.phase = Phase::Poisoned;
             self.staging.close();
-            self.wake(pending);
+            self.wake_writer(pending);
         }
     }
 
@@ -335,9 +353,7 @@ impl Shared {
                 if !pending.looks.is_empty() {
                     break false;
                 }
-                pending.sleeps = true;
-                pending = self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
-                pending.sleeps = false;
+                pending = self.sleep(pending, None);
                 continue;
             }
             let now = SystemClock.mono();
@@ -345,18 +361,12 @@ impl Shared {
             if waited >= self.options.lazy || !pending.looks.is_empty() {
                 break waited >= self.options.lazy;
             }
-            let left = self.options.lazy.saturating_sub(waited);
-            pending.sleeps = true;
-            let woken = self.wake.wait_timeout(pending, left);
-            pending = woken.unwrap_or_else(PoisonError::into_inner).0;
-            pending.sleeps = false;
+            pending = self.sleep(pending, Some(self.options.lazy.saturating_sub(waited)));
         };
         let mut turn = Turn { looks: pending.looks.drain(..).collect(), ..Turn::default() };
         if due {
             *since = None;
             let pending = &mut *pending;
-            let count = |calls: &VecDeque<Write>| calls.len().min(GROUP_CALLS);
-            turn.writes.reserve_exact(count(&pending.urgent) + count(&pending.lazy));
             let mut octets = 0;
             for from in [&mut pending.urgent, &mut pending.lazy] {
                 let mut calls = 0;
@@ -418,72 +428,4 @@ const SMALLEST_SEGMENT: u64 = 256 << 10;
 pub(super) const UNIT: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::thread;
-    use std::time::Duration;
-
-    use super::*;
-
-    const TEST_TIME: Duration = Duration::from_secs(60);
-
-    fn shared() -> Arc<Shared> {
-        let options = DiskOptions { lazy: Duration::from_secs(3600), ..DiskOptions::new() };
-        Arc::new(Shared::new(options, PathBuf::new(), 0, 0, Stats::default()))
-    }
-
-    fn lazy(shared: &Shared) {
-        shared.write(Write::Discard { seg: 1 }, false).unwrap();
-    }
-
-    fn urgent(shared: &Shared) {
-        shared.write(Write::Discard { seg: 2 }, true).unwrap();
-    }
-
-    fn look(shared: &Shared) {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        shared.look(Look::Queues { after: None, limit: 1, reply }).unwrap();
-    }
-
-    /// What a writer takes that sleeps when something is handed over, and whether it was woken.
-    fn woken(shared: &Arc<Shared>, hand_over: fn(&Shared)) -> Turn {
-        let (taken, turn) = mpsc::channel();
-        thread::spawn({
-            let shared = Arc::clone(shared);
-            move || taken.send(shared.take(&mut None, false))
-        });
-        while !shared.lock().sleeps {
-            thread::yield_now();
-        }
-        hand_over(shared);
-        let turn = turn.recv_timeout(TEST_TIME).unwrap();
-        assert!(!shared.lock().sleeps, "who is awake is not woken");
-        turn
-    }
-
-    #[test]
-    fn a_writer_that_sleeps_is_woken_by_all_that_it_has_to_do() {
-        assert_eq!(woken(&shared(), urgent).writes.len(), 1);
-        assert_eq!(woken(&shared(), look).looks.len(), 1);
-        assert!(woken(&shared(), |shared| assert!(shared.close(None))).last);
-        assert!(woken(&shared(), Shared::poison).broken);
-    }
-
-    #[test]
-    fn what_may_wait_goes_with_what_may_not() {
-        let shared = shared();
-        lazy(&shared);
-        assert_eq!(woken(&shared, urgent).writes.len(), 2);
-        lazy(&shared);
-        assert_eq!(woken(&shared, look).writes.len(), 0, "a look does not hurry it");
-        assert_eq!(woken(&shared, |shared| assert!(shared.close(None))).writes.len(), 1);
-    }
-
-    #[test]
-    fn a_writer_that_waits_for_more_is_woken_when_that_is_a_group() {
-        let shared = shared();
-        let more = |shared: &Shared| (1..GROUP_CALLS).for_each(|_| lazy(shared));
-        lazy(&shared);
-        assert_eq!(woken(&shared, more).writes.len(), GROUP_CALLS);
-    }
-}
+mod tests;

@@ -354,15 +354,10 @@ impl Writer {
                 self.keep_staged(&mut rows);
                 let known = rows.iter().filter_map(|row| Some(Known { given: row.id, stored: row.known? }));
                 let known = known.collect();
-                let mut claims = Vec::new();
-                for row in rows.into_iter().filter(|row| row.inserted) {
-                    // Most calls bring one message.
-                    if claims.is_empty() {
-                        claims = row.claims;
-                    } else {
-                        claims.extend(row.claims);
-                    }
-                }
+                let mut born = rows.into_iter().filter(|row| row.inserted).map(|row| row.claims);
+                // Most calls bring one message, whose list will do.
+                let mut claims = born.next().unwrap_or_default();
+                born.for_each(|more| claims.extend(more));
                 let enqueued = Enqueued { claims, known };
                 if let Err(Ok(enqueued)) = reply.send(Ok(enqueued)) {
                     enqueued.claims.iter().for_each(|claim| self.ledger.release(&claim.token));

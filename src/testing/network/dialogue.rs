@@ -68,9 +68,7 @@ impl Dialogue {
                     session.handle(SystemClock.mono(), Input::Data(&mut self.input));
                     return Ok(());
                 }
-                if self.input.spare_capacity_mut().len() < READ / 2 {
-                    self.input.reserve(READ);
-                }
+                self.input.reserve(READ);
                 let read = self.io.read_buf(&mut self.input);
                 let read = match until {
                     Some(until) => tokio::time::timeout_at(until.into(), read).await,
@@ -331,7 +329,7 @@ impl Drop for Taking {
 
 /// Room for what a client sends at once: a read into less would cut a message into hundreds of steps.
 const READ: usize = 8 << 10;
-/// Room made at once for a content that is announced to be so large.
+/// The most room that is made at once for a content that is announced.
 const READ_AHEAD: u64 = 128 << 10;
 
 /// The address of a recipient, without brackets.
