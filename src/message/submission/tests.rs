@@ -362,6 +362,12 @@ fn entries_keep_the_order_and_have_100_recipients_at_most() {
     assert_eq!(shape, expected);
     assert_eq!(units.iter().map(|(_, unit)| unit.len()).sum::<usize>(), recipients.len());
     assert_eq!(units[4].1.last(), recipients.last());
+    assert!(by_destination(Vec::new(), &host).is_empty());
+    // One alone goes where it goes among others.
+    for alone in &recipients[..4] {
+        let of_many = units.iter().find(|(_, unit)| unit.contains(alone)).unwrap();
+        assert_eq!(by_destination(vec![alone.clone()], &host), [(of_many.0.clone(), vec![alone.clone()])]);
+    }
 }
 
 proptest! {
