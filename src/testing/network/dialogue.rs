@@ -115,8 +115,6 @@ impl Dialogue {
             }
             Event::MessageStart => {
                 self.content.clear();
-                let announced = self.mail.size.unwrap_or_default().min(READ_AHEAD);
-                self.content.reserve(usize::try_from(announced).unwrap_or_default());
                 let act = self.ask(&Step::Data).await;
                 self.last_word_after(session, act).await
             }
@@ -329,8 +327,6 @@ impl Drop for Taking {
 
 /// Room for what a client sends at once: a read into less would cut a message into hundreds of steps.
 const READ: usize = 8 << 10;
-/// The most room that is made at once for a content that is announced.
-const READ_AHEAD: u64 = 128 << 10;
 
 /// The address of a recipient, without brackets.
 pub(in crate::testing) fn address(rcpt: &Rcpt) -> Box<str> {
