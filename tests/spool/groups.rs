@@ -5,7 +5,7 @@ use postroad::clock::Timestamp;
 use postroad::spool::contract::{remove, sample};
 use postroad::spool::{DiskSpool, Durability, NewBody, Spool, SpoolError, Staged, Stats};
 
-use super::help::{claim, holding, sized, with_log};
+use super::help::{claim, holding, shell, sized, with_log};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_share_a_commit() {
@@ -43,6 +43,50 @@ async fn a_settlement_that_may_wait_is_written_without_others() {
     );
     assert_eq!((first.unwrap(), second.unwrap()), (vec![], vec![]));
     assert_eq!(spool.counters().commits, before + 1);
+}
+
+#[tokio::test]
+async fn what_is_settled_together_goes_whole_and_what_stands_between_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    // The body of the fourth is in a file.
+    let mut claims = Vec::new();
+    for (n, size) in (0..).zip([1000, 1000, 1000, 300_000, 1000, 0, 1000]) {
+        claims.extend(spool.enqueue(vec![sized(n, size)], Some(Timestamp::NEVER)).await.unwrap().claims);
+    }
+    let gone = [5, 0, 3, 2, 6].map(|at: usize| remove(&claims[at]));
+    assert_eq!(spool.settle(gone.into(), Durability::Synced).await.unwrap(), vec![]);
+    assert_eq!((spool.stats().messages, spool.stats().octets), (2, 2000));
+    let shell = shell(dir.path());
+    let left = |sql: &str| -> Vec<i64> {
+        let mut rows = shell.prepare(sql).unwrap();
+        rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let first = i64::try_from(claims[0].body.number).unwrap();
+    assert_eq!(left("SELECT n FROM message ORDER BY n"), [first + 1, first + 4]);
+    assert_eq!(left("SELECT k >> 20 FROM body ORDER BY k"), [first + 1, first + 4]);
+    assert_eq!(left("SELECT e >> 20 FROM entry ORDER BY e"), [first + 1, first + 4]);
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_as_it_is_settled_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let claims = spool.enqueue(vec![sample(1)], Some(Timestamp::NEVER)).await.unwrap().claims;
+    let hold = holding(dir.path());
+    // While the writer waits for the shell with the first, the others become one group.
+    let (first, settled, enqueued, ()) = tokio::join!(
+        biased;
+        spool.enqueue(vec![sample(2)], None),
+        spool.settle(vec![remove(&claims[0])], Durability::Synced),
+        spool.enqueue(vec![sample(1)], None),
+        async { drop(hold) },
+    );
+    first.unwrap();
+    assert_eq!(settled.unwrap(), vec![]);
+    enqueued.unwrap();
+    assert_eq!(spool.stats().messages, 2);
+    assert_eq!(claim(&spool, 10).await.len(), 2);
 }
 
 #[tokio::test]

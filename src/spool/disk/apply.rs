@@ -29,6 +29,8 @@ pub(super) fn apply(
     let conn = sql.conn();
     match write {
         Write::Enqueue { rows, lease, conflict, .. } => {
+            // They may be among these again.
+            bodies::forget_small(sql, &mut change.gone)?;
             *conflict = keys::conflict(conn, rows)?;
             if *conflict {
                 return Ok(());
@@ -164,7 +166,7 @@ fn settle(
             }
             if last {
                 if lease.small {
-                    bodies::forget_small(sql, n)?;
+                    change.gone.push(n);
                 } else {
                     bodies::forget(sql, change, n)?;
                 }

@@ -36,7 +36,7 @@ pub(super) fn is_one_piece(row: &Row) -> bool {
 pub(super) fn forget(sql: &mut Prepared<'_>, change: &mut Change, n: i64) -> rusqlite::Result<()> {
     // Not by RETURNING, for which SQLite makes a table of its own each time.
     let Some(kept) = find(sql, n)? else { return Ok(()) };
-    sql.get(Hot::DeleteMessage)?.execute([n])?;
+    sql.get(Hot::DeleteMessages)?.execute([n, n + 1])?;
     match kept.place {
         Some(place) => {
             let delta = change.files.entry(place.seg).or_default();
@@ -44,17 +44,22 @@ pub(super) fn forget(sql: &mut Prepared<'_>, change: &mut Change, n: i64) -> rus
             delta.bytes -= column(place.len);
         }
         None => {
-            sql.get(Hot::DeleteBody)?.execute([n << SHIFT, (n + 1) << SHIFT])?;
+            sql.get(Hot::DeleteBodies)?.execute([n << SHIFT, (n + 1) << SHIFT])?;
         }
     }
     Ok(())
 }
 
-/// [`forget`] of a message whose body is known to be in the table in one piece.
-pub(super) fn forget_small(sql: &mut Prepared<'_>, n: i64) -> rusqlite::Result<()> {
-    if sql.get(Hot::DeleteMessage)?.execute([n])? > 0 {
-        sql.get(Hot::DeletePiece)?.execute([n << SHIFT])?;
+/// [`forget`] of messages whose bodies are known to be in the table in one piece. What is settled together mostly
+/// came together and stands side by side, and rows side by side go for little more than one.
+pub(super) fn forget_small(sql: &mut Prepared<'_>, gone: &mut Vec<i64>) -> rusqlite::Result<()> {
+    gone.sort_unstable();
+    for run in gone.chunk_by(|n, next| n + 1 == *next) {
+        let ([first, .., last] | [first @ last]) = run else { continue };
+        sql.get(Hot::DeleteMessages)?.execute([*first, last + 1])?;
+        sql.get(Hot::DeleteBodies)?.execute([first << SHIFT, (last + 1) << SHIFT])?;
     }
+    gone.clear();
     Ok(())
 }
 

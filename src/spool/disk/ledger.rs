@@ -70,6 +70,8 @@ pub(super) struct Ledger {
 pub(super) struct Change {
     pub(super) leased: Vec<(i64, Lease)>,
     pub(super) settled: HashSet<i64>,
+    /// Messages that are at their end with small bodies, and whose rows still stand.
+    pub(super) gone: Vec<i64>,
     /// Report entries that were added to: whoever has claimed one has done so for nothing.
     pub(super) told: HashSet<i64>,
     /// Queues that gained (or lost) an entry.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::super::Class;
-use super::schema::{DELETE_BODY, SHIFT, besides, view_mail};
+use super::schema::{DELETE_BODIES, SHIFT, besides, view_mail};
 use crate::smtp::params::Mail;
 
 /// Brings tables of this version up to date.
@@ -41,7 +41,7 @@ fn collect_staged(conn: &Connection) -> rusqlite::Result<()> {
     let mut staged = staged.query([])?;
     while let Some(row) = staged.next()? {
         let n: i64 = row.get(0)?;
-        conn.execute(DELETE_BODY, params![n << SHIFT, (n + 1) << SHIFT])?;
+        conn.execute(DELETE_BODIES, params![n << SHIFT, (n + 1) << SHIFT])?;
     }
     Ok(())
 }

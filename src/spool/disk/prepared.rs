@@ -3,7 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection};
 
-use super::schema::DELETE_BODY;
+use super::schema::DELETE_BODIES;
 
 /// The statements of one group.
 pub(super) struct Prepared<'c> {
@@ -13,9 +13,8 @@ pub(super) struct Prepared<'c> {
     body: Option<CachedStatement<'c>>,
     entry_gone: Option<CachedStatement<'c>>,
     place: Option<CachedStatement<'c>>,
-    message_gone: Option<CachedStatement<'c>>,
-    body_gone: Option<CachedStatement<'c>>,
-    piece_gone: Option<CachedStatement<'c>>,
+    messages_gone: Option<CachedStatement<'c>>,
+    bodies_gone: Option<CachedStatement<'c>>,
 }
 
 /// One of them.
@@ -27,10 +26,10 @@ pub(super) enum Hot {
     DeleteEntry,
     /// Where the body of a message is.
     Place,
-    DeleteMessage,
-    DeleteBody,
-    /// A body in one piece.
-    DeletePiece,
+    /// Those in a range.
+    DeleteMessages,
+    /// All pieces of theirs.
+    DeleteBodies,
 }
 
 impl<'c> Prepared<'c> {
@@ -42,9 +41,8 @@ impl<'c> Prepared<'c> {
             body: None,
             entry_gone: None,
             place: None,
-            message_gone: None,
-            body_gone: None,
-            piece_gone: None,
+            messages_gone: None,
+            bodies_gone: None,
         }
     }
 
@@ -60,9 +58,8 @@ impl<'c> Prepared<'c> {
             Hot::InsertBody => (&mut self.body, INSERT_BODY),
             Hot::DeleteEntry => (&mut self.entry_gone, DELETE_ENTRY),
             Hot::Place => (&mut self.place, PLACE),
-            Hot::DeleteMessage => (&mut self.message_gone, DELETE_MESSAGE),
-            Hot::DeleteBody => (&mut self.body_gone, DELETE_BODY),
-            Hot::DeletePiece => (&mut self.piece_gone, DELETE_PIECE),
+            Hot::DeleteMessages => (&mut self.messages_gone, DELETE_MESSAGES),
+            Hot::DeleteBodies => (&mut self.bodies_gone, DELETE_BODIES),
         };
         match slot {
             Some(statement) => Ok(statement),
@@ -77,6 +74,5 @@ const INSERT_ENTRY: &str =
     "INSERT INTO entry (e, destination, queue, due, recipients, class) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
-const DELETE_MESSAGE: &str = "DELETE FROM message WHERE n = ?1";
-const DELETE_PIECE: &str = "DELETE FROM body WHERE k = ?1";
+const DELETE_MESSAGES: &str = "DELETE FROM message WHERE n >= ?1 AND n < ?2";
 const PLACE: &str = "SELECT seg, off, len, crc FROM message WHERE n = ?1";

@@ -202,7 +202,7 @@ const OCTETS: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM body) \
      THEN (SELECT coalesce(sum(size), 0) FROM message WHERE seg IS NULL) ELSE 0 END + \
      (SELECT coalesce(sum(bytes), 0) FROM seg)";
 
-pub(super) const DELETE_BODY: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
+pub(super) const DELETE_BODIES: &str = "DELETE FROM body WHERE k >= ?1 AND k < ?2";
 
 /// What a person finds in the spool.
 macro_rules! view_mail {

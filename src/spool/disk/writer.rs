@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::super::{Enqueued, Known, SetAside, SpoolError};
 use super::apply::apply;
 use super::ballast::Ballast;
+use super::bodies;
 use super::calls::{Look, Write};
 use super::damaged::{DAMAGED, Fate};
 use super::is_no_room;
@@ -299,6 +300,7 @@ impl Writer {
         let applied = before.and_then(|_| {
             let mut sql = Prepared::new(&self.conn);
             writes.iter_mut().try_for_each(|write| apply(&mut sql, &mut self.ledger, &mut change, write))?;
+            bodies::forget_small(&mut sql, &mut change.gone)?;
             drop(sql);
             self.segments.count(&self.conn, &mut change.files)
         });
