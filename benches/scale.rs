@@ -2,8 +2,8 @@
 //! look at all of it.
 //!
 //! `cargo bench --bench scale` fills a spool with 1,000,000 messages for 100,000 destinations under
-//! `target/` (some 2 GB) and measures it in processes of their own. `SCALE_ENTRIES` and
-//! `SCALE_DESTINATIONS` change the numbers.
+//! `target/` (some 2 GB) and measures it in processes of their own. `SCALE_ENTRIES`,
+//! `SCALE_DESTINATIONS` and `SCALE_FRESH` (new mail in each round) change the numbers.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -35,9 +35,6 @@ use postroad::smtp::params::{Mail, Rcpt};
 use postroad::spool::{
     Alter, Change, DiskSpool, NewBody, NewMessage, QueueName, Selection, SetBack, Spool, contract,
 };
-
-/// New mail that is sent through in each round.
-const FRESH: u64 = 20_000;
 
 fn main() {
     // Cargo's own arguments are of no use here.
@@ -231,6 +228,7 @@ async fn fresh(dir: &Path) {
     // What is in the way is found out first, as it is for a relay that has been up for a while.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let body = Bytes::from(vec![b'x'; 10_240]);
+    let mail = number("SCALE_FRESH", 20_000);
     let (began, used) = (Instant::now(), cpu());
     let before = engine.stats().delivered;
     let senders: Vec<_> = (0..64)
@@ -238,7 +236,7 @@ async fn fresh(dir: &Path) {
             let (engine, body) = (engine.clone(), body.clone());
             tokio::spawn(async move {
                 let mut took = Vec::new();
-                for _ in 0..FRESH / 64 {
+                for _ in 0..mail / 64 {
                     let at = Instant::now();
                     let mail = Mail::new(ReversePath::parse("shop@us.test").unwrap());
                     let rcpt = Rcpt::new(ForwardPath::parse("ada@fresh.test").unwrap());

@@ -75,6 +75,7 @@ fn main() -> ExitCode {
     println!("{} messages accepted, for {} recipients with reports'", all.messages, all.recipients);
     println!("{} deliveries, {} of them doubles", all.deliveries, all.doubles);
     println!("{} failed, {} expired, {} reports", all.failed, all.expired, all.reports);
+    println!("{} large bodies broken off by their hosts", all.cuts);
     println!("{} lives of the process, {} calls of the spool", all.lives, all.calls);
     println!("{days:.0} simulated days, {:.0} a second", days / took.as_secs_f64());
     println!("slowest: seed {}, {:.1?}", slowest.1, slowest.0);

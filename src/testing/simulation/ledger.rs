@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Ledger {
     plan: Arc<Plan>,
     network: Network,
     pub(super) state: Mutex<State>,
+    /// Large bodies that a host broke off. Not in the state: hosts are asked while the network is locked.
+    pub(super) cuts: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -67,7 +70,7 @@ impl Ledger {
             lines: VecDeque::new(),
             broken: None,
         };
-        Arc::new(Self { plan, network, state: Mutex::new(state) })
+        Arc::new(Self { plan, network, state: Mutex::new(state), cuts: Arc::default() })
     }
 
     /// A life begins.
@@ -343,7 +346,8 @@ impl Ledger {
     pub(super) fn history(&self, time: Duration, calls: u64) -> History {
         let mut state = lock(&self.state);
         let lines = if state.record { std::mem::take(&mut state.lines).into() } else { Vec::new() };
-        History { time, calls, lines, ..state.history.clone() }
+        let cuts = self.cuts.load(Ordering::Relaxed);
+        History { time, calls, cuts, lines, ..state.history.clone() }
     }
 
     /// The state, with all that happened up to now.

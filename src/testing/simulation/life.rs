@@ -43,7 +43,7 @@ impl Life<'_> {
     /// Lives from the event `next` on.
     pub(super) async fn run(self, next: usize) -> End {
         if self.at.is_zero() && next == 0 {
-            peers::set_up(self.plan, self.network);
+            peers::set_up(self.plan, self.network, Arc::clone(&self.ledger.cuts));
         }
         let clock = Arc::new(JumpingClock::starting_at(self.wall));
         let began = now();

@@ -99,6 +99,8 @@ pub struct History {
     pub orders: u64,
     /// Lives of the process.
     pub lives: u64,
+    /// Large bodies that a host broke off in the middle.
+    pub cuts: u64,
     /// Calls of the spool.
     pub calls: u64,
     /// The time that passed in it.
@@ -125,6 +127,7 @@ impl History {
             (&mut self.repeats, other.repeats),
             (&mut self.orders, other.orders),
             (&mut self.lives, other.lives),
+            (&mut self.cuts, other.cuts),
             (&mut self.calls, other.calls),
         ] {
             *sum += more;

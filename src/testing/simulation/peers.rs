@@ -1,6 +1,9 @@
 //! What the hosts of a plan do.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +14,8 @@ use crate::clock::Rng;
 use crate::route::RouteError;
 use crate::testing::network::{Act, Network, Step};
 
-/// Tells the network how its hosts are.
-pub(super) fn set_up(plan: &Plan, network: &Network) {
+/// Tells the network how its hosts are. `cuts` counts large bodies that are broken off.
+pub(super) fn set_up(plan: &Plan, network: &Network, cuts: Arc<AtomicU64>) {
     let mut kinds = HashMap::new();
     for site in &plan.sites {
         let host = site.host.as_str();
@@ -51,7 +54,14 @@ pub(super) fn set_up(plan: &Plan, network: &Network) {
     }
     let rng = Rng::seeded(plan.seed ^ 0x9e37_79b9_7f4a_7c15);
     network.script(move |host, step| match kinds.get(host) {
-        Some(Kind::Flaky(often)) if rng.below(1_000) < *often => mischief(&rng, step),
+        Some(Kind::Flaky(often)) if rng.below(1_000) < *often => {
+            let act = mischief(&rng, step);
+            let goes_on = matches!(act, Act::Usual | Act::After(..));
+            if !goes_on && matches!(step, Step::Body(came) if MIDDLE.contains(came)) {
+                cuts.fetch_add(1, Ordering::Relaxed);
+            }
+            act
+        }
         Some(Kind::Silent) if matches!(step, Step::Mail(_)) => Act::Silence,
         _ => Act::Usual,
     });
@@ -90,3 +100,6 @@ fn mischief(rng: &Rng, step: &Step<'_>) -> Act {
         (_, None) => Act::code(if rng.below(4) == 0 { 554 } else { 451 }),
     }
 }
+
+/// So much comes of the largest bodies alone, and then more is to come.
+const MIDDLE: Range<u64> = 8_000..70_000;
