@@ -29,7 +29,7 @@ pub(super) fn apply(
     let conn = sql.conn();
     match write {
         Write::Enqueue { rows, lease, conflict, .. } => {
-            // They may be among these again.
+            // A message that ended in this group may come again, and is then a new one.
             bodies::forget_small(sql, &mut change.gone)?;
             *conflict = keys::conflict(conn, rows)?;
             if *conflict {
