@@ -29,8 +29,6 @@ pub(super) fn apply(
     let conn = sql.conn();
     match write {
         Write::Enqueue { rows, lease, conflict, .. } => {
-            // A message that ended in this group may come again, and is then a new one.
-            bodies::forget_small(sql, &mut change.gone)?;
             *conflict = keys::conflict(conn, rows)?;
             if *conflict {
                 return Ok(());
@@ -71,6 +69,8 @@ fn insert(
     row: &mut Row,
     lease: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
+    // A message that ended in this group may come again, and is then a new one.
+    bodies::forget_small(sql, &mut change.gone)?;
     row.inserted = false;
     row.known = keys::known(sql.conn(), row)?;
     if row.known.is_some() {
