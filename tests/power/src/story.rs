@@ -367,16 +367,22 @@ impl Teller {
     /// Makes these calls at once and waits for the answers.
     pub async fn round(&mut self, calls: Vec<Call>) -> Vec<(Ended, Option<SpoolError>)> {
         let spool = self.spool.clone().expect("it is open");
-        if let Ok(claims) = claim_all(&spool).await {
-            self.claims.extend(claims.into_iter().map(|c| ((c.token.message, c.token.entry), c)));
-        }
+        // What the round before left running may be what a process dies of: then nothing more was claimed.
+        let claims = claim_all(&spool).await;
+        let could_claim = claims.is_ok();
+        let claims = claims.unwrap_or_default().into_iter();
+        self.claims.extend(claims.map(|claim| ((claim.token.message, claim.token.entry), claim)));
         let mut under_way = Vec::new();
         for call in calls {
             let number = self.calls.len();
             self.calls.push(call.clone());
             self.note(Note::Begun(number));
             let claim = match &call {
-                Call::Remove { place, .. } | Call::Retry { place, .. } => self.claims.remove(place),
+                Call::Remove { place, .. } | Call::Retry { place, .. } => {
+                    let claim = self.claims.remove(place);
+                    assert!(claim.is_some() || !could_claim, "it can be claimed");
+                    claim
+                }
                 _ => None,
             };
             let (spool, disk) = (spool.clone(), Arc::clone(&self.disk));
@@ -440,12 +446,12 @@ async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>, logs: bool) -
         }
         Call::Remove { report, .. } => {
             let submit = report.into_iter().map(Letter::whole).collect();
-            let mut settlement = Settlement { submit, ..contract::remove(&claim.expect("it was claimed")) };
+            let mut settlement = Settlement { submit, ..contract::remove(&claim.ok_or(SpoolError::Closed)?) };
             settlement.log.extend(logs.then(|| remembered::event(settlement.token, LogKind::Delivered)));
             settle(spool, settlement).await?;
         }
         Call::Retry { due, .. } => {
-            let claim = claim.expect("it was claimed");
+            let claim = claim.ok_or(SpoolError::Closed)?;
             let settlement = Settlement {
                 recipients: claim.recipients.clone(),
                 then: Then::Retry(Timestamp::from_millis(due)),

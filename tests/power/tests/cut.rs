@@ -193,6 +193,19 @@ fn stories_of_many_calls_survive_cut_after_cut() {
     told("stories", Ok(all));
 }
 
+#[test]
+fn a_process_that_is_dead_before_it_claims_answers_nobody() {
+    let record = tell(fresh(), 0, None, async |teller| {
+        done(teller, vec![Call::Enqueue(vec![letter(1, 1000)])]).await;
+        teller.disk.kill();
+        let remove = Call::Remove { place: (letter(1, 0).id(), 0), report: None };
+        assert_eq!(teller.round(vec![remove]).await[0].0, Ended::Unknown);
+        teller.kill();
+        teller.open().await.unwrap();
+    });
+    told("dead before", cut(&record, Effort { exhaustive: 1, single: 1, random: 1, seed: 8 }));
+}
+
 /// The proof that the tests above can fail: a disk that answers syncs and does nothing loses mail.
 #[test]
 fn a_spool_that_did_not_sync_would_be_found_out() {
