@@ -90,6 +90,7 @@ promises! {
     enqueuing_an_id_twice_stores_it_once
     a_batch_is_stored_whole_or_not_at_all
     fresh_entries_are_born_claimed
+    what_was_born_claimed_is_claimed_again_in_its_turn
     a_settlement_and_its_reports_are_one
     a_retry_moves_the_entry
     no_attempt_is_counted_where_none_was_made
@@ -107,6 +108,7 @@ promises! {
     what_is_held_waits_until_it_is_released
     a_hold_of_a_claimed_entry_counts_when_it_stays
     what_was_noted_outlives_the_claim
+    orders_of_a_queue_reach_what_was_born_claimed
     what_is_cancelled_is_claimed_to_be_settled
     cancelling_a_claimed_entry_counts_when_it_stays
     due_times_are_set_from_outside

@@ -126,6 +126,34 @@ pub async fn what_was_noted_outlives_the_claim(spool: &dyn Spool) -> Kept {
     ensure(claim(spool, "q.test", 9 * LEASE, 9).await?.len() == 2, "and it stays so")
 }
 
+/// What is wanted of a queue is wanted of what was born claimed in it too.
+///
+/// # Errors
+/// [`Broken`]
+pub async fn orders_of_a_queue_reach_what_was_born_claimed(spool: &dyn Spool) -> Kept {
+    let queue = || Selection::queue(QueueName::new("q.test"));
+    let lease = Some(Timestamp::from_millis(LEASE));
+    let born = spool.enqueue(vec![sample(1), due_at(sample(2), 9), sample(3)], lease).await?.claims;
+    spool.enqueue(vec![due_at(sample(4), 7)], None).await?;
+    let put_off = alter(spool, queue(), Change::Due(Timestamp::from_millis(600)), 100).await?;
+    ensure((put_off.changed, put_off.claimed) == (1, 3), "claimed, it is left as it is")?;
+    let cancelled = alter(spool, Selection::message(id(2)), Change::Cancel, 100).await?;
+    ensure((cancelled.changed, cancelled.claimed) == (0, 1), "or the order is noted")?;
+    let held = alter(spool, queue(), Change::Hold("wait".into()), LEASE).await?;
+    ensure((held.changed, held.claimed) == (3, 0), "and followed when the lease has ended")?;
+    ensure((spool.stats().parked, spool.stats().entries) == (3, 4), "which counts")?;
+    let first = only(claim(spool, "q.test", LEASE, 9).await?)?;
+    ensure(first.token.message == id(2) && first.cancelled, "what was noted outlives the claim")?;
+    let fenced = spool.settle(born.iter().map(remove).collect(), Durability::Synced).await?;
+    ensure(fenced.len() == 3, "whoever had it is late")?;
+    let released = alter(spool, Selection::parked(), Change::Release, LEASE).await?;
+    ensure(released.changed == 3, "what is held is released")?;
+    let rest = claim(spool, "q.test", LEASE, 9).await?;
+    ensure(ids(&rest) == [id(1), id(3), id(4)], "and claimed")?;
+    spool.settle(rest.iter().chain([&first]).map(remove).collect(), Durability::Synced).await?;
+    ensure(spool.stats() == Stats::default(), "and all is settled")
+}
+
 /// What is cancelled is claimed at once and first, as cancelled, parked or not, until it is settled.
 ///
 /// # Errors
@@ -379,12 +407,4 @@ pub async fn changes_go_in_pages(spool: &dyn Spool) -> Kept {
 
 async fn alter(spool: &dyn Spool, which: Selection, change: Change, now: u64) -> Result<Altered, SpoolError> {
     spool.alter(Alter { which, change, now: Timestamp::from_millis(now), after: None, limit: 100 }).await
-}
-
-fn retry(claim: &Claim, due: u64) -> Settlement {
-    Settlement {
-        recipients: claim.recipients.clone(),
-        then: Then::Retry(Timestamp::from_millis(due)),
-        ..remove(claim)
-    }
 }

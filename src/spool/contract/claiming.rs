@@ -140,6 +140,41 @@ pub async fn fresh_entries_are_born_claimed(spool: &dyn Spool) -> Kept {
     ensure(spool.stats() == Stats::default(), "and all is settled")
 }
 
+/// What was born claimed is counted and listed like all else, and when its lease ends it is claimed like all
+/// else, again and again, and whoever had it is late. (Of leases that have ended, no order is promised.)
+///
+/// # Errors
+/// [`Broken`]
+pub async fn what_was_born_claimed_is_claimed_again_in_its_turn(spool: &dyn Spool) -> Kept {
+    let lease = Some(Timestamp::from_millis(LEASE));
+    let late = vec![due_at(sample(1), 30), due_at(sample(2), 10), due_at(sample(3), 3 * LEASE)];
+    let late = spool.enqueue(late, lease).await?.claims;
+    spool.enqueue(vec![due_at(sample(4), 20), due_at(sample(5), 2 * LEASE)], None).await?;
+    let queue = only(spool.queues(None, 9).await?)?;
+    ensure((queue.entries, queue.due.as_millis()) == (5, 20), "it counts and is not due")?;
+    ensure(ids(&claim(spool, "q.test", 100, 9).await?) == [id(4)], "it is not claimed")?;
+    let queue = only(spool.queues(None, 9).await?)?;
+    ensure(queue.due.as_millis() == LEASE, "before its lease ends")?;
+    let seen = spool.scan(Selection::queue(QueueName::new("q.test")), None, 9).await?;
+    ensure(seen.iter().map(|entry| entry.message).eq((1..=5).map(id)), "it is shown in its queue")?;
+    let mut all = claim(spool, "q.test", LEASE, 2).await?;
+    ensure(all.len() == 2, "then it is, no more than asked for")?;
+    all.extend(claim(spool, "q.test", LEASE, 9).await?);
+    let sorted = |claims: &[Claim]| ids(claims).into_iter().collect::<std::collections::BTreeSet<_>>();
+    ensure(all.len() == 3 && sorted(&all).into_iter().eq([1, 2, 4].map(id)), "and no more than is due")?;
+    let late = late.iter().take(2).map(remove).collect();
+    let fenced = spool.settle(late, Durability::Synced).await?;
+    ensure(fenced.len() == 2, "whoever had it is late")?;
+    let again = claim(spool, "q.test", 2 * LEASE + 1, 9).await?;
+    ensure(sorted(&again).into_iter().eq([1, 2, 4, 5].map(id)), "it is claimed again, and again")?;
+    let put_off = again.iter().map(|claim| retry(claim, 3 * LEASE + 1)).collect();
+    spool.settle(put_off, Durability::Synced).await?;
+    let last = claim(spool, "q.test", 9 * LEASE, 9).await?;
+    ensure(sorted(&last).into_iter().eq((1..=5).map(id)), "and put off like all else")?;
+    spool.settle(last.iter().map(remove).collect(), Durability::Synced).await?;
+    ensure(spool.stats() == Stats::default(), "until it is settled")
+}
+
 /// Queues are listed by name, in pages, with their count and when something can be claimed.
 ///
 /// # Errors

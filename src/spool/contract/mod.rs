@@ -160,6 +160,15 @@ fn due_at(mut message: NewMessage, due: u64) -> NewMessage {
     message
 }
 
+/// A settlement that puts a claim off as it is.
+fn retry(claim: &Claim, due: u64) -> Settlement {
+    Settlement {
+        recipients: claim.recipients.clone(),
+        then: Then::Retry(Timestamp::from_millis(due)),
+        ..remove(claim)
+    }
+}
+
 fn in_queue(message: &mut NewMessage, queue: &str) {
     message.entries.iter_mut().for_each(|entry| entry.queue = QueueName::new(queue));
 }
