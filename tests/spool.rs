@@ -36,6 +36,8 @@ mod segments;
 mod staging;
 #[path = "spool/told.rs"]
 mod told;
+#[path = "spool/unlisted.rs"]
+mod unlisted;
 
 #[cfg(target_os = "linux")]
 #[path = "kit/small.rs"]

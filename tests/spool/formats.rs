@@ -5,7 +5,7 @@ use std::path::Path;
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    ClaimRequest, Class, DiskSpool, Durability, QueueName, RecipientState, Selection, Spool, SpoolError,
+    ClaimRequest, Class, DiskSpool, Durability, Key, QueueName, RecipientState, Selection, Spool, SpoolError,
     Stats,
 };
 
@@ -13,6 +13,7 @@ use super::help::{claim, shell};
 
 const FIRST: &str = include_str!("../fixtures/spool-v1.sql");
 const SECOND: &str = include_str!("../fixtures/spool-v2.sql");
+const THIRD: &str = include_str!("../fixtures/spool-v3.sql");
 
 fn all_of(queue: &QueueName) -> ClaimRequest {
     ClaimRequest {
@@ -22,6 +23,65 @@ fn all_of(queue: &QueueName) -> ClaimRequest {
         limit: 9,
         lease: Timestamp::NEVER,
     }
+}
+
+#[tokio::test]
+async fn the_third_format_is_read_brought_up_to_date_and_can_be_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    shell(dir.path()).execute_batch(THIRD).unwrap();
+    for _ in 0..2 {
+        let spool = DiskSpool::open(dir.path()).unwrap();
+        let stats = spool.stats();
+        assert_eq!((stats.messages, stats.entries, stats.parked, stats.octets), (5, 7, 1, 111));
+        spool.close().await.unwrap();
+    }
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let queues = spool.queues(None, 9).await.unwrap();
+    let found: Vec<_> = queues.iter().map(|q| (q.queue.as_str(), q.class, q.entries)).collect();
+    assert_eq!(
+        found,
+        [
+            ("mx.big.test:25", Class::Urgent, 1),
+            ("q.test", Class::Urgent, 1),
+            ("q.test", Class::Normal, 2),
+            ("reports to senders", Class::Urgent, 1),
+            ("reports to senders", Class::Normal, 1),
+        ]
+    );
+    let urgent = ClaimRequest { class: Class::Urgent, ..all_of(&QueueName::new("q.test")) };
+    let first = spool.claim(urgent).await.unwrap().remove(0);
+    assert_eq!((first.token.message, first.attempts, first.due.as_millis()), (sample(1).id, 1, 7));
+    assert_eq!(first.recipients[1].note.as_deref(), Some("250 2.0.0 ok\nqueued"));
+    assert_eq!(first.handling.tenant.as_ref().map(|t| t.as_str()), Some("shop-7"));
+    // What was noted of claims: of two one is held, one is cancelled.
+    let noted = spool.claim(all_of(&QueueName::new("q.test"))).await.unwrap();
+    assert_eq!(
+        noted.iter().map(|c| (c.token.message, c.cancelled)).collect::<Vec<_>>(),
+        [(sample(4).id, true)]
+    );
+    spool.flush().await.unwrap();
+    assert_eq!(spool.stats().parked, 2);
+    let told = spool.claim(all_of(&QueueName::new("reports to senders"))).await.unwrap().remove(0);
+    let notes = told.recipients.iter().filter_map(|r| r.note.as_deref());
+    assert_eq!(notes.collect::<Vec<_>>(), ["4.4.1 not yet", "and again"]);
+    assert_eq!(octets(&spool, &told.body).await.unwrap(), "Subject: x\r\n\r\nHello.\r\n");
+    // What outlives a message.
+    let results = spool.results(sample(1).id).await.unwrap().unwrap();
+    assert!(results.recipients.iter().any(|r| r.state == RecipientState::Failed) && !results.finished);
+    assert_eq!(spool.log(0, 9).await.unwrap().len(), 1);
+    let mut again = sample(9);
+    again.key = Key::new(None, "order-17", [1; 32], Timestamp::NEVER).ok();
+    assert_eq!(spool.enqueue(vec![again], None).await.unwrap().known[0].stored, sample(1).id);
+    // New mail stands beside the old, and all of it can be settled.
+    let born = spool.enqueue(vec![sample(10)], Some(Timestamp::NEVER)).await.unwrap().claims;
+    let mut claims: Vec<_> = [first, told].into_iter().chain(noted).chain(born).collect();
+    for queue in &queues {
+        let request = ClaimRequest { class: queue.class, ..all_of(&queue.queue) };
+        claims.extend(spool.claim(request).await.unwrap());
+    }
+    assert_eq!(spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap(), []);
+    assert_eq!((spool.stats().entries, spool.stats().parked), (2, 2), "those that are set aside and held");
+    spool.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -121,15 +181,16 @@ async fn an_old_format_becomes_the_same_tables_as_a_new_spool_has() {
     let new = of("").await;
     assert_eq!(of(FIRST).await, new);
     assert_eq!(of(SECOND).await, new);
+    assert_eq!(of(THIRD).await, new);
 }
 
 #[tokio::test]
 async fn a_format_that_is_not_understood_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     DiskSpool::open(dir.path()).unwrap().close().await.unwrap();
-    shell(dir.path()).pragma_update(None, "user_version", 4).unwrap();
+    shell(dir.path()).pragma_update(None, "user_version", 5).unwrap();
     let refused = DiskSpool::open(dir.path());
-    assert!(matches!(refused, Err(SpoolError::Version { found: 4, supported: 3 })), "{refused:?}");
+    assert!(matches!(refused, Err(SpoolError::Version { found: 5, supported: 4 })), "{refused:?}");
     // Somebody else's database, and no database at all.
     let dir = tempfile::tempdir().unwrap();
     shell(dir.path()).execute_batch("CREATE TABLE other (x)").unwrap();

@@ -146,6 +146,6 @@ pub(super) fn read_mark(text: &str) -> Option<Mark> {
 
 const STANDING: &str = "SELECT e.queue, e.class, e.due, e.destination, e.parked, e.mark, m.expires, \
      e.attempts, m.accepted, m.sender FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1";
-const ALTER: &str = "UPDATE entry SET queue = ?2, due = ?3, parked = ?4, mark = ?5 WHERE e = ?1";
+const ALTER: &str = "UPDATE entry SET queue = ?2, due = ?3, parked = ?4, mark = ?5, claimed = 0 WHERE e = ?1";
 /// A hold that was noted has come true.
 pub(super) const UNMARK: &str = "UPDATE entry SET mark = NULL WHERE e = ?1";

@@ -104,7 +104,8 @@ fn insert(
             entry.queue.as_str(),
             entry.due,
             entry.recipients,
-            row.class.number()
+            row.class.number(),
+            lease.is_some()
         ])?;
         change.queues.push((entry.queue.clone(), row.class, true));
     }
@@ -118,7 +119,8 @@ fn insert(
         let small = bodies::is_one_piece(row);
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let lease = Lease { small, ..Lease::new(claim, until, row.class, single, row.keep) };
+            let unlisted = Some(claim.due);
+            let lease = Lease { small, unlisted, ..Lease::new(claim, until, row.class, single, row.keep) };
             change.leased.push((entry_key(row.n, claim.token.entry), lease));
         }
     }
@@ -199,7 +201,7 @@ fn settle(
 }
 
 const UPDATE_ENTRY: &str = "UPDATE entry SET due = coalesce(?2, due), queue = ?3, attempts = attempts + ?4, \
-     parked = ?5, recipients = ?6 WHERE e = ?1";
+     parked = ?5, recipients = ?6, claimed = 0 WHERE e = ?1";
 const ONE_LESS: &str = "UPDATE message SET entries = entries - 1 WHERE n = ?1";
 const LEFT: &str = "SELECT entries FROM message WHERE n = ?1";
 

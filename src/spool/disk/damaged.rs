@@ -42,6 +42,7 @@ pub(super) fn set_aside(
     damaged: &Damaged,
 ) -> rusqlite::Result<Option<Fate>> {
     let Damaged { e, queue, class, at } = damaged;
+    change.settled.insert(*e);
     // What is no text is no mark.
     let read = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned));
     let mark = conn.prepare_cached(MARK)?.query_row([e], read);
@@ -51,7 +52,7 @@ pub(super) fn set_aside(
         Some(Mark::Hold(reason)) => (reason, None),
         None => (DAMAGED.into(), Some(Fate::Aside(message(conn, e >> SHIFT)?))),
     };
-    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL WHERE e = ?1")?
+    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL, claimed = 0 WHERE e = ?1")?
         .execute(params![e, reason])?;
     change.queues.push((queue.clone(), *class, false));
     change.parked += 1;

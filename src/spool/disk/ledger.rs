@@ -3,13 +3,13 @@
 //! Leases are in memory only, since one process owns the directory: after a crash everything is
 //! unclaimed. The writer thread alone touches the ledger, between its transactions, so a claim and a
 //! settlement can never cross. There is nothing in it per waiting entry, only per claimed one and
-//! per queue.
+//! per queue; and of what was born claimed and is in no index (*unlisted*), the lease stays when it has ended.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::super::altering::Mark;
 use super::super::{
@@ -20,6 +20,7 @@ use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::{SHIFT, Stock, column, count, failure};
 use super::segments::Deltas;
 use super::tell;
+use super::unlisted::{DUE, Due, Unlisted};
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -40,6 +41,8 @@ pub(super) struct Lease {
     pub(super) small: bool,
     /// How long the message's results are kept, in milliseconds.
     pub(super) keep: Option<i64>,
+    /// When the entry is due, if it is in no index: it was born claimed.
+    pub(super) unlisted: Option<Timestamp>,
 }
 
 impl Lease {
@@ -50,8 +53,9 @@ impl Lease {
         single: bool,
         keep: Option<i64>,
     ) -> Self {
-        let (queue, size) = (claim.queue.clone(), claim.body.size);
-        Self { token: claim.token, until, queue, class, mark: None, size, single, small: false, keep }
+        let (queue, size, token) = (claim.queue.clone(), claim.body.size, claim.token);
+        let (mark, small, unlisted) = (None, false, None);
+        Self { token, until, queue, class, mark, size, single, small, keep, unlisted }
     }
 }
 
@@ -60,6 +64,7 @@ impl Lease {
 pub(super) struct Ledger {
     leases: HashMap<i64, Lease>,
     held: HashMap<(MessageId, u32), i64>,
+    unlisted: Unlisted,
     queues: BTreeMap<(QueueName, Class), u64>,
     claims: u64,
     pub(super) stats: Stats,
@@ -126,6 +131,7 @@ impl Ledger {
         Self {
             leases: HashMap::new(),
             held: HashMap::new(),
+            unlisted: Unlisted::default(),
             queues,
             // A token of an earlier opening is never one of this.
             claims: found.opened << OPENED_SHIFT,
@@ -149,9 +155,7 @@ impl Ledger {
     /// Takes over what was committed.
     pub(super) fn apply(&mut self, change: Change) {
         for e in change.settled.iter().chain(&change.told) {
-            if let Some(lease) = self.leases.remove(e) {
-                self.held.remove(&(lease.token.message, lease.token.entry));
-            }
+            self.forget(*e);
         }
         for (e, lease) in change.leased {
             self.lease(e, lease);
@@ -159,6 +163,9 @@ impl Ledger {
         for (e, mark) in change.marks {
             if let Some(lease) = self.leases.get_mut(&e) {
                 lease.mark = mark;
+                if lease.unlisted.take().is_some() {
+                    self.unlisted.remove(&lease.queue, lease.class, e);
+                }
             }
         }
         for (e, until) in change.ends {
@@ -184,8 +191,31 @@ impl Ledger {
     }
 
     fn lease(&mut self, e: i64, lease: Lease) {
+        if lease.unlisted.is_some() {
+            self.unlisted.insert(&lease.queue, lease.class, e);
+        }
         self.held.insert((lease.token.message, lease.token.entry), e);
         self.leases.insert(e, lease);
+    }
+
+    fn forget(&mut self, e: i64) {
+        if let Some(lease) = self.leases.remove(&e) {
+            self.held.remove(&(lease.token.message, lease.token.entry));
+            if lease.unlisted.is_some() {
+                self.unlisted.remove(&lease.queue, lease.class, e);
+            }
+        }
+    }
+
+    /// Ends a claim. Of what is in no index, the lease stays: nothing else tells of it.
+    fn end(&mut self, e: i64) {
+        match self.leases.get_mut(&e) {
+            Some(lease) if lease.unlisted.is_some() => {
+                lease.until = Timestamp::default();
+                self.held.remove(&(lease.token.message, lease.token.entry));
+            }
+            _ => self.forget(e),
+        }
     }
 
     /// Until when an entry is claimed, or was.
@@ -196,8 +226,7 @@ impl Ledger {
     /// Gives a claim up that nobody received.
     pub(super) fn release(&mut self, token: &Token) {
         if let Some((e, _)) = self.find(token) {
-            self.held.remove(&(token.message, token.entry));
-            self.leases.remove(&e);
+            self.end(e);
         }
     }
 
@@ -230,14 +259,17 @@ impl Ledger {
         let mut places = conn.prepare_cached(DUE).map_err(failure)?;
         let now = column(request.now.as_millis());
         let queue = request.queue.as_str();
-        let mut places = places.query(params![queue, class.number(), now]).map_err(failure)?;
+        let places = places.query(params![queue, class.number(), now]).map_err(failure)?;
+        let over = |lease: &Lease| lease.until <= request.now && lease.unlisted <= Some(request.now);
+        let mut places = Due::new(places, self.unlisted(&request.queue, class, over));
         // Taken over at the end: who gets an error instead has claimed nothing.
         let (mut leases, mut broken) = (Vec::new(), Vec::new());
-        while let Some(place) = places.next().map_err(failure)? {
-            let e: i64 = place.get(0).map_err(failure)?;
-            if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
+        while let Some((_, e)) = places.next().map_err(failure)? {
+            let before = self.leases.get(&e);
+            if before.is_some_and(|lease| lease.until > request.now) {
                 continue;
             }
+            let unlisted = before.and_then(|lease| lease.unlisted);
             let Found::Sound(mut claim, single, keep) = look_at(conn, e).map_err(failure)? else {
                 broken.push(e);
                 claimed.ends_early = broken.len() >= MAX_DAMAGED;
@@ -247,7 +279,7 @@ impl Ledger {
                 continue;
             };
             claim.token.number = self.next_claim();
-            leases.push((e, Lease::new(&claim, request.lease, class, single, keep)));
+            leases.push((e, Lease { unlisted, ..Lease::new(&claim, request.lease, class, single, keep) }));
             claimed.claims.push(*claim);
             if claimed.claims.len() >= limit {
                 break;
@@ -255,9 +287,7 @@ impl Ledger {
         }
         for e in broken {
             // Whoever had it is late.
-            if let Some(late) = self.leases.remove(&e) {
-                self.held.remove(&(late.token.message, late.token.entry));
-            }
+            self.end(e);
             damaged.push(Damaged { e, queue: request.queue.clone(), class, at: request.now });
         }
         leases.into_iter().for_each(|(e, lease)| self.lease(e, lease));
@@ -284,16 +314,37 @@ impl Ledger {
     /// When the first entry of a queue can be claimed.
     fn first_due(&self, conn: &Connection, queue: &QueueName, class: Class) -> rusqlite::Result<Timestamp> {
         let mut places = conn.prepare_cached(DUE)?;
-        let mut places = places.query(params![queue.as_str(), class.number(), i64::MAX])?;
+        let places = places.query(params![queue.as_str(), class.number(), i64::MAX])?;
+        let mut places = Due::new(places, self.unlisted(queue, class, |_| true));
         let mut first = Timestamp::NEVER;
-        while let Some(place) = places.next()? {
-            let due = Timestamp::from_millis(count(place.get(1)?));
-            match self.leases.get(&place.get(0)?) {
+        while let Some((due, e)) = places.next()? {
+            match self.leases.get(&e) {
                 Some(lease) => first = first.min(lease.until.max(due)),
                 None => return Ok(first.min(due)),
             }
         }
         Ok(first)
+    }
+
+    /// The entries of a queue that are in no index and that `wanted` says are meant, and when they are due.
+    fn unlisted(
+        &self,
+        queue: &QueueName,
+        class: Class,
+        wanted: impl Fn(&Lease) -> bool,
+    ) -> Vec<(Timestamp, i64)> {
+        let lease = |e| self.leases.get(&e).filter(|lease| wanted(lease));
+        self.unlisted.of(queue, class).filter_map(|e| Some((lease(e)?.unlisted?, e))).collect()
+    }
+
+    /// The rowids of all of them in a queue.
+    pub(super) fn unlisted_in(&self, queue: &QueueName) -> Vec<i64> {
+        Class::ALL.into_iter().flat_map(|class| self.unlisted.of(queue, class)).collect()
+    }
+
+    /// Puts all that is in no index into it.
+    pub(super) fn list(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.unlisted.list(tx)
     }
 }
 
@@ -342,9 +393,6 @@ fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
     };
     Some(Found::Sound(Box::new(claim), entries == 1, keep))
 }
-
-/// The index alone answers this, so passing over claimed entries is cheap.
-pub(super) const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND class = ?2 AND parked IS NULL AND due <= ?3 ORDER BY due, e";
 
 const READ: &str = columns!(
     ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"

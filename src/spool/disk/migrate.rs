@@ -14,6 +14,9 @@ pub(super) fn migrate(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     if found < 3 {
         from_2(conn)?;
     }
+    if found < 4 {
+        conn.execute_batch(FROM_3)?;
+    }
     Ok(())
 }
 
@@ -80,5 +83,16 @@ DROP TABLE staged;
 CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
 UPDATE meta SET value = 3 WHERE key = 'version';
 PRAGMA user_version = 3;
+COMMIT;
+";
+
+/// Version 4 keeps what is born claimed out of the index of what is due.
+const FROM_3: &str = "
+BEGIN IMMEDIATE;
+DROP INDEX entry_due;
+ALTER TABLE entry ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL AND claimed = 0;
+UPDATE meta SET value = 4 WHERE key = 'version';
+PRAGMA user_version = 4;
 COMMIT;
 ";

@@ -11,7 +11,7 @@
 //!
 //! *rows* formats what a call brings → *queue* bounds what waits (*calls*) → *writer* commits it in groups
 //! (*apply* is the SQL, *prepared* what of it each message needs, *bodies* that of bodies, *damaged* that of what cannot be read, *keys*, *results* and *log* that of what outlives a message,
-//! *ledger* the leases and counts) → *schema* is the format, *migrate* brings earlier ones up to date. *segments* are the files of bodies, *clean* copies
+//! *ledger* the leases and counts, *unlisted* what no index has) → *schema* is the format, *migrate* brings earlier ones up to date. *segments* are the files of bodies, *clean* copies
 //! the last ones out of a file, *stage* takes large ones in while they arrive, *content* gives them out, *reader*
 //! answers what people ask.
 
@@ -40,6 +40,7 @@ mod stage;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 mod wal;
 mod writer;
 
@@ -281,6 +282,17 @@ impl DiskSpool {
         Ok(rows)
     }
 
+    /// What no index tells of what may be meant. Asked for before anything is read: what changes meanwhile
+    /// is then found by the one or the other.
+    async fn unlisted(&self, which: &Selection) -> Result<Vec<i64>, SpoolError> {
+        match &which.queue {
+            Some(queue) if which.message.is_none() && which.parked != Some(true) => {
+                self.look(|reply| Look::Unlisted { queue: queue.clone(), reply }).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     async fn write<T>(
         &self,
         urgent: bool,
@@ -368,7 +380,8 @@ impl Spool for DiskSpool {
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
         Box::pin(async move {
             self.handle.shared.check_open()?;
-            self.handle.readers.scan(which, after, limit).await
+            let unlisted = self.unlisted(&which).await?;
+            self.handle.readers.scan(which, unlisted, after, limit).await
         })
     }
 
@@ -377,7 +390,8 @@ impl Spool for DiskSpool {
             self.handle.shared.check_open()?;
             let Alter { which, change, now, after, limit } = alter;
             let reports = concerns(&change, REPORT_ENTRY);
-            let (rows, next) = self.handle.readers.page(which, reports, after, limit).await?;
+            let unlisted = self.unlisted(&which).await?;
+            let (rows, next) = self.handle.readers.page(which, unlisted, reports, after, limit).await?;
             if rows.is_empty() {
                 return Ok(Altered { next, ..Altered::default() });
             }

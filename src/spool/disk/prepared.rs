@@ -70,8 +70,7 @@ impl<'c> Prepared<'c> {
 
 const INSERT_MESSAGE: &str = "INSERT INTO message (n, id, sender, handling, accepted, expires, size, entries, head, keep, seg, off, \
      len, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
-const INSERT_ENTRY: &str =
-    "INSERT INTO entry (e, destination, queue, due, recipients, class) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT_ENTRY: &str = "INSERT INTO entry (e, destination, queue, due, recipients, class, claimed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const INSERT_BODY: &str = "INSERT INTO body (k, data) VALUES (?1, ?2)";
 const DELETE_ENTRY: &str = "DELETE FROM entry WHERE e = ?1";
 const DELETE_MESSAGES: &str = "DELETE FROM message WHERE n >= ?1 AND n < ?2";

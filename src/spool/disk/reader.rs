@@ -73,21 +73,23 @@ impl Readers {
     pub(super) async fn scan(
         self: &Arc<Self>,
         which: Selection,
+        unlisted: Vec<i64>,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> Result<Vec<EntrySummary>, SpoolError> {
-        self.run(move |conn| select::summaries(conn, &which, after, limit)).await
+        self.run(move |conn| select::summaries(conn, (&which, unlisted), after, limit)).await
     }
 
     /// A page of entries to alter, and where to go on.
     pub(super) async fn page(
         self: &Arc<Self>,
         which: Selection,
+        unlisted: Vec<i64>,
         reports: bool,
         after: Option<Place>,
         limit: usize,
     ) -> Result<(Vec<i64>, Option<Place>), SpoolError> {
-        self.run(move |conn| select::page(conn, &which, reports, after, limit)).await
+        self.run(move |conn| select::page(conn, (&which, unlisted), reports, after, limit)).await
     }
 }
 

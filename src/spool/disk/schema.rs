@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::super::{Class, SpoolError, Stats};
-use super::{DiskOptions, migrate};
+use super::{DiskOptions, migrate, unlisted};
 
 /// Opens the one connection that writes, makes the tables when there are none.
 pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connection, SpoolError> {
@@ -128,6 +128,9 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     };
     let (opened, clean) = (key("opened")?, key("clean")? != 0);
     tx.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1), ('clean', 0)", [opened + 1])?;
+    if !clean {
+        unlisted::list_left(&tx)?;
+    }
     let mut next = 0;
     for sql in
         ["SELECT max(n) FROM message", "SELECT max(k) >> 20 FROM body", "SELECT max(e) >> 20 FROM entry"]
@@ -138,7 +141,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     let messages: i64 = tx.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
     let octets: i64 = tx.query_row(OCTETS, [], |row| row.get(0))?;
     let queues: Vec<(String, Class, u64)> = tx
-        .prepare("SELECT queue, class, count(*) FROM entry WHERE parked IS NULL GROUP BY queue, class")?
+        .prepare(QUEUES)?
         .query_map([], |row| {
             let class = Class::from_number(row.get(1)?).unwrap_or_default();
             Ok((row.get(0)?, class, count(row.get(2)?)))
@@ -174,7 +177,7 @@ pub(super) fn column(value: u64) -> i64 {
 
 /// Written to `user_version`. A change of the tables below raises it and brings a migration and a
 /// fixture of the old format.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// 2^20 pieces of a body (at least 4 KiB each where memory is short, 256 KiB otherwise) or entries of
 /// a message; 2^43 messages are 27 years at 10,000 a second.
@@ -196,6 +199,9 @@ const WRITER_CACHE_KIB: i64 = 8 << 10;
 
 /// Against a person's shell that holds the lock for a moment.
 const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+
+const QUEUES: &str =
+    "SELECT queue, class, count(*) FROM entry WHERE parked IS NULL AND claimed = 0 GROUP BY queue, class";
 
 /// Where no body is in the table, no message need be read.
 const OCTETS: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM body) \
@@ -251,7 +257,7 @@ pub(super) use besides;
 // STRICT, since a person may edit it. `entries` counts those that are left; `keep` is how long results are
 // kept, in milliseconds; the segment columns are NULL for a body in the table `body`. `mark` is what is to be
 // done with an entry that was claimed when somebody wanted it: 'cancel', or 'hold' with the reason behind a
-// space.
+// space. `claimed` is 1 for an entry that was born claimed and not changed since: the index does not have it.
 const TABLES: &str = concat!(
     "
 BEGIN IMMEDIATE;
@@ -265,9 +271,9 @@ CREATE TABLE message (
 CREATE TABLE entry (
   e INTEGER PRIMARY KEY, destination TEXT NOT NULL, queue TEXT NOT NULL, due INTEGER NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, parked TEXT, recipients TEXT NOT NULL,
-  class INTEGER NOT NULL DEFAULT 1, mark TEXT
+  class INTEGER NOT NULL DEFAULT 1, mark TEXT, claimed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL;
+CREATE INDEX entry_due ON entry (queue, class, due) WHERE parked IS NULL AND claimed = 0;
 CREATE INDEX entry_parked ON entry (parked) WHERE parked IS NOT NULL;
 CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 ",
@@ -275,8 +281,8 @@ CREATE TABLE body (k INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
     view_mail!(),
     "CREATE VIEW content AS SELECT m.id AS id, b.k & 1048575 AS piece, CAST(b.data AS TEXT) AS text
 FROM message m JOIN body b ON b.k >= m.n << 20 AND b.k < (m.n + 1) << 20;
-INSERT INTO meta VALUES ('version', 3), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
-PRAGMA user_version = 3;
+INSERT INTO meta VALUES ('version', 4), ('spool', lower(hex(randomblob(16)))), ('clean', 1), ('opened', 0);
+PRAGMA user_version = 4;
 COMMIT;
 "
 );

@@ -18,10 +18,13 @@ use crate::spool::altering::Mark;
 /// An entry's place in the order of all.
 pub(super) type Place = (MessageId, u32);
 
+/// A selection, and the rowids of what no index tells of what may be meant.
+type Which<'a> = (&'a Selection, Vec<i64>);
+
 /// A page of entries to alter: their rowids, and where to go on. `reports`: also those of messages.
 pub(super) fn page(
     conn: &Connection,
-    which: &Selection,
+    which: Which<'_>,
     reports: bool,
     after: Option<Place>,
     limit: usize,
@@ -46,7 +49,7 @@ pub(super) fn page(
 /// shell.
 pub(super) fn summaries(
     conn: &Connection,
-    which: &Selection,
+    which: Which<'_>,
     after: Option<Place>,
     limit: usize,
 ) -> rusqlite::Result<Vec<EntrySummary>> {
@@ -71,13 +74,13 @@ pub(super) fn summaries(
 /// It is told of each whether it is meant.
 fn walk(
     conn: &Connection,
-    which: &Selection,
+    (which, unlisted): Which<'_>,
     after: Option<Place>,
     mut visit: impl FnMut(&rusqlite::Row<'_>, i64, bool) -> rusqlite::Result<bool>,
 ) -> rusqlite::Result<()> {
     let filter = Filter::new(which);
     if which.message.is_none()
-        && let Some(rows) = few(conn, which)?
+        && let Some(rows) = few(conn, which, unlisted)?
     {
         let mut places = Vec::with_capacity(rows.len());
         let mut nowhere = Vec::new();
@@ -127,8 +130,7 @@ fn walk(
 }
 
 /// The rowids of those that may be meant, where an index finds them and they are few.
-fn few(conn: &Connection, which: &Selection) -> rusqlite::Result<Option<Vec<i64>>> {
-    let mut rows: Vec<i64> = Vec::new();
+fn few(conn: &Connection, which: &Selection, mut rows: Vec<i64>) -> rusqlite::Result<Option<Vec<i64>>> {
     if which.queue.is_none() && which.parked != Some(true) {
         return Ok(None);
     }
@@ -138,6 +140,9 @@ fn few(conn: &Connection, which: &Selection) -> rusqlite::Result<Option<Vec<i64>
         for e in conn.prepare_cached(IN_QUEUE)?.query_map(params![queue.as_str()], |row| row.get(0))? {
             rows.push(e?);
         }
+        // What was in no index when its list was made, and is now.
+        rows.sort_unstable();
+        rows.dedup();
     }
     if which.parked != Some(false) && rows.len() <= FEW {
         for e in conn.prepare_cached(PARKED)?.query_map([], |row| row.get(0))? {
@@ -230,7 +235,7 @@ const ENTRIES: &str = columns!(
 const ONE: &str = columns!(", e.e, e.parked, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1");
 
 /// One more than are few, so that more is noticed.
-const IN_QUEUE: &str = "SELECT e FROM entry WHERE queue = ?1 AND parked IS NULL LIMIT 10001";
+const IN_QUEUE: &str = "SELECT e FROM entry WHERE queue = ?1 AND parked IS NULL AND claimed = 0 LIMIT 10001";
 const PARKED: &str = "SELECT e FROM entry WHERE parked IS NOT NULL LIMIT 10001";
 
 /// As many are found anew for each page, which takes some 50 ms; going through a million in order takes

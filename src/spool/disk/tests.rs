@@ -114,12 +114,12 @@ fn who_gets_an_error_has_claimed_nothing() {
     let tables = "CREATE TABLE message (n INTEGER PRIMARY KEY, id, sender, handling, accepted, expires, head, octets,
            seg, entries, keep);
          CREATE TABLE entry (e INTEGER PRIMARY KEY, destination, queue, due, attempts, parked, recipients, class,
-           mark);";
+           mark, claimed);";
     conn.execute_batch(tables).unwrap();
     for n in 1..=3_u64 {
         let values = "INSERT INTO message VALUES (?1, ?2, '<>', '', 0, 9, x'', ?3, NULL, 1, NULL)";
         conn.execute(values, rusqlite::params![column(n), sample(n).id.to_string(), 7]).unwrap();
-        let values = "INSERT INTO entry VALUES (?1 << 20, 'q.test', 'q.test', ?1, 0, NULL, 'waiting <a@q.test>', 1, NULL)";
+        let values = "INSERT INTO entry VALUES (?1 << 20, 'q.test', 'q.test', ?1, 0, NULL, 'waiting <a@q.test>', 1, NULL, 0)";
         conn.execute(values, [column(n)]).unwrap();
     }
     // Reading the third fails, as it does where a page of the file is broken: SQLite has no abs of this.
@@ -166,10 +166,28 @@ fn a_look_at_another_queue_parses_nothing_again() {
     let dir = tempfile::tempdir().unwrap();
     let conn = schema::open_writer(&dir.path().join("spool.db"), &DiskOptions::new()).unwrap();
     for queue in ["a.test", "b.test"] {
-        let mut due = conn.prepare_cached(ledger::DUE).unwrap();
+        let mut due = conn.prepare_cached(unlisted::DUE).unwrap();
         assert!(due.query(rusqlite::params![queue, 1, i64::MAX]).unwrap().next().unwrap().is_none());
         assert_eq!(due.get_status(StatementStatus::RePrepare), 0);
     }
+}
+
+#[test]
+fn what_goes_into_the_index_while_somebody_looks_is_seen_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join("spool.db"), &DiskOptions::new()).unwrap();
+    for n in 1..=2_u64 {
+        let message = "INSERT INTO message (n, id, sender, accepted, expires, size, entries, head) \
+             VALUES (?1, ?2, '<>', 0, 9, 0, 1, x'')";
+        conn.execute(message, rusqlite::params![column(n), sample(n).id.to_string()]).unwrap();
+        let entry = "INSERT INTO entry (e, destination, queue, due, recipients, claimed) \
+             VALUES (?1 << 20, 'q.test', 'q.test', 0, 'waiting <a@q.test>', ?1 - 1)";
+        conn.execute(entry, [column(n)]).unwrap();
+    }
+    // Neither had been in the index when its list was made.
+    let which = Selection::queue(QueueName::new("q.test"));
+    let seen = select::summaries(&conn, (&which, vec![2 << 20, 1 << 20]), None, 9).unwrap();
+    assert_eq!(seen.iter().map(|entry| entry.message).collect::<Vec<_>>(), [1, 2].map(|n| sample(n).id));
 }
 
 #[tokio::test]

@@ -193,6 +193,7 @@ impl Writer {
             Look::Queues { after, limit, reply } => {
                 let _ = reply.send(self.ledger.queues(&self.conn, after, limit));
             }
+            Look::Unlisted { queue, reply } => drop(reply.send(Ok(self.ledger.unlisted_in(&queue)))),
         }
     }
 
@@ -428,8 +429,11 @@ impl Writer {
         kept
     }
 
-    fn leave_clean(&self) -> Result<(), SpoolError> {
-        self.conn.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).map_err(failure)?;
+    fn leave_clean(&mut self) -> Result<(), SpoolError> {
+        let tx = self.conn.transaction().map_err(failure)?;
+        self.ledger.list(&tx).map_err(failure)?;
+        tx.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).map_err(failure)?;
+        tx.commit().map_err(failure)?;
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failure)?;
         Ok(())
     }

@@ -1,0 +1,149 @@
+//! What is born claimed is in no index until somebody changes it, and nothing of it is lost by that.
+
+use std::future::Future;
+use std::path::Path;
+use std::task::{Context, Waker};
+
+use postroad::clock::Timestamp;
+use postroad::spool::contract::{remove, sample};
+use postroad::spool::{
+    Alter, Change, ClaimRequest, Class, DiskSpool, Durability, NewMessage, QueueName, Selection, Settlement,
+    Spool, Stats, Then,
+};
+
+use super::help::{claim, holding, shell};
+
+const LEASE: Option<Timestamp> = Some(Timestamp::from_millis(1));
+
+/// The messages of the entries that the index of what is due has.
+fn listed(dir: &Path) -> Vec<i64> {
+    let shell = shell(dir);
+    let index =
+        "SELECT e >> 20 FROM entry INDEXED BY entry_due WHERE parked IS NULL AND claimed = 0 ORDER BY e";
+    let mut rows = shell.prepare(index).unwrap();
+    rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn samples(some: std::ops::RangeInclusive<u64>) -> Vec<NewMessage> {
+    some.map(sample).collect()
+}
+
+#[tokio::test]
+async fn what_is_delivered_at_the_first_attempt_was_in_no_index_of_what_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let claims = spool.enqueue(samples(1..=3), LEASE).await.unwrap().claims;
+    assert!(listed(dir.path()).is_empty());
+    // What is not delivered goes into it.
+    let retry = Settlement {
+        recipients: claims[1].recipients.clone(),
+        then: Then::Retry(Timestamp::from_millis(7)),
+        ..remove(&claims[1])
+    };
+    spool.settle(vec![remove(&claims[0]), retry], Durability::Synced).await.unwrap();
+    assert_eq!(listed(dir.path()), [2]);
+    // And so does what somebody changes.
+    let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
+    let alter = Alter { which, change: Change::Cancel, now, after: None, limit: 9 };
+    assert_eq!(spool.alter(alter).await.unwrap().claimed, 1);
+    assert_eq!(listed(dir.path()), [2, 3]);
+    assert_eq!((spool.stats().messages, spool.stats().entries), (2, 2));
+}
+
+#[tokio::test]
+async fn a_good_end_and_the_opening_after_a_bad_one_put_all_into_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let never = Some(Timestamp::NEVER);
+    let claims = spool.enqueue(samples(1..=4), never).await.unwrap().claims;
+    spool.settle(vec![remove(&claims[1])], Durability::Synced).await.unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["spool.db", "spool.db-wal"] {
+        std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
+    }
+    spool.close().await.unwrap();
+    assert_eq!(listed(dir.path()), [1, 3, 4], "by a good end");
+    assert!(listed(killed.path()).is_empty(), "it is as it was left");
+    for dir in [dir.path(), killed.path()] {
+        let spool = DiskSpool::open(dir).unwrap();
+        assert_eq!((spool.stats().messages, spool.stats().entries), (3, 3));
+        assert_eq!(spool.queues(None, 9).await.unwrap()[0].entries, 3);
+        assert_eq!(listed(dir), [1, 3, 4]);
+        let claims = claim(&spool, 9).await;
+        let ids: Vec<_> = claims.iter().map(|claim| claim.token.message).collect();
+        assert_eq!(ids, [1, 3, 4].map(|n| sample(n).id));
+        spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap();
+        assert_eq!(spool.stats(), Stats::default());
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_first_is_claimed_first_wherever_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let due_at = |n: u64, due| {
+        let mut message = sample(n);
+        message.entries[0].due = Timestamp::from_millis(due);
+        message
+    };
+    let far = Timestamp::from_millis(5_000);
+    spool.enqueue(vec![due_at(1, 30), due_at(2, 10), due_at(3, 9_000)], LEASE).await.unwrap();
+    spool.enqueue(vec![due_at(4, 20), due_at(5, 10), due_at(6, 40)], None).await.unwrap();
+    let claim = async |now, limit| -> Vec<_> {
+        let (queue, class) = (QueueName::new("q.test"), Class::Normal);
+        let now = Timestamp::from_millis(now);
+        let claims = spool.claim(ClaimRequest { queue, class, now, limit, lease: far }).await.unwrap();
+        claims.into_iter().map(|claim| claim.token.message).collect()
+    };
+    assert_eq!(claim(40, 3).await, [2, 5, 4].map(|n| sample(n).id));
+    assert_eq!(claim(35, 9).await, [1].map(|n| sample(n).id));
+    assert_eq!(claim(40, 9).await, [6].map(|n| sample(n).id));
+    assert_eq!(claim(9_000, 9).await, [2, 5, 4, 1, 6, 3].map(|n| sample(n).id));
+}
+
+#[tokio::test]
+async fn what_its_caller_did_not_wait_for_is_claimed_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let hold = holding(dir.path());
+    let mut given_up = Box::pin(spool.enqueue(samples(1..=2), Some(Timestamp::NEVER)));
+    assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(given_up);
+    drop(hold);
+    spool.flush().await.unwrap();
+    assert_eq!(spool.stats().entries, 2);
+    let queue = spool.queues(None, 9).await.unwrap().remove(0);
+    assert_eq!((queue.entries, queue.due), (2, Timestamp::default()), "it is due at once");
+    let claims = claim(&spool, 9).await;
+    assert_eq!(claims.len(), 2);
+    assert_eq!(spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_it_is_set_aside_when_its_lease_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(samples(1..=3), LEASE).await.unwrap();
+    // The second is damaged, the third was removed by a person.
+    let damage = "UPDATE entry SET recipients = 'x' WHERE e >> 20 = 2; DELETE FROM entry WHERE e >> 20 = 3";
+    shell(dir.path()).execute_batch(damage).unwrap();
+    assert_eq!(claim(&spool, 9).await.len(), 1);
+    spool.flush().await.unwrap();
+    assert_eq!((spool.set_aside().len(), spool.stats().parked), (1, 1));
+    assert!(claim(&spool, 9).await.is_empty());
+    assert_eq!(spool.queues(None, 9).await.unwrap()[0].due.as_millis(), 1_000, "nothing else is due");
+    let born = "SELECT count(*) FROM entry WHERE claimed <> 0 AND parked IS NOT NULL";
+    assert_eq!(shell(dir.path()).query_row(born, [], |row| row.get(0)), Ok(0), "a person may let it go");
+    let queue = Selection::queue(QueueName::new("q.test"));
+    assert_eq!(spool.scan(queue, None, 9).await.unwrap().len(), 1, "what can be read of it");
+    let alter = |change| {
+        let (which, now) = (Selection::parked(), Timestamp::from_millis(500));
+        Alter { which, change, now, after: None, limit: 9 }
+    };
+    assert_eq!(spool.alter(alter(Change::Cancel)).await.unwrap().changed, 1);
+    assert_eq!(
+        (spool.stats().entries, spool.stats().parked),
+        (2, 0),
+        "one of them is nowhere but in the count"
+    );
+}
