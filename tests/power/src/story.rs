@@ -56,6 +56,11 @@ impl Letter {
         message
     }
 
+    /// Whether a call that brings it first claims what it brings: every other one does.
+    const fn is_born_claimed(self) -> bool {
+        self.n.is_multiple_of(2)
+    }
+
     /// Whether it has a key, keeps its results and is logged.
     pub const fn is_remembered(self) -> bool {
         self.n >= REMEMBERED
@@ -333,10 +338,14 @@ impl Teller {
             let ended = if done.contains(&call) { Ended::Done } else { Ended::Refused };
             self.note(Note::Ended(call, ended));
         }
-        self.claims =
-            claims.into_iter().map(|claim| ((claim.token.message, claim.token.entry), claim)).collect();
+        self.claims.clear();
+        self.hold(claims);
         self.spool = Some(spool);
         Ok(())
+    }
+
+    fn hold(&mut self, claims: Vec<Claim>) {
+        self.claims.extend(claims.into_iter().map(|c| ((c.token.message, c.token.entry), c)));
     }
 
     fn note(&mut self, note: Note) {
@@ -370,8 +379,7 @@ impl Teller {
         // What the round before left running may be what a process dies of: then nothing more was claimed.
         let claims = claim_all(&spool).await;
         let could_claim = claims.is_ok();
-        let claims = claims.unwrap_or_default().into_iter();
-        self.claims.extend(claims.map(|claim| ((claim.token.message, claim.token.entry), claim)));
+        self.hold(claims.unwrap_or_default());
         let mut under_way = Vec::new();
         for call in calls {
             let number = self.calls.len();
@@ -390,19 +398,20 @@ impl Teller {
             let task = tokio::spawn(async move {
                 let result = make(&spool, call, claim, logs).await;
                 let ended = match &result {
-                    Ok(()) => Ended::Done,
+                    Ok(_) => Ended::Done,
                     Err(SpoolError::Unknown(_)) => Ended::Unknown,
                     Err(_) => Ended::Refused,
                 };
-                (disk.answer(number, ended), result.err())
+                (disk.answer(number, ended), result)
             });
             under_way.push((number, task));
         }
         let mut answers = Vec::new();
         for (number, task) in under_way {
-            let answer = task.await.unwrap();
-            self.known.note(Note::Ended(number, answer.0), &self.calls);
-            answers.push(answer);
+            let (ended, result) = task.await.unwrap();
+            self.known.note(Note::Ended(number, ended), &self.calls);
+            let error = result.map(|born| self.hold(born)).err();
+            answers.push((ended, error));
         }
         answers
     }
@@ -427,10 +436,18 @@ pub enum Refused {
     Wrong(String),
 }
 
-async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>, logs: bool) -> Result<(), SpoolError> {
+/// Makes a call. What it brings is returned if it is claimed by that.
+async fn make(
+    spool: &DiskSpool,
+    call: Call,
+    claim: Option<Claim>,
+    logs: bool,
+) -> Result<Vec<Claim>, SpoolError> {
     match call {
         Call::Enqueue(letters) => {
-            spool.enqueue(letters.into_iter().map(Letter::whole).collect(), None).await?;
+            let lease = letters.first().is_some_and(|letter| letter.is_born_claimed()).then_some(LEASE);
+            let messages = letters.into_iter().map(Letter::whole).collect();
+            return Ok(spool.enqueue(messages, lease).await?.claims);
         }
         Call::Stage(letter) => {
             let mut writer = spool.stage().await?;
@@ -461,7 +478,7 @@ async fn make(spool: &DiskSpool, call: Call, claim: Option<Claim>, logs: bool) -
         }
         Call::Alter(id, wanted) => order(spool, Selection::message(id), wanted).await?,
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 async fn settle(spool: &DiskSpool, settlement: Settlement) -> Result<(), SpoolError> {
