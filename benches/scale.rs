@@ -45,6 +45,7 @@ fn main() {
         ("fill", Some(dir)) => runtime.block_on(fill(&dir, entries(), destinations())),
         ("dead", Some(dir)) => runtime.block_on(fill(&dir, entries() / 2, 1)),
         ("open", Some(dir)) => runtime.block_on(open(&dir)),
+        ("die", Some(dir)) => runtime.block_on(die(&dir)),
         ("engine", Some(dir)) => runtime.block_on(engine(&dir)),
         ("fresh", Some(dir)) => runtime.block_on(fresh(&dir)),
         ("orders", Some(dir)) => runtime.block_on(orders(&dir)),
@@ -57,6 +58,8 @@ fn everything() {
     let (full, empty, dead) = (dir.path().join("full"), dir.path().join("empty"), dir.path().join("dead"));
     println!("{} entries for {} destinations", entries(), destinations());
     phase("fill", &full);
+    phase("open", &full);
+    phase("die", &full);
     phase("open", &full);
     phase("engine", &full);
     for round in 0..3 {
@@ -131,6 +134,16 @@ fn message(number: u64, destinations: u64, due: Duration, rng: &Rng, body: &Byte
     entry.due = now.after(due + Duration::from_millis(if due.is_zero() { 0 } else { number * 10 }));
     entry.recipients = vec![Rcpt::new(ForwardPath::parse(&format!("r{number}@{domain}")).unwrap())];
     message
+}
+
+/// Takes mail in that it claims at once, and ends as by kill -9.
+async fn die(dir: &Path) {
+    let spool = DiskSpool::open(dir).unwrap();
+    let (rng, body) = (Rng::seeded(2), Bytes::from_static(b"x"));
+    let batch = (0..10_000).map(|n| message(n, destinations(), Duration::ZERO, &rng, &body)).collect();
+    let claims = spool.enqueue(batch, Some(Timestamp::NEVER)).await.unwrap().claims;
+    println!("killed with {} claimed since they came", claims.len());
+    std::process::exit(0);
 }
 
 async fn open(dir: &Path) {
