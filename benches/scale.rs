@@ -140,7 +140,8 @@ fn message(number: u64, destinations: u64, due: Duration, rng: &Rng, body: &Byte
 async fn die(dir: &Path) {
     let spool = DiskSpool::open(dir).unwrap();
     let (rng, body) = (Rng::seeded(2), Bytes::from_static(b"x"));
-    let batch = (0..10_000).map(|n| message(n, destinations(), Duration::ZERO, &rng, &body)).collect();
+    let due = Duration::from_secs(3600);
+    let batch = (0..10_000).map(|n| message(n, destinations(), due, &rng, &body)).collect();
     let claims = spool.enqueue(batch, Some(Timestamp::NEVER)).await.unwrap().claims;
     println!("killed with {} claimed since they came", claims.len());
     std::process::exit(0);

@@ -112,20 +112,6 @@ async fn dropping_the_spool_writes_what_was_handed_over() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_is_done_and_its_claims_are_free() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = DiskSpool::open(dir.path()).unwrap();
-    {
-        let mut call = spool.enqueue(vec![sample(1)], Some(Timestamp::NEVER));
-        let waker = std::task::Waker::noop();
-        assert!(call.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
-    }
-    spool.flush().await.unwrap();
-    let claims = claim(&spool, 9).await;
-    assert_eq!(claims.len(), 1, "stored, and not held by nobody for ever");
-}
-
-#[tokio::test]
 async fn nothing_of_a_message_is_left_when_its_last_entry_is_settled() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();

@@ -125,8 +125,9 @@ async fn one_wrong_call_does_not_fail_its_group() {
         drop(hold);
     };
     let (a, b, c, ()) = tokio::join!(
-        spool.enqueue(vec![right], None),
-        spool.enqueue(vec![wrong, sample(3)], None),
+        // Claimed as it comes, once, though the group is done over.
+        spool.enqueue(vec![right], Some(Timestamp::from_millis(1))),
+        spool.enqueue(vec![wrong, sample(3)], Some(Timestamp::NEVER)),
         spool.enqueue(vec![sample(4)], None),
         release
     );

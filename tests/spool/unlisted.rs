@@ -1,14 +1,13 @@
 //! What is born claimed is in no index until somebody changes it, and nothing of it is lost by that.
 
-use std::future::Future;
 use std::path::Path;
 use std::task::{Context, Waker};
 
 use postroad::clock::Timestamp;
 use postroad::spool::contract::{remove, sample};
 use postroad::spool::{
-    Alter, Change, ClaimRequest, Class, DiskSpool, Durability, NewMessage, QueueName, Selection, Settlement,
-    Spool, Stats, Then,
+    Alter, Change, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, NewMessage, QueueName, Selection,
+    Settlement, Spool, Stats, Then,
 };
 
 use super::help::{claim, holding, shell};
@@ -42,16 +41,18 @@ async fn what_is_delivered_at_the_first_attempt_was_in_no_index_of_what_is_due()
     };
     spool.settle(vec![remove(&claims[0]), retry], Durability::Synced).await.unwrap();
     assert_eq!(listed(dir.path()), [2]);
-    // And so does what somebody changes.
-    let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
-    let alter = Alter { which, change: Change::Cancel, now, after: None, limit: 9 };
-    assert_eq!(spool.alter(alter).await.unwrap().claimed, 1);
-    assert_eq!(listed(dir.path()), [2, 3]);
+    // And so does what somebody changes, but not what is left as it is.
+    for (change, there) in [(Change::Due(Timestamp::NEVER), vec![2]), (Change::Cancel, vec![2, 3])] {
+        let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
+        let alter = Alter { which, change, now, after: None, limit: 9 };
+        assert_eq!(spool.alter(alter).await.unwrap().claimed, 1);
+        assert_eq!(listed(dir.path()), there);
+    }
     assert_eq!((spool.stats().messages, spool.stats().entries), (2, 2));
 }
 
 #[tokio::test]
-async fn a_good_end_and_the_opening_after_a_bad_one_put_all_into_the_index() {
+async fn a_good_end_puts_all_into_the_index_and_after_a_bad_one_it_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let never = Some(Timestamp::NEVER);
@@ -68,10 +69,18 @@ async fn a_good_end_and_the_opening_after_a_bad_one_put_all_into_the_index() {
         let spool = DiskSpool::open(dir).unwrap();
         assert_eq!((spool.stats().messages, spool.stats().entries), (3, 3));
         assert_eq!(spool.queues(None, 9).await.unwrap()[0].entries, 3);
-        assert_eq!(listed(dir), [1, 3, 4]);
-        let claims = claim(&spool, 9).await;
+        // What is put off is put off, wherever it was found.
+        let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
+        let change = Change::Due(Timestamp::from_millis(900));
+        let alter = Alter { which, change, now, after: None, limit: 9 };
+        assert_eq!(spool.alter(alter).await.unwrap().changed, 1);
+        let mut claims = claim(&spool, 9).await;
         let ids: Vec<_> = claims.iter().map(|claim| claim.token.message).collect();
-        assert_eq!(ids, [1, 3, 4].map(|n| sample(n).id));
+        assert_eq!(ids, [1, 4].map(|n| sample(n).id));
+        let (now, lease, limit) = (Timestamp::from_millis(900), Timestamp::NEVER, 9);
+        let (queue, class) = (QueueName::new("q.test"), Class::Normal);
+        claims.extend(spool.claim(ClaimRequest { queue, class, now, limit, lease }).await.unwrap());
+        assert_eq!(claims.len(), 3);
         spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap();
         assert_eq!(spool.stats(), Stats::default());
     }
@@ -106,16 +115,26 @@ async fn what_its_caller_did_not_wait_for_is_claimed_by_another() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
     let hold = holding(dir.path());
-    let mut given_up = Box::pin(spool.enqueue(samples(1..=2), Some(Timestamp::NEVER)));
-    assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    drop(given_up);
-    drop(hold);
+    let mut enqueue = spool.enqueue(samples(1..=2), Some(Timestamp::NEVER));
+    assert!(enqueue.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop((enqueue, hold));
     spool.flush().await.unwrap();
     assert_eq!(spool.stats().entries, 2);
+    // Nor for a claim.
+    let hold = holding(dir.path());
+    let (now, lease, limit) = (Timestamp::from_millis(1), Timestamp::NEVER, 9);
+    let (queue, class) = (QueueName::new("q.test"), Class::Normal);
+    let mut enqueue = spool.enqueue(samples(3..=3), None);
+    assert!(enqueue.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let mut claims = spool.claim(ClaimRequest { queue, class, now, limit, lease });
+    assert!(claims.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop((claims, hold));
+    enqueue.await.unwrap();
+    spool.flush().await.unwrap();
     let queue = spool.queues(None, 9).await.unwrap().remove(0);
-    assert_eq!((queue.entries, queue.due), (2, Timestamp::default()), "it is due at once");
+    assert_eq!((queue.entries, queue.due), (3, Timestamp::default()), "it is due at once");
     let claims = claim(&spool, 9).await;
-    assert_eq!(claims.len(), 2);
+    assert_eq!(claims.len(), 3);
     assert_eq!(spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap(), []);
 }
 
@@ -146,4 +165,69 @@ async fn what_cannot_be_read_of_it_is_set_aside_when_its_lease_ends() {
         (2, 0),
         "one of them is nowhere but in the count"
     );
+}
+
+#[tokio::test]
+async fn a_person_may_change_it_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(samples(1..=4), LEASE).await.unwrap();
+    let changes = "UPDATE entry SET parked = 'stop' WHERE e >> 20 = 1;
+        UPDATE entry SET claimed = 0 WHERE e >> 20 = 2;
+        DELETE FROM entry WHERE e >> 20 = 3; DELETE FROM message WHERE n = 3";
+    shell(dir.path()).execute_batch(changes).unwrap();
+    // The third comes again, as another.
+    let again = spool.enqueue(samples(3..=3), Some(Timestamp::NEVER)).await.unwrap().claims;
+    let claims = claim(&spool, 9).await;
+    assert_eq!(
+        claims.iter().map(|claim| claim.token.message).collect::<Vec<_>>(),
+        [2, 4].map(|n| sample(n).id)
+    );
+    spool.flush().await.unwrap();
+    let settled = claims.iter().chain(&again).map(remove).collect();
+    assert_eq!(spool.settle(settled, Durability::Synced).await.unwrap(), []);
+    // What it has parked it may let go.
+    spool.close().await.unwrap();
+    shell(dir.path()).execute("UPDATE entry SET parked = NULL", []).unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    assert_eq!(claim(&spool, 9).await[0].token.message, sample(1).id);
+}
+
+#[tokio::test]
+async fn without_room_for_the_index_a_spool_is_closed_and_opened_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    let queues: Vec<_> =
+        (0..2_000).map(|n| QueueName::new(&format!("{n}.{}.test", "long".repeat(12)))).collect();
+    let born = queues.iter().zip(1..).map(|(queue, n)| {
+        let mut message = sample(n);
+        message.head = vec![b'x'; 3_000].into();
+        message.entries[0].queue = queue.clone();
+        message
+    });
+    spool.enqueue(born.collect(), LEASE).await.unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["spool.db", "spool.db-wal"] {
+        std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
+    }
+    // With the room that is kept for settlements this is less than it has: it grows no more.
+    let mut full = DiskOptions::new();
+    full.max_octets = Some(1);
+    for clean in [false, true] {
+        let spool = DiskSpool::open_with(killed.path(), full.clone()).unwrap();
+        assert_eq!((spool.was_clean(), spool.stats().entries), (clean, 2_000));
+        assert_eq!(spool.queues(None, 9_999).await.unwrap().len(), 2_000);
+        spool.close().await.unwrap();
+        assert!(listed(killed.path()).is_empty(), "there was room");
+    }
+    let spool = DiskSpool::open_with(killed.path(), full).unwrap();
+    let mut settled = Vec::new();
+    for queue in queues {
+        let (class, now, lease) = (Class::Normal, Timestamp::from_millis(1), Timestamp::NEVER);
+        let claims = spool.claim(ClaimRequest { queue, class, now, limit: 9, lease }).await.unwrap();
+        settled.extend(claims.iter().map(remove));
+    }
+    assert_eq!(settled.len(), 2_000);
+    assert_eq!(spool.settle(settled, Durability::Synced).await.unwrap(), []);
+    assert_eq!(spool.stats(), Stats::default());
 }

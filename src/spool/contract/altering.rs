@@ -135,21 +135,29 @@ pub async fn orders_of_a_queue_reach_what_was_born_claimed(spool: &dyn Spool) ->
     let lease = Some(Timestamp::from_millis(LEASE));
     let born = spool.enqueue(vec![sample(1), due_at(sample(2), 9), sample(3)], lease).await?.claims;
     spool.enqueue(vec![due_at(sample(4), 7)], None).await?;
+    let mut astray = sample(5);
+    in_queue(&mut astray, "site.test");
+    spool.enqueue(vec![astray], lease).await?;
     let put_off = alter(spool, queue(), Change::Due(Timestamp::from_millis(600)), 100).await?;
     ensure((put_off.changed, put_off.claimed) == (1, 3), "claimed, it is left as it is")?;
     let cancelled = alter(spool, Selection::message(id(2)), Change::Cancel, 100).await?;
     ensure((cancelled.changed, cancelled.claimed) == (0, 1), "or the order is noted")?;
     let held = alter(spool, queue(), Change::Hold("wait".into()), LEASE).await?;
     ensure((held.changed, held.claimed) == (3, 0), "and followed when the lease has ended")?;
-    ensure((spool.stats().parked, spool.stats().entries) == (3, 4), "which counts")?;
+    ensure((spool.stats().parked, spool.stats().entries) == (3, 5), "which counts")?;
     let first = only(claim(spool, "q.test", LEASE, 9).await?)?;
     ensure(first.token.message == id(2) && first.cancelled, "what was noted outlives the claim")?;
     let fenced = spool.settle(born.iter().map(remove).collect(), Durability::Synced).await?;
     ensure(fenced.len() == 3, "whoever had it is late")?;
     let released = alter(spool, Selection::parked(), Change::Release, LEASE).await?;
     ensure(released.changed == 3, "what is held is released")?;
+    let site = || Selection::queue(QueueName::new("site.test"));
+    let requeued = alter(spool, site(), Change::Requeue, LEASE).await?;
+    ensure((requeued.changed, requeued.claimed) == (1, 0), "what is to go elsewhere goes")?;
+    let left = claim(spool, "site.test", 9 * LEASE, 9).await?;
+    ensure(left.is_empty() && spool.scan(site(), None, 9).await?.is_empty(), "and is not where it was")?;
     let rest = claim(spool, "q.test", LEASE, 9).await?;
-    ensure(ids(&rest) == [id(1), id(3), id(4)], "and claimed")?;
+    ensure(ids(&rest) == [id(1), id(3), id(4), id(5)], "and all is claimed")?;
     spool.settle(rest.iter().chain([&first]).map(remove).collect(), Durability::Synced).await?;
     ensure(spool.stats() == Stats::default(), "and all is settled")
 }
@@ -284,8 +292,12 @@ pub async fn what_an_old_clock_put_off_is_due_sooner(spool: &dyn Spool) -> Kept 
     ensure(times().await? == expected, "each by as much, and what somebody wanted at a time is not")?;
     ensure(spool.stats().parked == 1, "what is held stays so")?;
     ensure(ids(&claim(spool, "q.test", 50_000, 9).await?) == [id(3), id(9), id(6)], "and due is due")?;
-    let altered = alter(spool, Selection::message(id(6)), Change::SetBack(back), 49_500).await?;
-    ensure((altered.changed, altered.claimed) == (0, 1), "what is claimed is left")
+    let altered = alter(spool, Selection::message(id(6)), Change::SetBack(back.clone()), 49_500).await?;
+    ensure((altered.changed, altered.claimed) == (0, 1), "what is claimed is left")?;
+    let born = due_at(sample(10), 49_000);
+    spool.enqueue(vec![born], Some(Timestamp::from_millis(500_000))).await?;
+    let altered = alter(spool, Selection::message(id(10)), Change::SetBack(back), 50_000).await?;
+    ensure((altered.changed, altered.claimed) == (0, 1), "also what was born claimed")
 }
 
 /// What is requeued waits in its destination's own queue and is due; past its deadline, for ever.

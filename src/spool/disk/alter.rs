@@ -70,18 +70,19 @@ fn alter_row(
         return Ok(Done::Nothing);
     };
     let Row { mut is, class, destination, expires, attempts, accepted, release } = row;
-    let (before, was_parked) = (is.queue.clone(), is.parked.is_some());
+    let (before, was_parked) = (is.clone(), is.parked.is_some());
     let (destination, entry) = (&destination, entry_number(e));
     let fixed = Fixed { destination, expires, entry, attempts, accepted, release, claimed };
     let done = alter(&mut is, fixed, what, now);
-    if done == Done::Nothing {
+    // What is claimed and left as it is need not be written.
+    if done == Done::Nothing || done == Done::Claimed && is == before {
         return Ok(done);
     }
     let (due, mark) = (column(is.due.as_millis()), is.mark.as_ref().map(write_mark));
     conn.prepare_cached(ALTER)?.execute(params![e, is.queue.as_str(), due, is.parked, mark])?;
     let is_parked = is.parked.is_some();
     if !was_parked {
-        change.queues.push((before, class, false));
+        change.queues.push((before.queue, class, false));
     }
     if !is_parked {
         change.queues.push((is.queue.clone(), class, true));
@@ -92,7 +93,7 @@ fn alter_row(
     change.parked += i64::from(is_parked) - i64::from(was_parked);
     if claimed {
         change.marks.push((e, is.mark));
-    } else if lease.is_some() {
+    } else {
         // Whoever had it is late.
         change.settled.insert(e);
     }

@@ -119,9 +119,8 @@ fn insert(
         let small = bodies::is_one_piece(row);
         for claim in &mut row.claims {
             claim.token = Token { number: ledger.next_claim(), ..claim.token };
-            let unlisted = Some(claim.due);
-            let lease = Lease { small, unlisted, ..Lease::new(claim, until, row.class, single, row.keep) };
-            change.leased.push((entry_key(row.n, claim.token.entry), lease));
+            let lease = Lease { small, ..Lease::new(claim, until, row.class, single, row.keep) };
+            change.born.push((entry_key(row.n, claim.token.entry), lease, claim.due));
         }
     }
     Ok(())

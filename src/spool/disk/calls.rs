@@ -116,26 +116,9 @@ impl Write {
 /// What only looks, and takes or extends leases, which are in memory.
 #[derive(Debug)]
 pub(super) enum Look {
-    Claim {
-        request: ClaimRequest,
-        turns: u32,
-        reply: Reply<Vec<Claim>>,
-    },
-    Extend {
-        tokens: Vec<Token>,
-        lease: Timestamp,
-        reply: Reply<Vec<Token>>,
-    },
-    Queues {
-        after: Option<(QueueName, Class)>,
-        limit: usize,
-        reply: Reply<Vec<QueueSummary>>,
-    },
-    /// The rowids of what is in no index in a queue.
-    Unlisted {
-        queue: QueueName,
-        reply: Reply<Vec<i64>>,
-    },
+    Claim { request: ClaimRequest, turns: u32, reply: Reply<Vec<Claim>> },
+    Extend { tokens: Vec<Token>, lease: Timestamp, reply: Reply<Vec<Token>> },
+    Queues { after: Option<(QueueName, Class)>, limit: usize, reply: Reply<Vec<QueueSummary>> },
 }
 
 impl Look {
@@ -144,7 +127,6 @@ impl Look {
             Self::Claim { reply, .. } => drop(reply.send(Err(error))),
             Self::Extend { reply, .. } => drop(reply.send(Err(error))),
             Self::Queues { reply, .. } => drop(reply.send(Err(error))),
-            Self::Unlisted { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::log::{self, LogRow};
 use super::prepared::Prepared;
 use super::rows::{entry_number, read_recipients};
 use super::schema::{SHIFT, count};
-use super::{bodies, results, tell};
+use super::{bodies, results, tell, unlisted};
 use crate::clock::Timestamp;
 use crate::message::MessageId;
 
@@ -43,6 +43,7 @@ pub(super) fn set_aside(
 ) -> rusqlite::Result<Option<Fate>> {
     let Damaged { e, queue, class, at } = damaged;
     change.settled.insert(*e);
+    conn.prepare_cached(unlisted::LIST)?.execute([e])?;
     // What is no text is no mark.
     let read = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned));
     let mark = conn.prepare_cached(MARK)?.query_row([e], read);
@@ -52,7 +53,7 @@ pub(super) fn set_aside(
         Some(Mark::Hold(reason)) => (reason, None),
         None => (DAMAGED.into(), Some(Fate::Aside(message(conn, e >> SHIFT)?))),
     };
-    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL, claimed = 0 WHERE e = ?1")?
+    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL WHERE e = ?1")?
         .execute(params![e, reason])?;
     change.queues.push((queue.clone(), *class, false));
     change.parked += 1;

@@ -3,13 +3,15 @@
 //! Leases are in memory only, since one process owns the directory: after a crash everything is
 //! unclaimed. The writer thread alone touches the ledger, between its transactions, so a claim and a
 //! settlement can never cross. There is nothing in it per waiting entry, only per claimed one and
-//! per queue; and of what was born claimed and is in no index (*unlisted*), the lease stays when it has ended.
+//! per queue, and besides what no index has (*unlisted*).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 
 use super::super::altering::Mark;
 use super::super::{
@@ -41,8 +43,6 @@ pub(super) struct Lease {
     pub(super) small: bool,
     /// How long the message's results are kept, in milliseconds.
     pub(super) keep: Option<i64>,
-    /// When the entry is due, if it is in no index: it was born claimed.
-    pub(super) unlisted: Option<Timestamp>,
 }
 
 impl Lease {
@@ -54,8 +54,7 @@ impl Lease {
         keep: Option<i64>,
     ) -> Self {
         let (queue, size, token) = (claim.queue.clone(), claim.body.size, claim.token);
-        let (mark, small, unlisted) = (None, false, None);
-        Self { token, until, queue, class, mark, size, single, small, keep, unlisted }
+        Self { token, until, queue, class, mark: None, size, single, small: false, keep }
     }
 }
 
@@ -64,7 +63,7 @@ impl Lease {
 pub(super) struct Ledger {
     leases: HashMap<i64, Lease>,
     held: HashMap<(MessageId, u32), i64>,
-    unlisted: Unlisted,
+    pub(super) unlisted: Arc<Unlisted>,
     queues: BTreeMap<(QueueName, Class), u64>,
     claims: u64,
     pub(super) stats: Stats,
@@ -73,7 +72,9 @@ pub(super) struct Ledger {
 /// What a transaction changes in the ledger once it is committed.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    pub(super) leased: Vec<(i64, Lease)>,
+    /// Entries that were born claimed, and when they are due.
+    pub(super) born: Vec<(i64, Lease, Timestamp)>,
+    /// Those whose claim is over, and those that nobody had claimed and that were changed.
     pub(super) settled: HashSet<i64>,
     /// Messages that are at their end with small bodies, and whose rows still stand.
     pub(super) gone: Vec<i64>,
@@ -116,22 +117,22 @@ pub(super) struct Claimed {
 pub(super) enum Found {
     /// A claim, whether it is the only one of its message, and how long results are kept, in milliseconds.
     Sound(Box<Claim>, bool, Option<i64>),
-    /// A hold was noted during a claim that is over.
+    /// A hold was noted during a claim that is over, or a person has parked it meanwhile.
     Held,
     /// What cannot be read back.
     Damaged,
 }
 
 impl Ledger {
-    pub(super) fn new(found: &Stock) -> Self {
+    pub(super) fn new(found: &Stock, unlisted: Arc<Unlisted>) -> Self {
         let mut queues = BTreeMap::new();
         for (name, class, entries) in &found.queues {
-            *queues.entry((QueueName::new(name), *class)).or_default() += *entries;
+            *queues.entry((name.clone(), *class)).or_default() += *entries;
         }
         Self {
             leases: HashMap::new(),
             held: HashMap::new(),
-            unlisted: Unlisted::default(),
+            unlisted,
             queues,
             // A token of an earlier opening is never one of this.
             claims: found.opened << OPENED_SHIFT,
@@ -154,20 +155,23 @@ impl Ledger {
 
     /// Takes over what was committed.
     pub(super) fn apply(&mut self, change: Change) {
+        let unlisted = Arc::clone(&self.unlisted);
+        let mut unlisted = unlisted.lock();
         for e in change.settled.iter().chain(&change.told) {
             self.forget(*e);
+            unlisted.remove(*e);
         }
-        for (e, lease) in change.leased {
+        for (e, lease, due) in change.born {
+            unlisted.insert(e, lease.queue.clone(), lease.class, due);
             self.lease(e, lease);
         }
         for (e, mark) in change.marks {
+            unlisted.remove(e);
             if let Some(lease) = self.leases.get_mut(&e) {
                 lease.mark = mark;
-                if lease.unlisted.take().is_some() {
-                    self.unlisted.remove(&lease.queue, lease.class, e);
-                }
             }
         }
+        drop(unlisted);
         for (e, until) in change.ends {
             if let Some(lease) = self.leases.get_mut(&e) {
                 lease.until = until;
@@ -191,30 +195,17 @@ impl Ledger {
     }
 
     fn lease(&mut self, e: i64, lease: Lease) {
-        if lease.unlisted.is_some() {
-            self.unlisted.insert(&lease.queue, lease.class, e);
-        }
         self.held.insert((lease.token.message, lease.token.entry), e);
         self.leases.insert(e, lease);
     }
 
     fn forget(&mut self, e: i64) {
-        if let Some(lease) = self.leases.remove(&e) {
-            self.held.remove(&(lease.token.message, lease.token.entry));
-            if lease.unlisted.is_some() {
-                self.unlisted.remove(&lease.queue, lease.class, e);
-            }
-        }
-    }
-
-    /// Ends a claim. Of what is in no index, the lease stays: nothing else tells of it.
-    fn end(&mut self, e: i64) {
-        match self.leases.get_mut(&e) {
-            Some(lease) if lease.unlisted.is_some() => {
-                lease.until = Timestamp::default();
-                self.held.remove(&(lease.token.message, lease.token.entry));
-            }
-            _ => self.forget(e),
+        let Some(lease) = self.leases.remove(&e) else { return };
+        // A message that a person has removed may have come again under its id, and is then another one.
+        if let Entry::Occupied(held) = self.held.entry((lease.token.message, lease.token.entry))
+            && *held.get() == e
+        {
+            held.remove();
         }
     }
 
@@ -226,7 +217,7 @@ impl Ledger {
     /// Gives a claim up that nobody received.
     pub(super) fn release(&mut self, token: &Token) {
         if let Some((e, _)) = self.find(token) {
-            self.end(e);
+            self.forget(e);
         }
     }
 
@@ -260,16 +251,16 @@ impl Ledger {
         let now = column(request.now.as_millis());
         let queue = request.queue.as_str();
         let places = places.query(params![queue, class.number(), now]).map_err(failure)?;
-        let over = |lease: &Lease| lease.until <= request.now && lease.unlisted <= Some(request.now);
-        let mut places = Due::new(places, self.unlisted(&request.queue, class, over));
+        let unlisted = Arc::clone(&self.unlisted);
+        let unlisted = unlisted.lock();
+        let unlisted = unlisted.of(&request.queue, class).take_while(|(due, _)| *due <= request.now);
+        let mut places = Due::new(places, unlisted);
         // Taken over at the end: who gets an error instead has claimed nothing.
         let (mut leases, mut broken) = (Vec::new(), Vec::new());
         while let Some((_, e)) = places.next().map_err(failure)? {
-            let before = self.leases.get(&e);
-            if before.is_some_and(|lease| lease.until > request.now) {
+            if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
                 continue;
             }
-            let unlisted = before.and_then(|lease| lease.unlisted);
             let Found::Sound(mut claim, single, keep) = look_at(conn, e).map_err(failure)? else {
                 broken.push(e);
                 claimed.ends_early = broken.len() >= MAX_DAMAGED;
@@ -279,7 +270,7 @@ impl Ledger {
                 continue;
             };
             claim.token.number = self.next_claim();
-            leases.push((e, Lease { unlisted, ..Lease::new(&claim, request.lease, class, single, keep) }));
+            leases.push((e, Lease::new(&claim, request.lease, class, single, keep)));
             claimed.claims.push(*claim);
             if claimed.claims.len() >= limit {
                 break;
@@ -287,7 +278,7 @@ impl Ledger {
         }
         for e in broken {
             // Whoever had it is late.
-            self.end(e);
+            self.forget(e);
             damaged.push(Damaged { e, queue: request.queue.clone(), class, at: request.now });
         }
         leases.into_iter().for_each(|(e, lease)| self.lease(e, lease));
@@ -315,7 +306,8 @@ impl Ledger {
     fn first_due(&self, conn: &Connection, queue: &QueueName, class: Class) -> rusqlite::Result<Timestamp> {
         let mut places = conn.prepare_cached(DUE)?;
         let places = places.query(params![queue.as_str(), class.number(), i64::MAX])?;
-        let mut places = Due::new(places, self.unlisted(queue, class, |_| true));
+        let unlisted = self.unlisted.lock();
+        let mut places = Due::new(places, unlisted.of(queue, class));
         let mut first = Timestamp::NEVER;
         while let Some((due, e)) = places.next()? {
             match self.leases.get(&e) {
@@ -324,27 +316,6 @@ impl Ledger {
             }
         }
         Ok(first)
-    }
-
-    /// The entries of a queue that are in no index and that `wanted` says are meant, and when they are due.
-    fn unlisted(
-        &self,
-        queue: &QueueName,
-        class: Class,
-        wanted: impl Fn(&Lease) -> bool,
-    ) -> Vec<(Timestamp, i64)> {
-        let lease = |e| self.leases.get(&e).filter(|lease| wanted(lease));
-        self.unlisted.of(queue, class).filter_map(|e| Some((lease(e)?.unlisted?, e))).collect()
-    }
-
-    /// The rowids of all of them in a queue.
-    pub(super) fn unlisted_in(&self, queue: &QueueName) -> Vec<i64> {
-        Class::ALL.into_iter().flat_map(|class| self.unlisted.of(queue, class)).collect()
-    }
-
-    /// Puts all that is in no index into it.
-    pub(super) fn list(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        self.unlisted.list(tx)
     }
 }
 
@@ -372,7 +343,7 @@ fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
     let keep = row.get(COMMON_COLUMNS + 3).ok()?;
     let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 4).ok()?;
     let mark = mark.as_deref().and_then(read_mark);
-    if matches!(mark, Some(Mark::Hold(_))) {
+    if matches!(mark, Some(Mark::Hold(_))) || row.get(COMMON_COLUMNS + 5).ok()? {
         return Some(Found::Held);
     }
     let claim = Claim {
@@ -395,7 +366,7 @@ fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
 }
 
 const READ: &str = columns!(
-    ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
+    ", m.head, m.size, m.entries, m.keep, e.mark, e.parked IS NOT NULL FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
 );
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.

@@ -202,12 +202,13 @@ impl DiskSpool {
         let path = directory.join(DATABASE);
         let mut conn = schema::open_writer(&path, &options)?;
         let page = schema::page_size(&conn).map_err(schema::failure)?;
-        let found = schema::take_stock(&mut conn).map_err(schema::failure)?;
+        let (found, unlisted) = schema::take_stock(&mut conn).map_err(schema::failure)?;
+        let unlisted = Arc::new(unlisted);
         let seg = directory.join(SEGMENTS);
         let (known, next_segment) = Segments::open(&seg, &*options.files.get(), &conn)?;
         let shared = Arc::new(Shared::new(options, seg, found.next, next_segment, found.stats));
         let segments = Segments::new(Arc::clone(&shared), known);
-        let ledger = Ledger::new(&found);
+        let ledger = Ledger::new(&found, Arc::clone(&unlisted));
         let ballast = Ballast::new(directory.join("ballast"), shared.options.ballast_octets);
         let wal = Wal::unknown();
         let writer = Writer { conn, page, lock, shared: Arc::clone(&shared), ledger, segments, ballast, wal };
@@ -215,7 +216,7 @@ impl DiskSpool {
             .name("postroad-spool".into())
             .spawn(move || writer.run())
             .map_err(SpoolError::Storage)?;
-        let readers = Arc::new(Readers::new(path, Arc::clone(&shared)));
+        let readers = Arc::new(Readers::new(path, Arc::clone(&shared), unlisted));
         let thread = Mutex::new(Some(thread));
         Ok(Self { handle: Arc::new(Handle { shared, readers, thread, clean: found.clean }) })
     }
@@ -280,17 +281,6 @@ impl DiskSpool {
             rows.push(self.row(message, claimed)?);
         }
         Ok(rows)
-    }
-
-    /// What no index tells of what may be meant. Asked for before anything is read: what changes meanwhile
-    /// is then found by the one or the other.
-    async fn unlisted(&self, which: &Selection) -> Result<Vec<i64>, SpoolError> {
-        match &which.queue {
-            Some(queue) if which.message.is_none() && which.parked != Some(true) => {
-                self.look(|reply| Look::Unlisted { queue: queue.clone(), reply }).await
-            }
-            _ => Ok(Vec::new()),
-        }
     }
 
     async fn write<T>(
@@ -380,8 +370,7 @@ impl Spool for DiskSpool {
     ) -> BoxFuture<'_, Result<Vec<EntrySummary>, SpoolError>> {
         Box::pin(async move {
             self.handle.shared.check_open()?;
-            let unlisted = self.unlisted(&which).await?;
-            self.handle.readers.scan(which, unlisted, after, limit).await
+            self.handle.readers.scan(which, after, limit).await
         })
     }
 
@@ -390,8 +379,7 @@ impl Spool for DiskSpool {
             self.handle.shared.check_open()?;
             let Alter { which, change, now, after, limit } = alter;
             let reports = concerns(&change, REPORT_ENTRY);
-            let unlisted = self.unlisted(&which).await?;
-            let (rows, next) = self.handle.readers.page(which, unlisted, reports, after, limit).await?;
+            let (rows, next) = self.handle.readers.page(which, reports, after, limit).await?;
             if rows.is_empty() {
                 return Ok(Altered { next, ..Altered::default() });
             }

@@ -15,6 +15,7 @@ use super::super::{EntrySummary, Selection, SpoolError};
 use super::queue::Shared;
 use super::schema::{failure, open_reader};
 use super::select::{self, Place};
+use super::unlisted::Unlisted;
 use crate::message::MessageId;
 
 /// The connections that only read.
@@ -22,13 +23,14 @@ use crate::message::MessageId;
 pub(super) struct Readers {
     path: PathBuf,
     shared: Arc<Shared>,
+    unlisted: Arc<Unlisted>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, shared: Arc<Shared>) -> Self {
-        Self { path, shared, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    pub(super) fn new(path: PathBuf, shared: Arc<Shared>, unlisted: Arc<Unlisted>) -> Self {
+        Self { path, shared, unlisted, idle: Mutex::default(), permits: Semaphore::new(READERS) }
     }
 
     /// Runs `read` on one of the connections.
@@ -73,23 +75,23 @@ impl Readers {
     pub(super) async fn scan(
         self: &Arc<Self>,
         which: Selection,
-        unlisted: Vec<i64>,
         after: Option<(MessageId, u32)>,
         limit: usize,
     ) -> Result<Vec<EntrySummary>, SpoolError> {
-        self.run(move |conn| select::summaries(conn, (&which, unlisted), after, limit)).await
+        let unlisted = Arc::clone(&self.unlisted);
+        self.run(move |conn| select::summaries(conn, &unlisted, &which, after, limit)).await
     }
 
     /// A page of entries to alter, and where to go on.
     pub(super) async fn page(
         self: &Arc<Self>,
         which: Selection,
-        unlisted: Vec<i64>,
         reports: bool,
         after: Option<Place>,
         limit: usize,
     ) -> Result<(Vec<i64>, Option<Place>), SpoolError> {
-        self.run(move |conn| select::page(conn, (&which, unlisted), reports, after, limit)).await
+        let unlisted = Arc::clone(&self.unlisted);
+        self.run(move |conn| select::page(conn, &unlisted, &which, reports, after, limit)).await
     }
 }
 

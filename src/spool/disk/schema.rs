@@ -10,10 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::super::{Class, SpoolError, Stats};
-use super::{DiskOptions, migrate, unlisted};
+use super::super::{Class, QueueName, SpoolError, Stats};
+use super::unlisted::{Known, Unlisted};
+use super::{DiskOptions, migrate};
 
 /// Opens the one connection that writes, makes the tables when there are none.
 pub(super) fn open_writer(path: &Path, options: &DiskOptions) -> Result<Connection, SpoolError> {
@@ -116,21 +118,19 @@ pub(super) struct Stock {
     pub(super) next: u64,
     pub(super) stats: Stats,
     /// Entries that are not parked, by queue.
-    pub(super) queues: Vec<(String, Class, u64)>,
+    pub(super) queues: Vec<(QueueName, Class, u64)>,
 }
 
 /// Takes stock: counts what there is, notes that the spool is open.
-pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
+pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<(Stock, Unlisted)> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let key = |key: &str| -> rusqlite::Result<i64> {
         let value = tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0));
         Ok(value.optional()?.unwrap_or_default())
     };
-    let (opened, clean) = (key("opened")?, key("clean")? != 0);
+    let (opened, clean) = (key("opened")?, key("clean")?);
     tx.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1), ('clean', 0)", [opened + 1])?;
-    if !clean {
-        unlisted::list_left(&tx)?;
-    }
+    let unlisted = if clean == CLEAN { Known::default() } else { Known::find(&tx)? };
     let mut next = 0;
     for sql in
         ["SELECT max(n) FROM message", "SELECT max(k) >> 20 FROM body", "SELECT max(e) >> 20 FROM entry"]
@@ -140,19 +140,21 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<Stock> {
     // An index alone tells how many there are; a message's row need be read only where no file counts its body.
     let messages: i64 = tx.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
     let octets: i64 = tx.query_row(OCTETS, [], |row| row.get(0))?;
-    let queues: Vec<(String, Class, u64)> = tx
+    let mut queues: Vec<(QueueName, Class, u64)> = tx
         .prepare(QUEUES)?
         .query_map([], |row| {
             let class = Class::from_number(row.get(1)?).unwrap_or_default();
-            Ok((row.get(0)?, class, count(row.get(2)?)))
+            Ok((queue_name(row.get_ref(0)?), class, count(row.get(2)?)))
         })?
         .collect::<Result<_, _>>()?;
+    queues.extend(unlisted.queues().map(|(queue, class)| (queue.clone(), class, 1)));
     let parked: i64 =
         tx.query_row("SELECT count(*) FROM entry WHERE parked IS NOT NULL", [], |row| row.get(0))?;
     tx.commit()?;
     let entries = count(parked) + queues.iter().map(|(.., n)| n).sum::<u64>();
     let stats = Stats { messages: count(messages), entries, parked: count(parked), octets: count(octets) };
-    Ok(Stock { opened: count(opened) + 1, clean, next: count(next) + 1, stats, queues })
+    let (opened, clean, next) = (count(opened) + 1, clean != 0, count(next) + 1);
+    Ok((Stock { opened, clean, next, stats, queues }, unlisted.into()))
 }
 
 /// What an error before a commit means: nothing was changed.
@@ -163,6 +165,11 @@ pub(super) fn failure(error: rusqlite::Error) -> SpoolError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SpoolError::Corrupt,
         _ => SpoolError::Storage(io::Error::other(error)),
     }
+}
+
+/// The name of a queue; where it is damaged, one that nobody asks for.
+pub(super) fn queue_name(value: ValueRef<'_>) -> QueueName {
+    QueueName::new(&String::from_utf8_lossy(value.as_bytes().unwrap_or_default()))
 }
 
 /// A count or size from a column, where less than nothing cannot be.
@@ -179,6 +186,11 @@ pub(super) fn column(value: u64) -> i64 {
 /// fixture of the old format.
 pub(super) const VERSION: i64 = 4;
 
+/// What stands in `meta` as `clean` when the spool was closed properly; 0 while it is open.
+pub(super) const CLEAN: i64 = 1;
+/// The same, when there was no room to put everything into the index.
+pub(super) const CLEAN_UNLISTED: i64 = 2;
+
 /// 2^20 pieces of a body (at least 4 KiB each where memory is short, 256 KiB otherwise) or entries of
 /// a message; 2^43 messages are 27 years at 10,000 a second.
 pub(super) const SHIFT: u32 = 20;
@@ -188,7 +200,8 @@ pub(super) const SHIFT: u32 = 20;
 /// little CPU as 16 KiB at 64 producers and writes half as much at one; 4 KiB takes a quarter more.
 const PAGE: u64 = 8_192;
 
-/// Room past `max_octets` for settlements and reports, so that a full spool can still empty itself.
+/// Room past `max_octets` for settlements, for what of them goes into the index only then (some 60 octets an
+/// entry), and for reports, so that a full spool can still empty itself.
 pub(super) const RESERVE: u64 = 4 << 20;
 
 /// What a checkpoint leaves of a log that grew.

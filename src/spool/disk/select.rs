@@ -12,26 +12,25 @@ use super::alter::read_mark;
 use super::rows::{COMMON_COLUMNS, Common, columns, entry_number};
 use super::schema::SHIFT;
 use super::tell;
+use super::unlisted::Unlisted;
 use crate::message::MessageId;
 use crate::spool::altering::Mark;
 
 /// An entry's place in the order of all.
 pub(super) type Place = (MessageId, u32);
 
-/// A selection, and the rowids of what no index tells of what may be meant.
-type Which<'a> = (&'a Selection, Vec<i64>);
-
 /// A page of entries to alter: their rowids, and where to go on. `reports`: also those of messages.
 pub(super) fn page(
     conn: &Connection,
-    which: Which<'_>,
+    unlisted: &Unlisted,
+    which: &Selection,
     reports: bool,
     after: Option<Place>,
     limit: usize,
 ) -> rusqlite::Result<(Vec<i64>, Option<Place>)> {
     let limit = limit.clamp(1, MAX_PAGE);
     let (mut meant, mut looked, mut last) = (Vec::new(), 0, None);
-    let found = walk(conn, which, after, |row, e, is_meant| {
+    let found = walk(conn, unlisted, which, after, |row, e, is_meant| {
         looked += 1;
         last = place(row, e).or(last);
         // For people, of reports only those that are set aside can be altered, if they are damaged.
@@ -49,7 +48,8 @@ pub(super) fn page(
 /// shell.
 pub(super) fn summaries(
     conn: &Connection,
-    which: Which<'_>,
+    unlisted: &Unlisted,
+    which: &Selection,
     after: Option<Place>,
     limit: usize,
 ) -> rusqlite::Result<Vec<EntrySummary>> {
@@ -58,7 +58,7 @@ pub(super) fn summaries(
     if limit == 0 {
         return Ok(page);
     }
-    walk(conn, which, after, |row, e, is_meant| {
+    walk(conn, unlisted, which, after, |row, e, is_meant| {
         if is_meant && let Some(mut summary) = summary(row) {
             if entry_number(e) == REPORT_ENTRY {
                 summary.recipients.extend(tell::rest(conn, e >> SHIFT)?.unwrap_or_default());
@@ -74,13 +74,14 @@ pub(super) fn summaries(
 /// It is told of each whether it is meant.
 fn walk(
     conn: &Connection,
-    (which, unlisted): Which<'_>,
+    unlisted: &Unlisted,
+    which: &Selection,
     after: Option<Place>,
     mut visit: impl FnMut(&rusqlite::Row<'_>, i64, bool) -> rusqlite::Result<bool>,
 ) -> rusqlite::Result<()> {
     let filter = Filter::new(which);
     if which.message.is_none()
-        && let Some(rows) = few(conn, which, unlisted)?
+        && let Some(rows) = few(conn, unlisted, which)?
     {
         let mut places = Vec::with_capacity(rows.len());
         let mut nowhere = Vec::new();
@@ -130,25 +131,27 @@ fn walk(
 }
 
 /// The rowids of those that may be meant, where an index finds them and they are few.
-fn few(conn: &Connection, which: &Selection, mut rows: Vec<i64>) -> rusqlite::Result<Option<Vec<i64>>> {
+fn few(conn: &Connection, unlisted: &Unlisted, which: &Selection) -> rusqlite::Result<Option<Vec<i64>>> {
+    let mut rows: Vec<i64> = Vec::new();
     if which.queue.is_none() && which.parked != Some(true) {
         return Ok(None);
     }
     if let Some(queue) = &which.queue
         && which.parked != Some(true)
     {
+        rows = unlisted.in_queue(queue);
         for e in conn.prepare_cached(IN_QUEUE)?.query_map(params![queue.as_str()], |row| row.get(0))? {
             rows.push(e?);
         }
-        // What was in no index when its list was made, and is now.
-        rows.sort_unstable();
-        rows.dedup();
     }
     if which.parked != Some(false) && rows.len() <= FEW {
         for e in conn.prepare_cached(PARKED)?.query_map([], |row| row.get(0))? {
             rows.push(e?);
         }
     }
+    // What changes while it is looked for is found in more than one place.
+    rows.sort_unstable();
+    rows.dedup();
     Ok(Some(rows).filter(|rows| rows.len() <= FEW))
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::schema::column;
+use super::unlisted::Unlisted;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::spool::contract::{remove, sample};
@@ -134,9 +135,9 @@ fn who_gets_an_error_has_claimed_nothing() {
         clean: true,
         next: 4,
         stats: Stats::default(),
-        queues: vec![("q.test".into(), Class::Normal, 3)],
+        queues: vec![(QueueName::new("q.test"), Class::Normal, 3)],
     };
-    let mut ledger = Ledger::new(&stock);
+    let mut ledger = Ledger::new(&stock, Arc::default());
     let request = |limit| {
         let (queue, class) = (QueueName::new("q.test"), Class::Normal);
         ClaimRequest { queue, class, now: Timestamp::from_millis(9), limit, lease: Timestamp::NEVER }
@@ -146,6 +147,26 @@ fn who_gets_an_error_has_claimed_nothing() {
     assert!((1..=3).all(|n| ledger.lease_of(n << 20).is_none()));
     assert_eq!(ledger.claim(&conn, &request(2), &mut damaged).unwrap().claims.len(), 2);
     assert!(damaged.is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_set_aside_now_is_when_it_is_claimed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    spool.enqueue(vec![sample(1)], Some(Timestamp::from_millis(1))).await.unwrap();
+    let shell = Connection::open(dir.path().join(DATABASE)).unwrap();
+    shell.execute_batch("UPDATE entry SET recipients = 'x'; BEGIN IMMEDIATE").unwrap();
+    let (queue, class) = (QueueName::new("q.test"), Class::Normal);
+    let now = Timestamp::from_millis(1);
+    let request = ClaimRequest { queue, class, now, limit: 9, lease: Timestamp::NEVER };
+    assert!(spool.claim(request.clone()).await.unwrap().is_empty());
+    // What comes behind it in the group fails with it.
+    assert!(matches!(spool.enqueue(vec![sample(2)], None).await, Err(SpoolError::Storage(_))));
+    shell.execute_batch("ROLLBACK").unwrap();
+    assert_eq!((spool.stats().parked, spool.set_aside().len()), (0, 0));
+    assert!(spool.claim(request).await.unwrap().is_empty());
+    spool.flush().await.unwrap();
+    assert_eq!((spool.stats().parked, spool.set_aside().len()), (1, 1));
 }
 
 #[test]
@@ -173,7 +194,7 @@ fn a_look_at_another_queue_parses_nothing_again() {
 }
 
 #[test]
-fn what_goes_into_the_index_while_somebody_looks_is_seen_once() {
+fn what_changes_while_somebody_looks_is_seen_once() {
     let dir = tempfile::tempdir().unwrap();
     let conn = schema::open_writer(&dir.path().join("spool.db"), &DiskOptions::new()).unwrap();
     for n in 1..=2_u64 {
@@ -184,10 +205,18 @@ fn what_goes_into_the_index_while_somebody_looks_is_seen_once() {
              VALUES (?1 << 20, 'q.test', 'q.test', 0, 'waiting <a@q.test>', ?1 - 1)";
         conn.execute(entry, [column(n)]).unwrap();
     }
+    let (which, unlisted) = (Selection::queue(QueueName::new("q.test")), Unlisted::default());
+    let seen = || -> Vec<_> {
+        let seen = select::summaries(&conn, &unlisted, &which, None, 9).unwrap();
+        seen.into_iter().map(|entry| entry.message).collect()
+    };
     // Neither had been in the index when its list was made.
-    let which = Selection::queue(QueueName::new("q.test"));
-    let seen = select::summaries(&conn, (&which, vec![2 << 20, 1 << 20]), None, 9).unwrap();
-    assert_eq!(seen.iter().map(|entry| entry.message).collect::<Vec<_>>(), [1, 2].map(|n| sample(n).id));
+    for n in [1, 2] {
+        unlisted.lock().insert(n << 20, QueueName::new("q.test"), Class::Normal, Timestamp::default());
+    }
+    assert_eq!(seen(), [1, 2].map(|n| sample(n).id));
+    conn.execute("UPDATE entry SET parked = 'x', claimed = 0", []).unwrap();
+    assert_eq!(seen(), [1, 2].map(|n| sample(n).id));
 }
 
 #[tokio::test]

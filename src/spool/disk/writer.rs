@@ -29,7 +29,7 @@ use super::ledger::{Change, Claimed, Damaged, Ledger};
 use super::prepared::Prepared;
 use super::queue::{Held, Phase, Shared};
 use super::rows::{Row, entry_number};
-use super::schema::{count, failure};
+use super::schema::{CLEAN, CLEAN_UNLISTED, count, failure};
 use super::segments::{Segments, Trouble};
 use super::wal::Wal;
 
@@ -193,7 +193,6 @@ impl Writer {
             Look::Queues { after, limit, reply } => {
                 let _ = reply.send(self.ledger.queues(&self.conn, after, limit));
             }
-            Look::Unlisted { queue, reply } => drop(reply.send(Ok(self.ledger.unlisted_in(&queue)))),
         }
     }
 
@@ -429,11 +428,17 @@ impl Writer {
         kept
     }
 
+    /// Puts everything into the index.
+    fn list(&mut self) -> rusqlite::Result<()> {
+        let tx = self.conn.transaction()?;
+        self.ledger.unlisted.lock().list(&tx)?;
+        tx.commit()
+    }
+
     fn leave_clean(&mut self) -> Result<(), SpoolError> {
-        let tx = self.conn.transaction().map_err(failure)?;
-        self.ledger.list(&tx).map_err(failure)?;
-        tx.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).map_err(failure)?;
-        tx.commit().map_err(failure)?;
+        // Where there is no room for more of an index, the next opening finds what is not in it.
+        let clean = if self.list().is_ok() { CLEAN } else { CLEAN_UNLISTED };
+        self.conn.execute("UPDATE meta SET value = ?1 WHERE key = 'clean'", [clean]).map_err(failure)?;
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failure)?;
         Ok(())
     }
