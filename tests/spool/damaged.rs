@@ -240,3 +240,16 @@ async fn much_damage_is_gone_through_a_part_at_a_time_and_what_is_behind_it_is_f
     assert_eq!((spool.stats().entries, spool.stats().parked), (2_501, 2_500));
     assert_eq!(spool.set_aside().len(), 1_000, "and no more of them are told of");
 }
+
+#[tokio::test]
+async fn a_queue_whose_name_cannot_be_read_keeps_nothing_else_from_being_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    DiskSpool::open(dir.path()).unwrap().enqueue(vec![sample(1), sample(2)], None).await.unwrap();
+    damage(dir.path(), "UPDATE entry SET queue = CAST(x'ff' AS TEXT) WHERE e >> 20 = ", 1);
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    assert_eq!(spool.stats().entries, 2);
+    let due: Vec<_> = spool.queues(None, 9).await.unwrap().iter().map(|queue| queue.due).collect();
+    assert_eq!(due, [Timestamp::default(), Timestamp::NEVER], "nobody waits for the other");
+    let claims = claim(&spool, 9).await;
+    assert_eq!(claims.iter().map(|claim| claim.token.message).collect::<Vec<_>>(), [sample(2).id]);
+}
