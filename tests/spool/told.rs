@@ -4,8 +4,8 @@ use postroad::clock::Timestamp;
 use postroad::smtp::address::Domain;
 use postroad::spool::contract::{octets, remove, sample};
 use postroad::spool::{
-    Claim, ClaimRequest, Class, DiskSpool, Durability, QueueName, REPORT_ENTRY, Recipient, RecipientState,
-    Selection, Settlement, Spool, Stats, Tell, Then,
+    Alter, Change, Claim, ClaimRequest, Class, DiskSpool, Durability, QueueName, REPORT_ENTRY, Recipient,
+    RecipientState, Selection, Settlement, Spool, Stats, Tell, Then,
 };
 
 use super::help::{shell, with_log};
@@ -116,4 +116,9 @@ async fn a_person_sees_all_that_is_to_be_told() {
     assert!(claim(&spool, "reports to senders").await.is_empty());
     spool.flush().await.unwrap();
     assert_eq!(spool.stats().parked, 1);
+    // It can be given up.
+    let (which, now) = (Selection::parked(), Timestamp::from_millis(500));
+    let give_up = Alter { which, change: Change::Cancel, now, after: None, limit: 9 };
+    assert_eq!(spool.alter(give_up).await.unwrap().changed, 1);
+    assert_eq!(spool.stats().parked, 0);
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::task::{Context, Waker};
 
 use postroad::clock::Timestamp;
+use postroad::message::MessageId;
+use postroad::smtp::params::Mail;
 use postroad::spool::contract::{remove, sample};
 use postroad::spool::{
     Alter, Change, ClaimRequest, Class, DiskOptions, DiskSpool, Durability, NewMessage, QueueName, Selection,
@@ -43,46 +45,71 @@ async fn what_is_delivered_at_the_first_attempt_was_in_no_index_of_what_is_due()
     assert_eq!(listed(dir.path()), [2]);
     // And so does what somebody changes, but not what is left as it is.
     for (change, there) in [(Change::Due(Timestamp::NEVER), vec![2]), (Change::Cancel, vec![2, 3])] {
-        let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
-        let alter = Alter { which, change, now, after: None, limit: 9 };
-        assert_eq!(spool.alter(alter).await.unwrap().claimed, 1);
+        assert_eq!(spool.alter(order(3, change)).await.unwrap().claimed, 1);
         assert_eq!(listed(dir.path()), there);
     }
     assert_eq!((spool.stats().messages, spool.stats().entries), (2, 2));
+}
+
+/// The files as they are at this moment, as a killed process leaves them.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["spool.db", "spool.db-wal"] {
+        std::fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+/// Claims what is due, and names the messages.
+async fn claimed(spool: &DiskSpool, class: Class, now: u64) -> Vec<MessageId> {
+    let (queue, now, limit) = (QueueName::new("q.test"), Timestamp::from_millis(now), 9);
+    let claims =
+        spool.claim(ClaimRequest { queue, class, now, limit, lease: Timestamp::NEVER }).await.unwrap();
+    claims.into_iter().map(|claim| claim.token.message).collect()
+}
+
+fn order(n: u64, change: Change) -> Alter {
+    Alter {
+        which: Selection::message(sample(n).id),
+        change,
+        now: Timestamp::default(),
+        after: None,
+        limit: 9,
+    }
 }
 
 #[tokio::test]
 async fn a_good_end_puts_all_into_the_index_and_after_a_bad_one_it_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    let never = Some(Timestamp::NEVER);
-    let claims = spool.enqueue(samples(1..=4), never).await.unwrap().claims;
+    let mut messages = samples(1..=5);
+    messages[2].entries[0].due = Timestamp::from_millis(900);
+    messages[3].mail = Mail::parse("<s@s.test> MT-PRIORITY=-3").unwrap();
+    let claims = spool.enqueue(messages, Some(Timestamp::NEVER)).await.unwrap().claims;
     spool.settle(vec![remove(&claims[1])], Durability::Synced).await.unwrap();
-    let killed = tempfile::tempdir().unwrap();
-    for name in ["spool.db", "spool.db-wal"] {
-        std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
-    }
+    let killed = killed(dir.path());
     spool.close().await.unwrap();
-    assert_eq!(listed(dir.path()), [1, 3, 4], "by a good end");
+    assert_eq!(listed(dir.path()), [1, 3, 4, 5], "by a good end");
     assert!(listed(killed.path()).is_empty(), "it is as it was left");
-    for dir in [dir.path(), killed.path()] {
+    for (dir, clean) in [(dir.path(), true), (killed.path(), false)] {
         let spool = DiskSpool::open(dir).unwrap();
-        assert_eq!((spool.stats().messages, spool.stats().entries), (3, 3));
-        assert_eq!(spool.queues(None, 9).await.unwrap()[0].entries, 3);
+        assert_eq!((spool.was_clean(), spool.stats().messages, spool.stats().entries), (clean, 4, 4));
+        let queues = spool.queues(None, 9).await.unwrap();
+        let queues: Vec<_> = queues.iter().map(|q| (q.class, q.entries, q.due.as_millis())).collect();
+        assert_eq!(queues, [(Class::Normal, 3, 0), (Class::Bulk, 1, 0)]);
+        let seen = spool.scan(Selection::queue(QueueName::new("q.test")), None, 9).await.unwrap();
+        assert_eq!(seen.len(), 4);
         // What is put off is put off, wherever it was found.
-        let (which, now) = (Selection::message(sample(3).id), Timestamp::default());
-        let change = Change::Due(Timestamp::from_millis(900));
-        let alter = Alter { which, change, now, after: None, limit: 9 };
-        assert_eq!(spool.alter(alter).await.unwrap().changed, 1);
-        let mut claims = claim(&spool, 9).await;
-        let ids: Vec<_> = claims.iter().map(|claim| claim.token.message).collect();
-        assert_eq!(ids, [1, 4].map(|n| sample(n).id));
-        let (now, lease, limit) = (Timestamp::from_millis(900), Timestamp::NEVER, 9);
-        let (queue, class) = (QueueName::new("q.test"), Class::Normal);
-        claims.extend(spool.claim(ClaimRequest { queue, class, now, limit, lease }).await.unwrap());
-        assert_eq!(claims.len(), 3);
-        spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap();
-        assert_eq!(spool.stats(), Stats::default());
+        let later = Change::Due(Timestamp::from_millis(800));
+        assert_eq!(spool.alter(order(5, later)).await.unwrap().changed, 1);
+        assert_eq!(claimed(&spool, Class::Normal, 799).await, [sample(1).id]);
+        assert_eq!(claimed(&spool, Class::Normal, 900).await, [5, 3].map(|n| sample(n).id));
+        spool.close().await.unwrap();
+        assert_eq!(listed(dir), [1, 3, 4, 5]);
+        let spool = DiskSpool::open(dir).unwrap();
+        assert!(spool.was_clean());
+        assert_eq!(claimed(&spool, Class::Bulk, 1).await, [sample(4).id]);
+        assert_eq!(claimed(&spool, Class::Normal, 900).await, [1, 5, 3].map(|n| sample(n).id));
     }
 }
 
@@ -95,13 +122,12 @@ async fn what_is_due_first_is_claimed_first_wherever_it_stands() {
         message.entries[0].due = Timestamp::from_millis(due);
         message
     };
-    let far = Timestamp::from_millis(5_000);
     spool.enqueue(vec![due_at(1, 30), due_at(2, 10), due_at(3, 9_000)], LEASE).await.unwrap();
     spool.enqueue(vec![due_at(4, 20), due_at(5, 10), due_at(6, 40)], None).await.unwrap();
     let claim = async |now, limit| -> Vec<_> {
-        let (queue, class) = (QueueName::new("q.test"), Class::Normal);
-        let now = Timestamp::from_millis(now);
-        let claims = spool.claim(ClaimRequest { queue, class, now, limit, lease: far }).await.unwrap();
+        let (queue, class, now) = (QueueName::new("q.test"), Class::Normal, Timestamp::from_millis(now));
+        let lease = Timestamp::from_millis(5_000);
+        let claims = spool.claim(ClaimRequest { queue, class, now, limit, lease }).await.unwrap();
         claims.into_iter().map(|claim| claim.token.message).collect()
     };
     assert_eq!(claim(40, 3).await, [2, 5, 4].map(|n| sample(n).id));
@@ -120,21 +146,10 @@ async fn what_its_caller_did_not_wait_for_is_claimed_by_another() {
     drop((enqueue, hold));
     spool.flush().await.unwrap();
     assert_eq!(spool.stats().entries, 2);
-    // Nor for a claim.
-    let hold = holding(dir.path());
-    let (now, lease, limit) = (Timestamp::from_millis(1), Timestamp::NEVER, 9);
-    let (queue, class) = (QueueName::new("q.test"), Class::Normal);
-    let mut enqueue = spool.enqueue(samples(3..=3), None);
-    assert!(enqueue.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    let mut claims = spool.claim(ClaimRequest { queue, class, now, limit, lease });
-    assert!(claims.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    drop((claims, hold));
-    enqueue.await.unwrap();
-    spool.flush().await.unwrap();
     let queue = spool.queues(None, 9).await.unwrap().remove(0);
-    assert_eq!((queue.entries, queue.due), (3, Timestamp::default()), "it is due at once");
+    assert_eq!((queue.entries, queue.due), (2, Timestamp::default()), "it is due at once");
     let claims = claim(&spool, 9).await;
-    assert_eq!(claims.len(), 3);
+    assert_eq!(claims.len(), 2);
     assert_eq!(spool.settle(claims.iter().map(remove).collect(), Durability::Synced).await.unwrap(), []);
 }
 
@@ -171,26 +186,52 @@ async fn what_cannot_be_read_of_it_is_set_aside_when_its_lease_ends() {
 async fn a_person_may_change_it_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    spool.enqueue(samples(1..=4), LEASE).await.unwrap();
-    let changes = "UPDATE entry SET parked = 'stop' WHERE e >> 20 = 1;
-        UPDATE entry SET claimed = 0 WHERE e >> 20 = 2;
-        DELETE FROM entry WHERE e >> 20 = 3; DELETE FROM message WHERE n = 3";
-    shell(dir.path()).execute_batch(changes).unwrap();
+    let mut other = sample(8);
+    other.entries[0].queue = QueueName::new("other.test");
+    spool.enqueue(vec![other], None).await.unwrap();
+    let first = spool.enqueue(samples(1..=7), LEASE).await.unwrap().claims[0].body.number;
+    for (n, change) in [
+        (1, "UPDATE entry SET parked = 'stop'"),
+        (2, "UPDATE entry SET claimed = 0"),
+        (3, "DELETE FROM entry"),
+        (4, "UPDATE entry SET claimed = 0, due = 1"),
+        (5, "UPDATE entry SET due = 900"),
+        (6, "UPDATE entry SET queue = 'other.test'"),
+    ] {
+        let change = format!("{change} WHERE e >> 20 = {}", first + n - 1);
+        assert_eq!(shell(dir.path()).execute(&change, []), Ok(1));
+    }
+    shell(dir.path()).execute(&format!("DELETE FROM message WHERE n = {}", first + 2), []).unwrap();
     // The third comes again, as another.
     let again = spool.enqueue(samples(3..=3), Some(Timestamp::NEVER)).await.unwrap().claims;
-    let claims = claim(&spool, 9).await;
-    assert_eq!(
-        claims.iter().map(|claim| claim.token.message).collect::<Vec<_>>(),
-        [2, 4].map(|n| sample(n).id)
-    );
+    assert_eq!(claimed(&spool, Class::Normal, 1).await, [2, 7, 4].map(|n| sample(n).id));
     spool.flush().await.unwrap();
-    let settled = claims.iter().chain(&again).map(remove).collect();
-    assert_eq!(spool.settle(settled, Durability::Synced).await.unwrap(), []);
+    assert!(claimed(&spool, Class::Normal, 899).await.is_empty());
+    assert_eq!(claimed(&spool, Class::Normal, 900).await, [sample(5).id]);
+    let (queue, class, now) = (QueueName::new("other.test"), Class::Normal, Timestamp::from_millis(1));
+    let claims =
+        spool.claim(ClaimRequest { queue, class, now, limit: 9, lease: Timestamp::NEVER }).await.unwrap();
+    assert_eq!(claims.len(), 2, "where it was put");
+    assert_eq!(spool.settle(again.iter().map(remove).collect(), Durability::Synced).await.unwrap(), []);
     // What it has parked it may let go.
-    spool.close().await.unwrap();
     shell(dir.path()).execute("UPDATE entry SET parked = NULL", []).unwrap();
+    assert_eq!(claimed(&spool, Class::Normal, 1).await, [sample(1).id]);
+}
+
+#[tokio::test]
+async fn what_a_person_has_parked_of_it_after_a_kill_may_be_let_go() {
+    let dir = tempfile::tempdir().unwrap();
     let spool = DiskSpool::open(dir.path()).unwrap();
-    assert_eq!(claim(&spool, 9).await[0].token.message, sample(1).id);
+    spool.enqueue(samples(1..=2), Some(Timestamp::NEVER)).await.unwrap();
+    let killed = killed(dir.path());
+    shell(killed.path()).execute("UPDATE entry SET parked = 'x' WHERE e >> 20 = 1", []).unwrap();
+    let spool = DiskSpool::open(killed.path()).unwrap();
+    assert_eq!((spool.stats().entries, spool.stats().parked), (2, 1));
+    assert_eq!(spool.queues(None, 9).await.unwrap()[0].entries, 1);
+    spool.close().await.unwrap();
+    shell(killed.path()).execute("UPDATE entry SET parked = NULL", []).unwrap();
+    let spool = DiskSpool::open(killed.path()).unwrap();
+    assert_eq!(claimed(&spool, Class::Normal, 1).await, [1, 2].map(|n| sample(n).id));
 }
 
 #[tokio::test]
@@ -206,10 +247,7 @@ async fn without_room_for_the_index_a_spool_is_closed_and_opened_all_the_same() 
         message
     });
     spool.enqueue(born.collect(), LEASE).await.unwrap();
-    let killed = tempfile::tempdir().unwrap();
-    for name in ["spool.db", "spool.db-wal"] {
-        std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
-    }
+    let killed = killed(dir.path());
     // With the room that is kept for settlements this is less than it has: it grows no more.
     let mut full = DiskOptions::new();
     full.max_octets = Some(1);

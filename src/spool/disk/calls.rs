@@ -41,7 +41,7 @@ pub(super) enum Write {
         octets: Bytes,
         to: Option<Place>,
     },
-    /// A row that cannot be read back, or whose hold was noted by a claim that is over.
+    /// A row that cannot be read back, or whose hold was noted by a claim that is over, or that a person moved.
     SetAside {
         damaged: Damaged,
         /// Set where it cannot be read.

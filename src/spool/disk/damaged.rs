@@ -35,25 +35,27 @@ pub(super) fn is_damaged(conn: &Connection, e: i64) -> rusqlite::Result<bool> {
 }
 
 /// Sets an entry aside that could not be claimed; removes it if it is cancelled, and parks it with the reason
-/// of the hold that was noted of it, if one was. `None`: that, or it is no longer there.
+/// of the hold that was noted of it, if one was. `None`: that, or it is no longer there, or a person has moved it.
 pub(super) fn set_aside(
     conn: &Connection,
     change: &mut Change,
     damaged: &Damaged,
 ) -> rusqlite::Result<Option<Fate>> {
-    let Damaged { e, queue, class, at } = damaged;
-    change.settled.insert(*e);
-    conn.prepare_cached(unlisted::LIST)?.execute([e])?;
+    let Damaged { e, queue, class, at, moved } = damaged;
+    change.listed.push(*e);
     // What is no text is no mark.
     let read = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned));
-    let mark = conn.prepare_cached(MARK)?.query_row([e], read);
-    let Some(mark) = mark.optional()? else { return Ok(None) };
+    let mark = if *moved { None } else { conn.prepare_cached(MARK)?.query_row([e], read).optional()? };
+    let Some(mark) = mark else {
+        conn.prepare_cached(unlisted::LIST)?.execute([e])?;
+        return Ok(None);
+    };
     let (reason, fate) = match mark.as_deref().and_then(read_mark) {
         Some(Mark::Cancel) => return Ok(Some(Fate::Removed(remove(conn, change, *e, *at)?))),
         Some(Mark::Hold(reason)) => (reason, None),
         None => (DAMAGED.into(), Some(Fate::Aside(message(conn, e >> SHIFT)?))),
     };
-    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL WHERE e = ?1")?
+    conn.prepare_cached("UPDATE entry SET parked = ?2, mark = NULL, claimed = 0 WHERE e = ?1")?
         .execute(params![e, reason])?;
     change.queues.push((queue.clone(), *class, false));
     change.parked += 1;

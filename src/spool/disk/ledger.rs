@@ -78,6 +78,8 @@ pub(super) struct Change {
     pub(super) settled: HashSet<i64>,
     /// Messages that are at their end with small bodies, and whose rows still stand.
     pub(super) gone: Vec<i64>,
+    /// Entries that were in no index, and are now.
+    pub(super) listed: Vec<i64>,
     /// Report entries that were added to: whoever has claimed one has done so for nothing.
     pub(super) told: HashSet<i64>,
     /// Queues that gained (or lost) an entry.
@@ -94,7 +96,7 @@ pub(super) struct Change {
     pub(super) files: Deltas,
 }
 
-/// A row that was to be claimed, and is set aside or removed instead.
+/// A row that was to be claimed, and is set aside or removed instead, or put where a person wants it.
 #[derive(Debug)]
 pub(super) struct Damaged {
     /// Its rowid.
@@ -103,6 +105,8 @@ pub(super) struct Damaged {
     pub(super) class: Class,
     /// When it was found.
     pub(super) at: Timestamp,
+    /// It is in no index, and a person has changed it: it goes into the one that it belongs to now.
+    pub(super) moved: bool,
 }
 
 /// What a claim found.
@@ -117,7 +121,7 @@ pub(super) struct Claimed {
 pub(super) enum Found {
     /// A claim, whether it is the only one of its message, and how long results are kept, in milliseconds.
     Sound(Box<Claim>, bool, Option<i64>),
-    /// A hold was noted during a claim that is over, or a person has parked it meanwhile.
+    /// A hold was noted during a claim that is over.
     Held,
     /// What cannot be read back.
     Damaged,
@@ -161,6 +165,7 @@ impl Ledger {
             self.forget(*e);
             unlisted.remove(*e);
         }
+        change.listed.iter().for_each(|e| unlisted.remove(*e));
         for (e, lease, due) in change.born {
             unlisted.insert(e, lease.queue.clone(), lease.class, due);
             self.lease(e, lease);
@@ -253,16 +258,19 @@ impl Ledger {
         let places = places.query(params![queue, class.number(), now]).map_err(failure)?;
         let unlisted = Arc::clone(&self.unlisted);
         let unlisted = unlisted.lock();
-        let unlisted = unlisted.of(&request.queue, class).take_while(|(due, _)| *due <= request.now);
+        let unlisted = unlisted.of(&request.queue, class).take_while(|place| place.due <= request.now);
         let mut places = Due::new(places, unlisted);
         // Taken over at the end: who gets an error instead has claimed nothing.
         let (mut leases, mut broken) = (Vec::new(), Vec::new());
-        while let Some((_, e)) = places.next().map_err(failure)? {
+        while let Some(place) = places.next().map_err(failure)? {
+            let e = place.e;
             if self.leases.get(&e).is_some_and(|lease| lease.until > request.now) {
                 continue;
             }
-            let Found::Sound(mut claim, single, keep) = look_at(conn, e).map_err(failure)? else {
-                broken.push(e);
+            let moved = !place.listed && !place.stands(conn, &request.queue, class).map_err(failure)?;
+            let found = if moved { Found::Held } else { look_at(conn, e).map_err(failure)? };
+            let Found::Sound(mut claim, single, keep) = found else {
+                broken.push(Damaged { e, queue: request.queue.clone(), class, at: request.now, moved });
                 claimed.ends_early = broken.len() >= MAX_DAMAGED;
                 if claimed.ends_early {
                     break;
@@ -276,11 +284,9 @@ impl Ledger {
                 break;
             }
         }
-        for e in broken {
-            // Whoever had it is late.
-            self.forget(e);
-            damaged.push(Damaged { e, queue: request.queue.clone(), class, at: request.now });
-        }
+        // Whoever had it is late.
+        broken.iter().for_each(|broken| self.forget(broken.e));
+        damaged.extend(broken);
         leases.into_iter().for_each(|(e, lease)| self.lease(e, lease));
         Ok(claimed)
     }
@@ -309,10 +315,10 @@ impl Ledger {
         let unlisted = self.unlisted.lock();
         let mut places = Due::new(places, unlisted.of(queue, class));
         let mut first = Timestamp::NEVER;
-        while let Some((due, e)) = places.next()? {
-            match self.leases.get(&e) {
-                Some(lease) => first = first.min(lease.until.max(due)),
-                None => return Ok(first.min(due)),
+        while let Some(place) = places.next()? {
+            match self.leases.get(&place.e) {
+                Some(lease) => first = first.min(lease.until.max(place.due)),
+                None => return Ok(first.min(place.due)),
             }
         }
         Ok(first)
@@ -343,7 +349,7 @@ fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
     let keep = row.get(COMMON_COLUMNS + 3).ok()?;
     let mark = row.get::<_, Option<String>>(COMMON_COLUMNS + 4).ok()?;
     let mark = mark.as_deref().and_then(read_mark);
-    if matches!(mark, Some(Mark::Hold(_))) || row.get(COMMON_COLUMNS + 5).ok()? {
+    if matches!(mark, Some(Mark::Hold(_))) {
         return Some(Found::Held);
     }
     let claim = Claim {
@@ -366,7 +372,7 @@ fn read_entry(row: &rusqlite::Row<'_>, e: i64) -> Option<Found> {
 }
 
 const READ: &str = columns!(
-    ", m.head, m.size, m.entries, m.keep, e.mark, e.parked IS NOT NULL FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
+    ", m.head, m.size, m.entries, m.keep, e.mark FROM entry e JOIN message m ON m.n = ?2 WHERE e.e = ?1"
 );
 
 /// A claim of more, with an envelope and a head each, would be a list nobody needs at once.

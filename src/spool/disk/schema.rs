@@ -130,7 +130,6 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<(Stock, Unli
     };
     let (opened, clean) = (key("opened")?, key("clean")?);
     tx.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1), ('clean', 0)", [opened + 1])?;
-    let unlisted = if clean == CLEAN { Known::default() } else { Known::find(&tx)? };
     let mut next = 0;
     for sql in
         ["SELECT max(n) FROM message", "SELECT max(k) >> 20 FROM body", "SELECT max(e) >> 20 FROM entry"]
@@ -147,7 +146,7 @@ pub(super) fn take_stock(conn: &mut Connection) -> rusqlite::Result<(Stock, Unli
             Ok((queue_name(row.get_ref(0)?), class, count(row.get(2)?)))
         })?
         .collect::<Result<_, _>>()?;
-    queues.extend(unlisted.queues().map(|(queue, class)| (queue.clone(), class, 1)));
+    let unlisted = if clean == CLEAN { Known::default() } else { Known::find(&tx, &mut queues)? };
     let parked: i64 =
         tx.query_row("SELECT count(*) FROM entry WHERE parked IS NOT NULL", [], |row| row.get(0))?;
     tx.commit()?;

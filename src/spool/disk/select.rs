@@ -139,7 +139,7 @@ fn few(conn: &Connection, unlisted: &Unlisted, which: &Selection) -> rusqlite::R
     if let Some(queue) = &which.queue
         && which.parked != Some(true)
     {
-        rows = unlisted.in_queue(queue);
+        rows = unlisted.in_queue(queue, FEW + 1);
         for e in conn.prepare_cached(IN_QUEUE)?.query_map(params![queue.as_str()], |row| row.get(0))? {
             rows.push(e?);
         }

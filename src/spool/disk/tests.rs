@@ -160,7 +160,7 @@ async fn what_cannot_be_set_aside_now_is_when_it_is_claimed_again() {
     let now = Timestamp::from_millis(1);
     let request = ClaimRequest { queue, class, now, limit: 9, lease: Timestamp::NEVER };
     assert!(spool.claim(request.clone()).await.unwrap().is_empty());
-    // What comes behind it in the group fails with it.
+    // What comes with it or behind it fails too.
     assert!(matches!(spool.enqueue(vec![sample(2)], None).await, Err(SpoolError::Storage(_))));
     shell.execute_batch("ROLLBACK").unwrap();
     assert_eq!((spool.stats().parked, spool.set_aside().len()), (0, 0));

@@ -12,10 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, Rows, Transaction};
+use rusqlite::{Connection, Rows, params};
 
 use super::super::{Class, QueueName};
-use super::schema::{count, queue_name};
+use super::schema::{column, count, queue_name};
 use crate::clock::Timestamp;
 
 /// The rowids of such entries, whether they are still claimed or not.
@@ -34,10 +34,14 @@ impl Unlisted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those of all classes of a queue.
-    pub(super) fn in_queue(&self, queue: &QueueName) -> Vec<i64> {
+    /// Those of all classes of a queue, at most so many of each.
+    pub(super) fn in_queue(&self, queue: &QueueName, limit: usize) -> Vec<i64> {
         let known = self.lock();
-        Class::ALL.into_iter().flat_map(|class| known.of(queue, class).map(|(_, e)| e)).collect()
+        Class::ALL.into_iter().flat_map(|class| known.of(queue, class).take(limit).map(|at| at.e)).collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<i64> {
+        self.lock().places.keys().copied().collect()
     }
 }
 
@@ -53,34 +57,29 @@ impl Known {
         }
     }
 
-    /// Those of a queue, and when they are due, earliest first.
-    pub(super) fn of(&self, queue: &QueueName, class: Class) -> impl Iterator<Item = (Timestamp, i64)> {
+    /// Those of a queue, earliest first.
+    pub(super) fn of(&self, queue: &QueueName, class: Class) -> impl Iterator<Item = Place> {
         let from = (queue.clone(), class, Timestamp::default(), i64::MIN);
         let to = (queue.clone(), class, Timestamp::NEVER, i64::MAX);
-        self.queues.range(from..=to).map(|(.., due, e)| (*due, *e))
+        self.queues.range(from..=to).map(|(.., due, e)| Place { due: *due, e: *e, listed: false })
     }
 
-    /// How many there are of each queue.
-    pub(super) fn queues(&self) -> impl Iterator<Item = (&QueueName, Class)> {
-        self.places.values().map(|(queue, class, _)| (queue, *class))
-    }
-
-    /// Puts all of them into the index.
-    pub(super) fn list(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        let mut list = tx.prepare(LIST)?;
-        self.places.keys().try_for_each(|e| list.execute([e]).map(drop))
-    }
-
-    /// Those that a process has left which came to no good end. Nothing is written: the disk may be full.
-    pub(super) fn find(conn: &Connection) -> rusqlite::Result<Self> {
+    /// Those that a process has left which came to no good end; what of them is not parked is counted. Nothing is
+    /// written: the disk may be full.
+    pub(super) fn find(
+        conn: &Connection,
+        queues: &mut Vec<(QueueName, Class, u64)>,
+    ) -> rusqlite::Result<Self> {
         let mut known = Self::default();
-        let mut left =
-            conn.prepare("SELECT e, queue, class, due FROM entry WHERE claimed <> 0 AND parked IS NULL")?;
+        let mut left = conn.prepare(FIND)?;
         let mut left = left.query([])?;
         while let Some(row) = left.next()? {
+            let (e, queue) = (row.get(0)?, queue_name(row.get_ref(1)?));
             let class = Class::from_number(row.get(2)?).unwrap_or_default();
-            let due = Timestamp::from_millis(count(row.get(3)?));
-            known.insert(row.get(0)?, queue_name(row.get_ref(1)?), class, due);
+            if !row.get::<_, bool>(4)? {
+                queues.push((queue.clone(), class, 1));
+            }
+            known.insert(e, queue, class, Timestamp::from_millis(count(row.get(3)?)));
         }
         Ok(known)
     }
@@ -92,30 +91,52 @@ impl From<Known> for Unlisted {
     }
 }
 
+/// Where an entry stands in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) due: Timestamp,
+    /// The rowid.
+    pub(super) e: i64,
+    /// The index has it.
+    pub(super) listed: bool,
+}
+
+impl Place {
+    /// Whether the row of one that is not listed is still as it came: a person may have changed it.
+    pub(super) fn stands(
+        &self,
+        conn: &Connection,
+        queue: &QueueName,
+        class: Class,
+    ) -> rusqlite::Result<bool> {
+        let due = column(self.due.as_millis());
+        conn.prepare_cached(STANDS)?.exists(params![self.e, queue.as_str(), class.number(), due])
+    }
+}
+
 /// What is due in a queue, earliest first: what the index has, and what it does not.
 pub(super) struct Due<'rows, I: Iterator> {
     listed: Rows<'rows>,
-    next: Option<(Timestamp, i64)>,
+    next: Option<Place>,
     unlisted: std::iter::Peekable<I>,
 }
 
-impl<'rows, I: Iterator<Item = (Timestamp, i64)>> Due<'rows, I> {
+impl<'rows, I: Iterator<Item = Place>> Due<'rows, I> {
     /// Goes through the rows of [`DUE`], and these besides, earliest first.
     pub(super) fn new(listed: Rows<'rows>, unlisted: I) -> Self {
         Self { listed, next: None, unlisted: unlisted.peekable() }
     }
 
-    /// When the next one is due, and its rowid.
-    pub(super) fn next(&mut self) -> rusqlite::Result<Option<(Timestamp, i64)>> {
+    pub(super) fn next(&mut self) -> rusqlite::Result<Option<Place>> {
         if self.next.is_none()
             && let Some(row) = self.listed.next()?
         {
-            self.next = Some((Timestamp::from_millis(count(row.get(1)?)), row.get(0)?));
+            let due = Timestamp::from_millis(count(row.get(1)?));
+            self.next = Some(Place { due, e: row.get(0)?, listed: true });
         }
         let Some(listed) = self.next else { return Ok(self.unlisted.next()) };
-        let other = self.unlisted.next_if(|other| *other <= listed);
-        // A person may have put it into the index.
-        if other.is_none_or(|other| other == listed) {
+        let other = self.unlisted.next_if(|other| *other < listed);
+        if other.is_none() {
             self.next = None;
         }
         Ok(other.or(Some(listed)))
@@ -127,3 +148,6 @@ pub(super) const DUE: &str = "SELECT e, due FROM entry WHERE queue = ?1 AND clas
 
 /// An entry goes into the index.
 pub(super) const LIST: &str = "UPDATE entry SET claimed = 0 WHERE e = ?1";
+
+const STANDS: &str = "SELECT 1 FROM entry WHERE e = ?1 AND parked IS NULL AND claimed <> 0 AND queue = ?2 AND class = ?3 AND due = ?4";
+const FIND: &str = "SELECT e, queue, class, due, parked IS NOT NULL FROM entry WHERE claimed <> 0";

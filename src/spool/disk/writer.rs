@@ -31,6 +31,7 @@ use super::queue::{Held, Phase, Shared};
 use super::rows::{Row, entry_number};
 use super::schema::{CLEAN, CLEAN_UNLISTED, count, failure};
 use super::segments::{Segments, Trouble};
+use super::unlisted::LIST;
 use super::wal::Wal;
 
 /// See the module.
@@ -430,14 +431,19 @@ impl Writer {
 
     /// Puts everything into the index.
     fn list(&mut self) -> rusqlite::Result<()> {
+        let left = self.ledger.unlisted.all();
         let tx = self.conn.transaction()?;
-        self.ledger.unlisted.lock().list(&tx)?;
+        left.into_iter().try_for_each(|e| tx.prepare_cached(LIST)?.execute([e]).map(drop))?;
         tx.commit()
     }
 
     fn leave_clean(&mut self) -> Result<(), SpoolError> {
-        // Where there is no room for more of an index, the next opening finds what is not in it.
-        let clean = if self.list().is_ok() { CLEAN } else { CLEAN_UNLISTED };
+        let clean = match self.list() {
+            Ok(()) => CLEAN,
+            // The next opening finds what is not in the index.
+            Err(error) if is_full(&error) => CLEAN_UNLISTED,
+            Err(error) => return Err(failure(error)),
+        };
         self.conn.execute("UPDATE meta SET value = ?1 WHERE key = 'clean'", [clean]).map_err(failure)?;
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").map_err(failure)?;
         Ok(())
