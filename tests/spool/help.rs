@@ -49,3 +49,12 @@ pub fn files(dir: &Path) -> Vec<(String, u64)> {
     let files = std::fs::read_dir(dir.join("seg")).unwrap().map(Result::unwrap);
     files.map(|f| (f.file_name().into_string().unwrap(), f.metadata().unwrap().len())).collect()
 }
+
+/// The files as they are at this moment, as a killed process leaves them.
+pub fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["spool.db", "spool.db-wal"] {
+        std::fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}

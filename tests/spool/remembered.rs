@@ -6,7 +6,7 @@ use postroad::clock::Timestamp;
 use postroad::spool::contract::{remove, sample};
 use postroad::spool::{DiskSpool, Durability, KeepLog, Key, Known, LogEvent, LogKind, Spool};
 
-use super::help::{claim, shell};
+use super::help::{claim, killed, shell};
 
 #[tokio::test]
 async fn what_is_remembered_survives_a_crash() {
@@ -27,18 +27,10 @@ async fn what_is_remembered_survives_a_crash() {
         }];
         message
     };
-    // The files as they are at this moment, as a killed process leaves them.
-    let killed = || {
-        let copy = tempfile::tempdir().unwrap();
-        for name in ["spool.db", "spool.db-wal"] {
-            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
-        }
-        copy
-    };
     spool.enqueue(vec![remembered(1)], None).await.unwrap();
-    let accepted = killed();
+    let accepted = killed(dir.path());
     spool.settle(claim(&spool, 9).await.iter().map(remove).collect(), Durability::Synced).await.unwrap();
-    let settled = killed();
+    let settled = killed(dir.path());
     for (copy, waits) in [(accepted, 1), (settled, 0)] {
         let spool = DiskSpool::open(copy.path()).unwrap();
         assert!(!spool.was_clean());

@@ -12,7 +12,7 @@ use postroad::spool::{
     Settlement, Spool, Stats, Then,
 };
 
-use super::help::{claim, holding, shell};
+use super::help::{claim, holding, killed, shell};
 
 const LEASE: Option<Timestamp> = Some(Timestamp::from_millis(1));
 
@@ -49,15 +49,6 @@ async fn what_is_delivered_at_the_first_attempt_was_in_no_index_of_what_is_due()
         assert_eq!(listed(dir.path()), there);
     }
     assert_eq!((spool.stats().messages, spool.stats().entries), (2, 2));
-}
-
-/// The files as they are at this moment, as a killed process leaves them.
-fn killed(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for name in ["spool.db", "spool.db-wal"] {
-        std::fs::copy(dir.join(name), copy.path().join(name)).unwrap();
-    }
-    copy
 }
 
 /// Claims what is due, and names the messages.
@@ -268,4 +259,18 @@ async fn without_room_for_the_index_a_spool_is_closed_and_opened_all_the_same() 
     assert_eq!(settled.len(), 2_000);
     assert_eq!(spool.settle(settled, Durability::Synced).await.unwrap(), []);
     assert_eq!(spool.stats(), Stats::default());
+}
+
+#[tokio::test]
+async fn a_long_queue_of_it_is_gone_through_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = DiskSpool::open(dir.path()).unwrap();
+    // More than are looked for by queue, so that all entries are gone through in order.
+    spool.enqueue(samples(1..=10_001), Some(Timestamp::NEVER)).await.unwrap();
+    let queue = || Selection::queue(QueueName::new("q.test"));
+    let first = spool.scan(queue(), None, 99_999).await.unwrap();
+    assert_eq!(first.len(), 10_000, "a page");
+    let last = (first[9_999].message, first[9_999].entry);
+    let rest = spool.scan(queue(), Some(last), 99_999).await.unwrap();
+    assert_eq!(rest.iter().map(|entry| entry.message).collect::<Vec<_>>(), [sample(10_001).id]);
 }

@@ -94,7 +94,7 @@ fn alter_row(
     if claimed {
         change.marks.push((e, is.mark));
     } else {
-        // Whoever had it is late.
+        // Whoever had it is late, and from here on the index has it.
         change.settled.insert(e);
     }
     Ok(done)

@@ -18,7 +18,8 @@ use super::super::{Class, QueueName};
 use super::schema::{column, count, queue_name};
 use crate::clock::Timestamp;
 
-/// The rowids of such entries, whether they are still claimed or not.
+/// The rowids of such entries, whether they are still claimed or not: as many as came claimed and wait for their
+/// first settlement, which an engine bounds by the mail that it has in hand.
 #[derive(Debug, Default)]
 pub(super) struct Unlisted(Mutex<Known>);
 
