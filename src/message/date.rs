@@ -19,30 +19,36 @@ impl DateTime {
         let (year, month, day) = civil(self.0.as_secs().min(LAST) / DAY);
         (year, month + 1, day)
     }
-}
 
-impl fmt::Display for DateTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Appends its text: by hand, since every message has several, and the formatting machinery costs more than
+    /// the text.
+    pub(crate) fn push_to(self, text: &mut String) {
         let secs = self.0.as_secs().min(LAST);
         let (days, rest) = (secs / DAY, secs % DAY);
         let (year, month, day) = civil(days);
         // 1970-01-01 was a Thursday.
         let weekday = WEEKDAYS.iter().cycle().nth(usize::try_from(days % 7).unwrap_or_default());
         let month = MONTHS.get(usize::try_from(month).unwrap_or_default());
-        // By hand: every message has several, and the formatting machinery costs more than the text.
-        let mut text = String::with_capacity(31);
         text.push_str(weekday.unwrap_or(&"Thu"));
         text.push_str(", ");
-        push_number(&mut text, day, 1);
+        push_number(text, day, 1);
         text.push(' ');
         text.push_str(month.unwrap_or(&"Jan"));
         text.push(' ');
-        push_number(&mut text, year, 4);
+        push_number(text, year / 100, 2);
+        push_number(text, year % 100, 2);
         for (before, value) in [(' ', rest / 3600), (':', rest / 60 % 60), (':', rest % 60)] {
             text.push(before);
-            push_number(&mut text, value, 2);
+            push_number(text, value, 2);
         }
         text.push_str(" +0000");
+    }
+}
+
+impl fmt::Display for DateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity("Thu, 01 Jan 1970 00:00:00 +0000".len());
+        self.push_to(&mut text);
         f.write_str(&text)
     }
 }

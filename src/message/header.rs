@@ -58,9 +58,15 @@ impl<'a> Header<'a> {
     /// # Errors
     /// [`HeaderError`] when it passes the limits.
     pub fn scan(message: &'a [u8]) -> Result<Self, HeaderError> {
+        Self::scan_with(message, |_| {})
+    }
+
+    /// [`Header::scan`] that shows each field on the way.
+    pub(crate) fn scan_with(message: &'a [u8], mut see: impl FnMut(Field<'a>)) -> Result<Self, HeaderError> {
         let mut walk = Fields::of(message);
         let mut count = 0;
-        while walk.next().is_some() {
+        while let Some(field) = walk.next() {
+            see(field);
             count += 1;
             if count > MAX_FIELDS {
                 return Err(HeaderError::TooManyFields);
@@ -200,7 +206,7 @@ fn without_comments(value: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 8689 §3
-pub(super) const TLS_REQUIRED: &str = "TLS-Required";
+pub(crate) const TLS_REQUIRED: &str = "TLS-Required";
 
 /// The length of the first line with its end.
 fn line_end(octets: &[u8]) -> usize {
@@ -209,7 +215,8 @@ fn line_end(octets: &[u8]) -> usize {
 
 /// RFC 5322 §3.6.8: printable ASCII without the colon.
 pub(super) fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|b| b.is_ascii_graphic() && *b != b':')
+    // Without a way out in the middle several octets are looked at in one step.
+    !name.is_empty() && name.iter().fold(true, |fine, b| fine & b.is_ascii_graphic() & (*b != b':'))
 }
 
 #[cfg(test)]

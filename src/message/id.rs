@@ -13,6 +13,9 @@ pub struct MessageId(u128);
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl MessageId {
+    /// The length of its text.
+    pub(crate) const TEXT: usize = 26;
+
     /// A new id: 48 bits of wall time in milliseconds, then 74 random bits.
     #[must_use]
     pub fn new(now: Timestamp, rng: &Rng) -> Self {
@@ -56,18 +59,33 @@ impl MessageId {
     pub const fn from_octets(octets: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(octets))
     }
+
+    /// Its text, which is written several times for each message.
+    fn text(self) -> [u8; Self::TEXT] {
+        let mut text = [b'0'; Self::TEXT];
+        let mut rest = self.0;
+        // In halves that fit a register.
+        for part in text.rchunks_mut(12) {
+            let mut low = u64::try_from(rest & ((1 << 60) - 1)).unwrap_or_default();
+            rest >>= 60;
+            for place in part.iter_mut().rev() {
+                let digit = usize::try_from(low & 31).unwrap_or_default();
+                *place = ALPHABET.get(digit).copied().unwrap_or(b'0');
+                low >>= 5;
+            }
+        }
+        text
+    }
+
+    /// Appends its text.
+    pub(crate) fn push_to(self, to: &mut String) {
+        to.push_str(std::str::from_utf8(&self.text()).unwrap_or_default());
+    }
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [b'0'; 26];
-        let mut rest = self.0;
-        for place in text.iter_mut().rev() {
-            let digit = usize::try_from(rest & 31).unwrap_or_default();
-            *place = ALPHABET.get(digit).copied().unwrap_or(b'0');
-            rest >>= 5;
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -86,7 +104,7 @@ impl FromStr for MessageId {
     type Err = NotAnId;
 
     fn from_str(text: &str) -> Result<Self, NotAnId> {
-        if text.len() != 26 {
+        if text.len() != Self::TEXT {
             return Err(NotAnId);
         }
         let mut value = 0_u128;

@@ -12,7 +12,7 @@ use super::date::DateTime;
 use super::field::{one_line, write_field};
 use super::id::MessageId;
 use crate::clock::Timestamp;
-use crate::smtp::address::{Domain, EhloName, ForwardPath};
+use crate::smtp::address::{Domain, EhloName, ForwardPath, push_literal};
 use crate::smtp::params::{Priority, Rcpt};
 
 /// What a Received field tells.
@@ -112,13 +112,15 @@ impl Received {
         if let Some(tls) = &self.tls {
             push(&mut value, &[" (", &comment(tls), ")"]);
         }
-        // Writing into a string does not fail.
-        let _ = write!(value, " id {}", self.id);
+        value.push_str(" id ");
+        self.id.push_to(&mut value);
         self.recipient(&mut value);
         if let Some(priority) = self.priority {
+            // Writing into a string does not fail.
             let _ = write!(value, " PRIORITY {priority}");
         }
-        let _ = write!(value, "; {}", DateTime(self.now));
+        value.push_str("; ");
+        DateTime(self.now).push_to(&mut value);
         let mut field = Vec::with_capacity(value.len() + 24);
         // No word above is longer than a line, and none holds a control character.
         let written = write_field(&mut field, "Received", &value);
@@ -129,14 +131,21 @@ impl Received {
     // RFC 5321 §4.4: From-domain with TCP-info.
     fn from(&self, value: &mut String) {
         let Some(hello) = &self.hello else { return };
-        let name = Domain::parse(hello).ok();
-        let address = self.address.map(Domain::from);
-        let shown = name.as_ref().or(address.as_ref()).map_or("unknown", Domain::as_str);
-        push(value, &["from ", shown, " "]);
-        match (name, address) {
-            (Some(_), Some(address)) => push(value, &["(", address.as_str(), ") "]),
-            (Some(_), None) => {}
-            (None, _) => push(value, &["(said ", &comment(hello), ") "]),
+        value.push_str("from ");
+        match (Domain::parse(hello), self.address) {
+            (Ok(name), None) => push(value, &[name.as_str(), " "]),
+            (Ok(name), Some(address)) => {
+                push(value, &[name.as_str(), " ("]);
+                push_literal(value, address);
+                value.push_str(") ");
+            }
+            (Err(_), address) => {
+                match address {
+                    Some(address) => push_literal(value, address),
+                    None => value.push_str("unknown"),
+                }
+                push(value, &[" (said ", &comment(hello), ") "]);
+            }
         }
     }
 

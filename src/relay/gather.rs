@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::delivery::SubmitError;
-use crate::message::{Header, HeaderError, Signing, SrsError};
+use crate::message::{Header, HeaderError, Signing, SrsError, TLS_REQUIRED};
 use crate::server::{BodyError, BodyStream};
 use crate::smtp::params::BodyKind;
 use crate::spool::{BodyWriter, NewBody, Spool, SpoolError};
@@ -127,12 +127,18 @@ struct Found {
 }
 
 fn check_header(octets: &[u8], max_hops: usize) -> Result<Found, Unfit> {
-    let header = Header::scan(octets)?;
+    let (mut hops, mut asked) = (0, false);
+    // Every message passes here: one walk sees whether there is anything to look at.
+    let header = Header::scan_with(octets, |field| {
+        hops += usize::from(field.is("Received"));
+        asked |= field.is(TLS_REQUIRED);
+    })?;
     // RFC 5321 §6.3: each host has added one of these.
-    match header.count("Received") {
-        hops if hops > max_hops => Err(Unfit::Loop(hops)),
-        _ => Ok(Found { utf8_header: !header.octets().is_ascii(), tls_optional: header.is_tls_optional() }),
+    if hops > max_hops {
+        return Err(Unfit::Loop(hops));
     }
+    let tls_optional = asked && header.is_tls_optional();
+    Ok(Found { utf8_header: !header.octets().is_ascii(), tls_optional })
 }
 
 /// A message's part of the memory of all sessions.

@@ -294,7 +294,7 @@ impl Conversation for Session {
         session: &'a SessionInfo,
     ) -> BoxFuture<'a, Result<(), Reply>> {
         let rules = &self.0.rules;
-        let verdict = match rules.returned(&rcpt.to, self.0.engine.new_id().time()) {
+        let verdict = match rules.returned(&rcpt.to, || self.0.engine.new_id().time()) {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => {
                 debug!(peer = %session.peer.address, to = %rcpt.to, %error, "not a sender of ours");
@@ -313,7 +313,12 @@ impl Conversation for Session {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             match shared.take(transaction, body).await {
-                Ok(id) => Reply::new(250, EnhancedCode::new(2, 0, 0), &format!("queued as {id}")).into(),
+                Ok(id) => {
+                    let mut text = String::with_capacity("queued as ".len() + MessageId::TEXT);
+                    text.push_str("queued as ");
+                    id.push_to(&mut text);
+                    Reply::new(250, EnhancedCode::new(2, 0, 0), &text).into()
+                }
                 Err(unfit) => {
                     info!(%unfit, "message not taken");
                     refusal(&unfit).into()
@@ -354,7 +359,7 @@ impl Shared {
                 rcpt.to = postmaster.into();
             }
             // Where it has become too old since RCPT, it is refused at RCPT the next time.
-            if let Some(original) = rules.returned(&rcpt.to, id.time()).transpose()? {
+            if let Some(original) = rules.returned(&rcpt.to, || id.time()).transpose()? {
                 rcpt.orcpt = rcpt.orcpt.take().or_else(|| OriginalRecipient::rfc822(rcpt.to.mailbox()?));
                 rcpt.to = original.into();
             }

@@ -110,9 +110,13 @@ impl Rules {
     }
 
     /// Who gets the mail for an address that was rewritten here; `None` when it is another address.
-    pub(super) fn returned(&self, to: &ForwardPath, now: Timestamp) -> Option<Result<Mailbox, SrsError>> {
+    pub(super) fn returned(
+        &self,
+        to: &ForwardPath,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Option<Result<Mailbox, SrsError>> {
         let (srs, to) = (self.srs.as_ref()?, to.mailbox()?);
-        srs.is_rewritten(to).then(|| srs.reverse(to, now))
+        srs.is_rewritten(to).then(|| srs.reverse(to, now()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 
 /// The digits of a number, at least so many of them, written into `room`.
-pub(crate) fn decimal(number: u64, least: usize, room: &mut [u8; DIGITS]) -> &str {
+fn decimal(number: u64, least: usize, room: &mut [u8; DIGITS]) -> &[u8] {
     let mut rest = number;
     let mut from = room.len();
     for (at, place) in room.iter_mut().enumerate().rev() {
@@ -17,31 +17,37 @@ pub(crate) fn decimal(number: u64, least: usize, room: &mut [u8; DIGITS]) -> &st
             break;
         }
     }
-    room.get(from..).and_then(|digits| str::from_utf8(digits).ok()).unwrap_or_default()
+    room.get(from..).unwrap_or_default()
 }
 
 /// Appends the digits of a number to text, at least so many of them.
 pub(crate) fn push_number(to: &mut String, number: u64, least: usize) {
-    to.push_str(decimal(number, least, &mut [0; DIGITS]));
+    let digit = |number: u64| char::from(b'0' + u8::try_from(number % 10).unwrap_or_default());
+    // Most of them are parts of a code, of an address or of a time.
+    match number {
+        0..10 if least <= 1 => to.push(digit(number)),
+        0..100 if least <= 2 => to.extend([digit(number / 10), digit(number)]),
+        _ => to.extend(decimal(number, least, &mut [0; DIGITS]).iter().map(|digit| char::from(*digit))),
+    }
 }
 
 /// Appends the digits of a number to octets.
 pub(crate) fn put_number(to: &mut BytesMut, number: u64) {
-    to.put_slice(decimal(number, 1, &mut [0; DIGITS]).as_bytes());
+    to.put_slice(decimal(number, 1, &mut [0; DIGITS]));
 }
 
-/// An address as it stands in a literal.
-pub(crate) fn dotted(address: Ipv4Addr) -> String {
-    let mut text = String::with_capacity("255.255.255.255".len());
-    for (before, octet) in ["", ".", ".", "."].into_iter().zip(address.octets()) {
-        text.push_str(before);
-        push_number(&mut text, octet.into(), 1);
+/// Appends an address as it stands in a literal.
+pub(crate) fn push_dotted(to: &mut String, address: Ipv4Addr) {
+    let [a, b, c, d] = address.octets();
+    push_number(to, a.into(), 1);
+    for octet in [b, c, d] {
+        to.push('.');
+        push_number(to, octet.into(), 1);
     }
-    text
 }
 
 /// The most that a number has.
-pub(crate) const DIGITS: usize = 20;
+const DIGITS: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -49,13 +55,21 @@ mod tests {
 
     #[test]
     fn a_number_is_written_as_the_formatter_writes_it() {
-        for number in [0, 7, 10, 255, 1_000, 65_535, u64::MAX - 1, u64::MAX] {
-            assert_eq!(decimal(number, 1, &mut [0; DIGITS]), number.to_string());
-            assert_eq!(decimal(number, 4, &mut [0; DIGITS]), format!("{number:04}"));
+        for number in [0, 7, 9, 10, 55, 99, 100, 255, 1_000, 65_535, u64::MAX - 1, u64::MAX] {
+            for least in [0, 1, 2, 3, 4, 20] {
+                let mut text = String::from("x");
+                push_number(&mut text, number, least);
+                assert_eq!(text, format!("x{number:0least$}"));
+            }
+            let mut octets = BytesMut::new();
+            put_number(&mut octets, number);
+            assert_eq!(octets, number.to_string());
         }
         for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST] {
-            assert_eq!(dotted(address), address.to_string());
+            let mut text = String::new();
+            push_dotted(&mut text, address);
+            assert_eq!(text, address.to_string());
         }
-        assert_eq!(decimal(1, 99, &mut [0; DIGITS]), format!("{:020}", 1));
+        assert_eq!(decimal(1, 99, &mut [0; DIGITS]), format!("{:020}", 1).as_bytes());
     }
 }

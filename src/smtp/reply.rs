@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
-use super::decimal::{push_number, put_number};
+use super::decimal::push_number;
 
 /// An enhanced status code (RFC 3463), such as 5.1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,13 +59,6 @@ impl EnhancedCode {
         for (number, end) in self.parts() {
             push_number(text, number, 1);
             text.push_str(end);
-        }
-    }
-
-    fn put_to(self, octets: &mut BytesMut) {
-        for (number, end) in self.parts() {
-            put_number(octets, number);
-            octets.put_slice(end.as_bytes());
         }
     }
 
@@ -154,19 +147,20 @@ impl Reply {
 
     /// Writes the reply as it goes over the wire, the enhanced code on each line (RFC 2034 §4).
     pub fn encode(&self, to: &mut BytesMut) {
+        // In one piece, since every piece that is put asks for room.
+        let mut octets = String::with_capacity(self.text.len() + "250 2.100.100 \r\n".len());
         let mut lines = self.lines().peekable();
-        // All of it, where it has one line.
-        to.reserve(self.text.len() + "250 2.100.100 \r\n".len());
         while let Some(line) = lines.next() {
-            put_number(to, self.code.into());
-            to.put_u8(if lines.peek().is_some() { b'-' } else { b' ' });
+            push_number(&mut octets, self.code.into(), 1);
+            octets.push(if lines.peek().is_some() { '-' } else { ' ' });
             if let Some(enhanced) = self.enhanced {
-                enhanced.put_to(to);
-                to.put_u8(b' ');
+                enhanced.push_to(&mut octets);
+                octets.push(' ');
             }
-            to.put_slice(line.as_bytes());
-            to.put_slice(b"\r\n");
+            octets.push_str(line);
+            octets.push_str("\r\n");
         }
+        to.put_slice(octets.as_bytes());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::address::ReversePath;
-use super::decimal::{DIGITS, decimal};
+use super::decimal::push_number;
 
 mod rcpt;
 mod release;
@@ -157,8 +157,9 @@ impl fmt::Display for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.from, f)?;
         if let Some(size) = self.size {
-            f.write_str(" SIZE=")?;
-            f.write_str(decimal(size, 1, &mut [0; DIGITS]))?;
+            let mut text = String::from(" SIZE=");
+            push_number(&mut text, size, 1);
+            f.write_str(&text)?;
         }
         match self.body {
             BodyKind::SevenBit => {}
