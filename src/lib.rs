@@ -167,6 +167,8 @@ pub mod server;
 pub mod smtp;
 #[cfg(feature = "tokio")]
 pub mod spool;
+#[cfg(feature = "tokio")]
+mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "tls-rpt")]

@@ -4,7 +4,7 @@
 //! What follows from a change (entries to settle, runs to start, events to tell) is collected in a
 //! [`Todo`] and done by the caller after the lock is gone.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::clock::{Gate, Now, Rng, Timestamp};
 use crate::message::MessageId;
 use crate::smtp::address::Domain;
 use crate::spool::{Claim, Class, QueueName, REPORT_ENTRY, Token};
+use crate::table::Table;
 
 use super::care::Care;
 use super::gather::is_report;
@@ -35,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) lanes: BTreeMap<QueueName, Lane>,
     /// Every entry that this process has claimed and not settled.
     // Walked only to extend leases, sorted, and to mark all alike.
-    pub(super) held: HashMap<(MessageId, u32), Held>,
+    pub(super) held: Table<(MessageId, u32), Held>,
     /// Places promised to messages that are being stored.
     pub(super) reserved: usize,
     /// Octets of bodies at hand.
@@ -76,7 +77,7 @@ impl Core {
             schedule: Schedule::default(),
             routes: Books::default(),
             lanes: BTreeMap::new(),
-            held: HashMap::new(),
+            held: Table::default(),
             reserved: 0,
             weight: 0,
             runs: 0,

@@ -16,6 +16,7 @@ use crate::attempt::{Delivery, Outcome};
 use crate::message::MessageId;
 use crate::smtp::address::ForwardPath;
 use crate::spool::{REPORT_ENTRY, SpoolError};
+use crate::table::Table;
 
 use super::recall::{Recall, Told, told};
 
@@ -167,7 +168,7 @@ pub enum ReceiptError {
 #[derive(Debug)]
 pub(crate) struct Watchers {
     // Looked up by key only.
-    slots: Mutex<HashMap<MessageId, Arc<Slot>>>,
+    slots: Mutex<Table<MessageId, Arc<Slot>>>,
     limit: AtomicUsize,
 }
 

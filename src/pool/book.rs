@@ -8,17 +8,18 @@
 //! the whole pool is full and nothing in it lies idle. And waiters are served in the order in which they
 //! came, except that a key which is full does not hold up the others.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::time::Instant;
 
 use super::Limits;
+use crate::table::Table;
 
 /// The bookkeeping of connections `C` to keys `K`, waited for by `W`.
 #[derive(Debug)]
 pub(super) struct Book<K, C, W> {
     limits: Limits,
-    keys: HashMap<K, Shelf<C, W>>,
+    keys: Table<K, Shelf<C, W>>,
     /// Connections and permits in existence, idle ones included.
     open: usize,
     /// All idle connections by the number they were put down under: the first lies longest.
@@ -79,7 +80,7 @@ impl<K: Hash + Eq + Clone, C, W> Book<K, C, W> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            keys: HashMap::new(),
+            keys: Table::default(),
             open: 0,
             idle: BTreeMap::new(),
             eligible: BTreeMap::new(),

@@ -5,8 +5,8 @@
 //! settlement can never cross. There is nothing in it per waiting entry, only per claimed one and
 //! per queue, and besides what no index has (*unlisted*).
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use super::tell;
 use super::unlisted::{DUE, Due, Unlisted};
 use crate::clock::Timestamp;
 use crate::message::MessageId;
+use crate::table::{Numbers, Table};
 
 /// A claim that is not settled.
 #[derive(Debug)]
@@ -61,8 +62,8 @@ impl Lease {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    leases: HashMap<i64, Lease>,
-    held: HashMap<(MessageId, u32), i64>,
+    leases: Table<i64, Lease>,
+    held: Table<(MessageId, u32), i64>,
     pub(super) unlisted: Arc<Unlisted>,
     queues: BTreeMap<(QueueName, Class), u64>,
     claims: u64,
@@ -75,13 +76,13 @@ pub(super) struct Change {
     /// Entries that were born claimed, and when they are due.
     pub(super) born: Vec<(i64, Lease, Timestamp)>,
     /// Those whose claim is over, and those that nobody had claimed and that were changed.
-    pub(super) settled: HashSet<i64>,
+    pub(super) settled: Numbers<i64>,
     /// Messages that are at their end with small bodies, and whose rows still stand.
     pub(super) gone: Vec<i64>,
     /// Entries that were in no index, and are now.
     pub(super) listed: Vec<i64>,
     /// Report entries that were added to: whoever has claimed one has done so for nothing.
-    pub(super) told: HashSet<i64>,
+    pub(super) told: Numbers<i64>,
     /// Queues that gained (or lost) an entry.
     pub(super) queues: Vec<(QueueName, Class, bool)>,
     /// What is noted of entries that are claimed.
@@ -134,8 +135,8 @@ impl Ledger {
             *queues.entry((name.clone(), *class)).or_default() += *entries;
         }
         Self {
-            leases: HashMap::new(),
-            held: HashMap::new(),
+            leases: Table::default(),
+            held: Table::default(),
             unlisted,
             queues,
             // A token of an earlier opening is never one of this.
