@@ -64,6 +64,13 @@ pub trait Work: Send {
     /// and the run asks again after each report.
     fn next(&mut self) -> BoxFuture<'_, Option<Job>>;
 
+    /// Whether [`next`](Self::next) would have nothing now. A run that pipelines looks behind each job for one
+    /// more, mostly in vain: where this is cheaper to know than to ask, say so. The default does not know, and
+    /// says no.
+    fn is_drained(&self) -> bool {
+        false
+    }
+
     /// A connection was tried for this run. Those since the last job that was taken are about whatever is
     /// taken next; when nothing is, about all that waits. The default does nothing.
     fn tried(&mut self, trial: Trial) {

@@ -154,6 +154,11 @@ impl Work for LaneWork {
         Box::pin(self.take())
     }
 
+    fn is_drained(&self) -> bool {
+        // One that has not asked yet is still counted as starting.
+        self.notes.asked && self.shared.look(|core| core.has_nothing(&self.site))
+    }
+
     fn tried(&mut self, trial: Trial) {
         if self.shared.observers.is_empty() {
             return;

@@ -76,6 +76,11 @@ impl Core {
         !self.starved.is_empty()
     }
 
+    /// Whether nothing is ready for a run of a lane.
+    pub(crate) fn has_nothing(&self, site: &QueueName) -> bool {
+        self.lanes.get(site).is_none_or(|lane| lane.ready() == 0)
+    }
+
     /// The next entry for a run of a lane.
     pub(crate) fn take(
         &mut self,
@@ -100,7 +105,7 @@ impl Core {
             if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
                 continue; // somebody else has it now
             }
-            if !entry.gate.is_open() {
+            if !entry.gate.is_open_at(now) {
                 // It could not be ended. The spool knows whether it is ours still.
                 let due = claim.due;
                 todo.finish(entry, Verdict::Back { queue: None, due });

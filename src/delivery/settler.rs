@@ -32,7 +32,7 @@ use super::{journal, recall};
 /// What the settler is sent.
 #[derive(Debug)]
 pub(crate) enum ToSettle {
-    Entry(Box<Finished>),
+    Entry(Finished),
     /// Nothing more comes; answer when all before is stored.
     End(oneshot::Sender<()>),
 }
@@ -172,7 +172,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, mut from: mpsc::UnboundedReceive
         for item in items.drain(..) {
             match item {
                 ToSettle::Entry(finished) => {
-                    let Some(mut pending) = prepare(&shared, *finished).await else { continue };
+                    let Some(mut pending) = prepare(&shared, finished).await else { continue };
                     if let Err(error) = pending.write(&shared).await {
                         settler.set_aside(vec![pending], &error);
                         continue;

@@ -195,7 +195,7 @@ impl Shared {
             self.resolver.policy_failed(&finished.entry.claim.destination);
         }
         // Refused only when the settler is gone, at the end: the lease then ends with the process.
-        let _ = self.settler.send(ToSettle::Entry(Box::new(finished)));
+        let _ = self.settler.send(ToSettle::Entry(finished));
     }
 
     /// Starts as many runs as the lane wants and may have: the permit first, then the work.

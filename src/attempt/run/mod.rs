@@ -213,6 +213,9 @@ impl<'a> Run<'a> {
             return Some(parcel);
         }
         loop {
+            if self.work.is_drained() {
+                return None;
+            }
             let job = self.work.next().await?;
             match self.accept(job) {
                 Ok(parcel) => return Some(parcel),

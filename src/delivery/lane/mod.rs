@@ -33,7 +33,8 @@ use super::shape::Shape;
 /// A claimed entry on its way through the engine.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) claim: Claim,
+    /// Apart, since an entry moves from hand to hand.
+    pub(crate) claim: Box<Claim>,
     /// Until when its message may be ended. It also tells this claim from a later one of the same entry.
     pub(crate) gate: Gate,
     /// Where it comes from, where there are several sources.
@@ -47,7 +48,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) const fn new(claim: Claim, gate: Gate) -> Self {
+    pub(crate) fn new(claim: Claim, gate: Gate) -> Self {
+        let claim = Box::new(claim);
         Self { claim, gate, source: None, untried: 0, routed: None, came: 0 }
     }
 

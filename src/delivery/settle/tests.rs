@@ -62,7 +62,7 @@ fn rounds_without_an_attempt_have_reports_of_their_own() {
     let mut claim = first.entry.claim.clone();
     claim.recipients = first.recipients.clone();
     let verdict = Verdict::Tried { outcomes: vec![Outcome::Failed(refused(550)), left_over()], offered: 2 };
-    let finished = Finished { entry: Entry::unbound(claim), verdict };
+    let finished = Finished { entry: Entry::unbound(*claim), verdict };
     let second = decide(finished, T0, &Retry::new(), None, &Rng::seeded(1));
     assert_eq!((told(&first), told(&second)), (1, 1));
     assert_ne!(first.round(), second.round());
@@ -115,7 +115,7 @@ fn one_recipient_put_off_does_not_hold_the_others() {
     let mut claim = decision.entry.claim.clone();
     claim.recipients = decision.recipients;
     let finished = Finished {
-        entry: Entry::unbound(claim),
+        entry: Entry::unbound(*claim),
         verdict: Verdict::Tried { outcomes: vec![delivered()], offered: 1 },
     };
     let decision = decide(finished, T0, &Retry::new(), None, &Rng::seeded(1));
