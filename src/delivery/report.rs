@@ -48,12 +48,14 @@ pub(crate) fn queue() -> QueueName {
 pub(crate) async fn write(shared: &Shared, decision: &Decision, notices: &[Notice]) -> Told {
     let claim = &decision.entry.claim;
     let ReversePath::Mailbox(sender) = &claim.mail.from else { return Told::default() };
+    let ends = decision.is_of_report() && decision.then == Then::Remove;
+    if notices.is_empty() && !ends {
+        return Told::default();
+    }
     let now = shared.now();
-    let (id, recipients) = if decision.is_of_report() && decision.then == Then::Remove {
+    let (id, recipients) = if ends {
         let recipients = claim.recipients.iter().map(|told| note::read(told, claim.expires)).collect();
         (gathered_id(claim), recipients)
-    } else if notices.is_empty() {
-        return Told::default();
     } else if decision.is_gathered(now.wall) {
         return Told { tell: Some(tell(shared, decision, notices, now.wall)), ..Told::default() };
     } else {

@@ -120,7 +120,7 @@ impl LaneWork {
                         recipients.iter_mut().for_each(name_original);
                     }
                     let job = Job {
-                        mail: terms::onward(&claim.mail, claim.accepted, self.shared.now().wall),
+                        mail: terms::onward(&claim.mail, claim.accepted, || self.shared.now().wall),
                         content: join(claim.head.clone(), body),
                         require: self.require,
                         recipients,

@@ -44,11 +44,11 @@ pub(crate) fn return_at(mail: &Mail, accepted: Timestamp) -> Option<Timestamp> {
 
 /// The envelope as it stands for the next hop now: the hold is over and no business of its (RFC 4865
 /// §4), and of the time to deliver in there is so much less (RFC 2852 §4.1).
-pub(crate) fn onward(mail: &Mail, accepted: Timestamp, now: Timestamp) -> Mail {
+pub(crate) fn onward(mail: &Mail, accepted: Timestamp, now: impl FnOnce() -> Timestamp) -> Mail {
     let mut mail = mail.clone();
     mail.hold = None;
     mail.by = mail.by.map(|by| {
-        let gone = i64::try_from(now.since(accepted).as_secs()).unwrap_or(i64::MAX);
+        let gone = i64::try_from(now().since(accepted).as_secs()).unwrap_or(i64::MAX);
         let left = i64::from(by.seconds).saturating_sub(gone);
         let seconds = i32::try_from(left).unwrap_or(i32::MIN).max(-DeliverBy::MAX_SECONDS);
         DeliverBy { seconds, ..by }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_next_hop_is_told_the_time_that_is_left_and_nothing_of_the_hold() {
-        let by = |parameters, now| onward(&mail(parameters), T0, now).to_string();
+        let by = |parameters, now| onward(&mail(parameters), T0, || now).to_string();
         assert_eq!(by("BY=120;RT HOLDFOR=60", after(60)), "<a@a.test> BY=60;RT");
         assert_eq!(by("BY=120;N", after(121)), "<a@a.test> BY=-1;N");
         assert_eq!(by("BY=-999999999;N", after(9)), "<a@a.test> BY=-999999999;N");

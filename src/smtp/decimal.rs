@@ -27,6 +27,7 @@ pub(crate) fn push_number(to: &mut String, number: u64, least: usize) {
     match number {
         0..10 if least <= 1 => to.push(digit(number)),
         0..100 if least <= 2 => to.extend([digit(number / 10), digit(number)]),
+        100..1000 if least <= 3 => to.extend([digit(number / 100), digit(number / 10), digit(number)]),
         _ => to.extend(decimal(number, least, &mut [0; DIGITS]).iter().map(|digit| char::from(*digit))),
     }
 }

@@ -282,7 +282,7 @@ impl ReplyParser {
         if self.enhanced.is_none() {
             self.enhanced = enhanced;
         }
-        self.text.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+        push_clean(&mut self.text, text);
         Ok(last)
     }
 }
@@ -292,10 +292,24 @@ const fn valid(code: u16) -> u16 {
     if code >= 200 && code < 600 { code } else { 451 }
 }
 
+/// Appends a line with spaces for its control characters.
+fn push_clean(to: &mut String, line: &str) {
+    if is_clean(line) {
+        to.push_str(line);
+    } else {
+        to.extend(line.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    }
+}
+
+/// Whether text is fit as it is, as nearly every one is. Without a way out in the middle several octets are looked
+/// at in one step.
+fn is_clean(text: &str) -> bool {
+    text.bytes().fold(true, |fine, b| fine & (b' '..=b'~').contains(&b))
+}
+
 fn clean(text: &str) -> Box<str> {
     let text = text.trim_end_matches(['\r', '\n']);
-    // Nearly every text is fit as it is.
-    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if is_clean(text) {
         return text.into();
     }
     text.replace("\r\n", "\n").chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
