@@ -144,14 +144,11 @@ impl Gate {
     /// Whether it is open now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.is_open_at(self.0.clock.now())
-    }
-
-    /// The same for who knows what its clock shows.
-    #[must_use]
-    pub(crate) fn is_open_at(&self, now: Now) -> bool {
         let until = *self.0.at.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| now.mono < until.mono && now.wall < until.wall)
+        until.is_some_and(|until| {
+            let now = self.0.clock.now();
+            now.mono < until.mono && now.wall < until.wall
+        })
     }
 
     /// Keeps it open until then, if it is not shut for good.

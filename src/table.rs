@@ -1,5 +1,5 @@
-//! Tables keyed by what a stranger does not choose: ids and numbers of our own, and sites, of which a pool knows
-//! no more than it has connections.
+//! Tables keyed by ids and numbers of our own, and by sites, of which a pool knows no more than it has connections
+//! and waiters.
 //!
 //! The hash of the standard library's tables holds against strangers who look for keys that collide. This one is
 //! seeded too, at random, but takes a tenth of the time, and every message passes some thirty lookups.

@@ -61,12 +61,13 @@ pub enum Report {
 /// Gives jobs to a run and takes its reports.
 pub trait Work: Send {
     /// The next job for this run. Must not wait for one to turn up: `None` when nothing is ready,
-    /// and the run asks again after each report.
+    /// and the run looks again after each report.
     fn next(&mut self) -> BoxFuture<'_, Option<Job>>;
 
-    /// Whether [`next`](Self::next) would have nothing now. A run that pipelines looks behind each job for one
-    /// more, mostly in vain: where this is cheaper to know than to ask, say so. The default does not know, and
-    /// says no.
+    /// Whether [`next`](Self::next) would have nothing now. Asked each time before it, the first time too; while
+    /// it is so, [`next`](Self::next) is not called. A run that pipelines looks behind each job for one more,
+    /// mostly in vain: say so where that is cheaper to know than to ask, and never of a job that is ready. The
+    /// default does not know, and says no.
     fn is_drained(&self) -> bool {
         false
     }

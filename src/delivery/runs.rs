@@ -105,7 +105,7 @@ impl Core {
             if self.held.get(&(token.message, token.entry)).is_none_or(|held| held.gate != entry.gate) {
                 continue; // somebody else has it now
             }
-            if !entry.gate.is_open_at(now) {
+            if !entry.gate.is_open() {
                 // It could not be ended. The spool knows whether it is ours still.
                 let due = claim.due;
                 todo.finish(entry, Verdict::Back { queue: None, due });

@@ -37,6 +37,7 @@ pub use date::DateTime;
 pub use dsn::{Report, ReportKind, ReportRecipient, wants_report};
 pub use field::{FieldError, write_field};
 pub use handling::{Handling, Tag, Tenant};
+#[cfg(feature = "tokio")]
 pub(crate) use header::TLS_REQUIRED;
 pub use header::{Field, Fields, Header, HeaderError, MAX_FIELDS, MAX_HEADER};
 pub use id::{MessageId, NotAnId};

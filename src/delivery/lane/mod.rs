@@ -272,14 +272,15 @@ impl Lane {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        self.taken = self.taken.wrapping_add(1);
+        let turn = self.taken.wrapping_add(1);
         let mut lists = self.ready.values_mut().rev().filter(|list| !list.is_empty());
-        let list = if self.taken.is_multiple_of(OLDEST_EVERY) {
+        let list = if turn.is_multiple_of(OLDEST_EVERY) {
             lists.min_by_key(|list| list.front().map(|entry| entry.came))
         } else {
             lists.next()
         };
         let entry = list?.pop_front()?;
+        self.taken = turn;
         self.leaves(&entry);
         Some(entry)
     }
