@@ -147,7 +147,11 @@ impl List {
 impl Work for List {
     fn next(&mut self) -> BoxFuture<'_, Option<Job>> {
         let job = self.jobs.pop_front();
+        assert!(job.is_some(), "a run asks where it was told that there is nothing");
         Box::pin(async { job })
+    }
+    fn is_drained(&self) -> bool {
+        self.jobs.is_empty()
     }
     fn tried(&mut self, trial: Trial) {
         self.trials.push(trial);
