@@ -2,7 +2,7 @@
 //! and waiters.
 //!
 //! The hash of the standard library's tables holds against strangers who look for keys that collide. This one is
-//! seeded too, at random, but takes a tenth of the time, and every message passes some thirty lookups.
+//! seeded too, at random, but takes a fraction of the time, and every message passes some thirty lookups.
 
 use std::collections::HashMap;
 #[cfg(feature = "disk")]
