@@ -12,7 +12,8 @@ use super::date::DateTime;
 use super::field::{one_line, write_field};
 use super::id::MessageId;
 use crate::clock::Timestamp;
-use crate::smtp::address::{Domain, EhloName, ForwardPath, push_literal};
+use crate::smtp::address::{Domain, EhloName, ForwardPath};
+use crate::smtp::decimal::push_literal;
 use crate::smtp::params::{Priority, Rcpt};
 
 /// What a Received field tells.

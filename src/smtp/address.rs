@@ -3,12 +3,12 @@
 //! Every value here is safe to print into a command: it holds no CR, LF, NUL or other control
 //! octet, whatever the string it came from. There is deliberately no `From<String>`.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::decimal::push_dotted;
+use super::decimal::push_literal;
 
 /// Why a string is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,19 +85,6 @@ impl From<IpAddr> for Domain {
         let mut text = String::with_capacity("[255.255.255.255]".len());
         push_literal(&mut text, ip);
         Self(text.into())
-    }
-}
-
-/// Appends an address as it stands in an address literal (RFC 5321 §4.1.3).
-pub(crate) fn push_literal(to: &mut String, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(v4) => {
-            to.push('[');
-            push_dotted(to, v4);
-            to.push(']');
-        }
-        // Writing into a string does not fail.
-        IpAddr::V6(v6) => drop(write!(to, "[IPv6:{v6}]")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Decimal numbers without the machinery of formatting, which costs more than they do: every reply, date and
 //! address of a session passes here.
 
-use std::net::Ipv4Addr;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
 
@@ -37,8 +38,21 @@ pub(crate) fn put_number(to: &mut BytesMut, number: u64) {
     to.put_slice(decimal(number, 1, &mut [0; DIGITS]));
 }
 
-/// Appends an address as it stands in a literal.
-pub(crate) fn push_dotted(to: &mut String, address: Ipv4Addr) {
+/// Appends an address as it stands in an address literal (RFC 5321 §4.1.3).
+pub(crate) fn push_literal(to: &mut String, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(v4) => {
+            to.push('[');
+            push_dotted(to, v4);
+            to.push(']');
+        }
+        // Writing into a string does not fail.
+        IpAddr::V6(v6) => drop(write!(to, "[IPv6:{v6}]")),
+    }
+}
+
+/// Appends an address as it stands in a literal, without what stands around it.
+fn push_dotted(to: &mut String, address: Ipv4Addr) {
     let [a, b, c, d] = address.octets();
     push_number(to, a.into(), 1);
     for octet in [b, c, d] {
@@ -68,8 +82,8 @@ mod tests {
         }
         for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST] {
             let mut text = String::new();
-            push_dotted(&mut text, address);
-            assert_eq!(text, address.to_string());
+            push_literal(&mut text, address.into());
+            assert_eq!(text, format!("[{address}]"));
         }
         assert_eq!(decimal(1, 99, &mut [0; DIGITS]), format!("{:020}", 1).as_bytes());
     }
