@@ -76,6 +76,7 @@ fn work_that_a_starting_run_will_take_asks_for_no_other() {
 #[test]
 fn urgent_mail_goes_first_and_slows_the_rest_down_without_stopping_it() {
     let mut lane = lane();
+    assert!((0..3).all(|_| lane.pop().is_none()), "a look in vain is no turn");
     let priorities = ["", " MT-PRIORITY=3", " MT-PRIORITY=-9", " MT-PRIORITY=3"];
     for (n, priority) in (0..40).zip(priorities.into_iter().cycle()) {
         lane.push(Entry::unbound(claim(n, &format!("<a@a.test>{priority}"), &["x@b.test"])), LIMITS);
